@@ -1,0 +1,55 @@
+# Every target makes .venv first; a second run starts at once.
+# make PYTHON=/path/to/python3.12 chooses another interpreter for .venv.
+PYTHON ?=
+BIN := .venv/bin
+STAMP := .venv/.setup-done
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test test-full lint type format proto proto-baseline lock bench soak clean
+
+help:  ## what can be made
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 24
+
+setup: $(STAMP)  ## .venv from requirements.lock
+$(STAMP): requirements.lock pyproject.toml tools/setup.sh
+	@sh tools/setup.sh $(PYTHON)
+
+demo: $(STAMP)  ## webhooks in, files out, in under a minute
+	@$(BIN)/relayfile demo
+
+test: lint type  ## lint, types and every test that is not marked full
+	@$(BIN)/python -m pytest -m "not full"
+
+test-full: $(STAMP)  ## the long tests (exit 5: none is marked full yet)
+	@$(BIN)/python -m pytest -m full || test $$? -eq 5
+
+lint: $(STAMP)  ## ruff, import contracts, buf
+	@$(BIN)/ruff check --quiet .
+	@$(BIN)/ruff format --check --quiet .
+	@$(BIN)/lint-imports --no-cache
+	@$(BIN)/python tools/proto.py check
+
+type: $(STAMP)  ## mypy --strict
+	@$(BIN)/mypy
+
+format: $(STAMP)  ## rewrite in the house format
+	@$(BIN)/ruff check --quiet --fix .
+	@$(BIN)/ruff format --quiet .
+
+proto: $(STAMP)  ## generate relayfile/v1 from proto/
+	@$(BIN)/python tools/proto.py generate
+
+proto-baseline: $(STAMP)  ## accept the current API as what `buf breaking` compares with (needs a CHANGELOG line)
+	@$(BIN)/python tools/proto.py baseline
+
+bench: $(STAMP)  ## benchmarks, one JSON line each
+	@$(BIN)/python -m tests.bench
+
+soak: $(STAMP)  ## a long run under load and kills
+	@$(BIN)/python -m tests.soak
+
+lock: $(STAMP)  ## resolve requirements.lock anew from pyproject.toml
+	@sh tools/lock.sh
+
+clean:  ## remove what the targets made
+	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis

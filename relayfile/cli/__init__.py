@@ -1,0 +1,1 @@
+"""The command `relayfile`: the only argument parsing and the only printing."""

@@ -1,0 +1,1 @@
+"""Generated from proto/relayfile/v1 by `make proto`; everything else in this folder is overwritten."""

@@ -1,0 +1,1 @@
+"""Tests: unit mirrors the package; contract, property, e2e, crash and bench stand beside it."""
