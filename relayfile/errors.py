@@ -9,7 +9,7 @@ give it a line in the table of ``relayfile.status``. Metadata and the way back f
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import Field, dataclass
 from typing import ClassVar, Self
 
 VIOLATIONS_MAX = 20
@@ -52,10 +52,9 @@ class RelayfileError(Exception):
 
     @classmethod
     def _field_types(cls) -> dict[str, type[str] | type[int] | type[float]]:
-        if not hasattr(cls, "__dataclass_fields__"):
-            return {}
+        declared: Mapping[str, Field[object]] = getattr(cls, "__dataclass_fields__", {})
         kinds: dict[object, type[str | int | float]] = {str: str, int: int, float: float}
-        return {field.name: kinds[field.type] for field in fields(cls)}
+        return {name: kinds[field.type] for name, field in declared.items() if field.type != ClassVar[str]}
 
     def _message(self) -> str:
         template = " ".join((type(self).__doc__ or self.reason).split("\n\n")[0].split())
