@@ -1,0 +1,58 @@
+"""What a plan says: the rows to write in one transaction, and the answer for each member. Pure values."""
+
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from relayfile.model import Failure, Outcome
+from relayfile.store.plan.rows import (
+    DeadLetterRow,
+    DeliveryRow,
+    DirectoryRow,
+    DuplicateRow,
+    EventRow,
+    FileRow,
+    ObjectRow,
+    WorkspaceRow,
+)
+
+
+class FilePut(NamedTuple):
+    """A file to insert or replace. `content` None: only metadata changed and `row.content_id` stays valid."""
+
+    row: FileRow
+    content: bytes | None
+
+
+class MemberResult(NamedTuple):
+    """The answer for one member. `outcome` None: an elided content is needed, the whole fold must come again."""
+
+    outcome: Outcome | None
+    failure: Failure | None = None
+    counted: bool = True
+    """False for a resend: it answers what was recorded and counts nothing."""
+
+
+@dataclass(slots=True)
+class Plan:
+    """One entry's effect. Nothing of it is visible before its commit."""
+
+    workspace_id: str
+    workspace: WorkspaceRow
+    workspace_changed: bool = False
+    files_put: dict[str, FilePut] = field(default_factory=dict)
+    files_deleted: set[str] = field(default_factory=set)
+    contents_released: list[int] = field(default_factory=list)
+    """Content ids that no file refers to any more."""
+    directories_put: dict[str, DirectoryRow] = field(default_factory=dict)
+    directories_deleted: set[str] = field(default_factory=set)
+    objects_put: list[ObjectRow] = field(default_factory=list)
+    deliveries_put: list[DeliveryRow] = field(default_factory=list)
+    duplicates_put: list[DuplicateRow] = field(default_factory=list)
+    events: list[EventRow] = field(default_factory=list)
+    dead_letters: list[DeadLetterRow] = field(default_factory=list)
+    outcome_counts: dict[tuple[str, Outcome], int] = field(default_factory=dict)
+    """(provider, outcome) -> how many changes were decided so."""
+    last_received_us: dict[str, int] = field(default_factory=dict)
+    """Provider -> newest receive time among the entry's members."""
+    results: list[tuple[MemberResult, ...]] = field(default_factory=list)
+    """Per fold of the entry, in order; per member, in order."""

@@ -1,0 +1,158 @@
+"""The rows that the planner reads and writes: one value per table row, keyed inside one workspace.
+
+Pure values. `shard_id` and `workspace_id` lead every key in the engines and are left out here, because a plan is always
+about one workspace. Times are Unix microseconds; hashes and digests are 32 bytes.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from relayfile.model import EventType, Failure, Origin, Outcome, RawDelivery, Semantics
+
+
+class ObjectKey(NamedTuple):
+    """An object of a provider: `key` is a change key `o:<type>/<id>` or `p:<path>`."""
+
+    provider: str
+    key: str
+
+
+class DeliveryKey(NamedTuple):
+    """One object's part of one delivery."""
+
+    provider: str
+    delivery_id: str
+    change_key: str
+
+
+class DuplicateKey(NamedTuple):
+    """One change of one envelope."""
+
+    envelope_id: str
+    change_index: int
+
+
+@dataclass(frozen=True, slots=True)
+class WorkspaceRow:
+    """A workspace's own state."""
+
+    history_id: str
+    revision: int
+    """The newest revision taken; 0 at creation."""
+    created_us: int
+    deleted_us: int | None = None
+    """Set on a tombstone: changes that arrive end as `ignored`."""
+
+
+@dataclass(frozen=True, slots=True)
+class FileRow:
+    """A file, without its bytes."""
+
+    path: str
+    revision: int
+    content_id: int
+    """Key of the content's row; 0 in a plan: the engine assigns one for the content that the plan carries."""
+    content_sha256: bytes
+    size_bytes: int
+    content_type: str
+    provider: str
+    """Empty for a file without an object, as `object_key`."""
+    object_key: str
+    modified_us: int
+    origin: Origin
+    semantics: Semantics
+    stale_since_us: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class DirectoryRow:
+    """A directory that has files below it. The root's row exists always once anything was written."""
+
+    path: str
+    file_count: int
+    total_bytes: int
+    rule_count: int
+    """Enforceable access rules below it."""
+    digest: int
+    """Sum modulo 2^256 (architecture D9); 32 bytes big-endian in the engines and on the wire."""
+    entry_count: int
+    """Files and directories directly in it."""
+    revision: int
+    """The last revision that changed anything below it."""
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectRow:
+    """A provider's object: where its file is and what is known of its age."""
+
+    key: ObjectKey
+    path: str | None
+    """None: deleted, or displaced from its path by another object."""
+    deleted: bool
+    provider_us: int | None
+    """Newest provider time seen."""
+    received_us: int | None
+    """Newest receive time seen of a change without a provider time."""
+    full_provider_us: int | None
+    """Newest provider time of an upsert or a delete: what patches are compared with."""
+    patch_marks: Mapping[str, int]
+    """Per top-level member: provider time of its last patch; at most 256."""
+    displaced_from: str | None
+    """The path that another object took over, which comes back only with a newer provider time than the holder's."""
+
+
+@dataclass(frozen=True, slots=True)
+class DeliveryRow:
+    """How a change ended, kept at least 7 days."""
+
+    key: DeliveryKey
+    envelope_id: str
+    outcome: Outcome
+    decided_us: int
+
+
+@dataclass(frozen=True, slots=True)
+class DuplicateRow:
+    """A change that ended as `duplicate`, so that its resend counts nothing."""
+
+    key: DuplicateKey
+    decided_us: int
+
+
+@dataclass(frozen=True, slots=True)
+class EventRow:
+    """One event; `revision` is its id."""
+
+    revision: int
+    type: EventType
+    path: str
+    moved_to: str
+    moved_from: str
+    content_sha256: bytes
+    size_bytes: int
+    origin: Origin
+    provider: str
+    correlation_id: str
+    traceparent: str
+    committed_us: int
+    operation_id: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetterRow:
+    """A change or delivery that could not be processed."""
+
+    dead_letter_id: str
+    stage: str
+    """`normalise` or `apply`."""
+    key: DeliveryKey
+    envelope_id: str
+    failure: Failure
+    raw: RawDelivery
+    """For the apply stage: the serialised `FoldMember` as body, so that a replay plans it again."""
+    adapter_version: str
+    event_name: str
+    correlation_id: str
+    received_us: int
+    created_us: int
