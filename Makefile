@@ -26,7 +26,7 @@ test-full: $(STAMP)  ## the long tests (exit 5: none is marked full yet)
 lint: $(STAMP)  ## ruff, import contracts, buf
 	@$(BIN)/ruff check --quiet .
 	@$(BIN)/ruff format --check --quiet .
-	@$(BIN)/lint-imports --no-cache
+	@$(BIN)/lint-imports --no-cache --no-logo
 	@$(BIN)/python tools/proto.py check
 
 type: $(STAMP)  ## mypy --strict
