@@ -10,6 +10,7 @@ import shutil
 from collections.abc import Callable, Generator, Mapping
 from pathlib import Path
 
+import hypothesis
 import pytest
 import uvloop
 
@@ -24,6 +25,12 @@ NEEDS: dict[str, tuple[Callable[[], bool], str]] = {
 }
 MAY_SKIP_WHEN_STRICT = "needs_data"
 STRICT = os.environ.get("RELAYFILE_TEST_STRICT") == "1"
+
+# The same examples every time, so that a red run is red again; no deadline, because the machine may be busy.
+# `pytest --hypothesis-profile=search tests/property` looks further, and prints what reproduces a find.
+hypothesis.settings.register_profile("steady", derandomize=True, deadline=None)
+hypothesis.settings.register_profile("search", max_examples=2_000, deadline=None, print_blob=True)
+hypothesis.settings.load_profile("steady")
 
 
 @pytest.fixture
