@@ -1,13 +1,11 @@
 """What is planned: folds of changes, one workspace at a time. Pure values, made at the edge by `relayfile.wire`."""
 
-from dataclasses import dataclass
 from typing import NamedTuple
 
 from relayfile.model import Failure, MemberKind, RawDelivery, Semantics
 
 
-@dataclass(frozen=True, slots=True)
-class Member:
+class Member(NamedTuple):
     """One change of one delivery."""
 
     kind: MemberKind
