@@ -1,0 +1,26 @@
+"""The door between the fronts (HTTP, gRPC) and the spool: what a front may count on when it answers a sender.
+
+Owns the one method that makes envelopes durable. Refuses to validate or complete them: that is the front's work.
+"""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from relayfile.v1 import types_pb2
+
+
+class Intake(Protocol):
+    """Takes complete envelopes and returns when they survive a power cut."""
+
+    async def accept(self, envelopes: Sequence[types_pb2.Envelope]) -> None:
+        """Make all of ``envelopes`` durable, of however many workspaces; all of them or, by raising, none.
+
+        Each one is validated and complete: ``envelope_id``, ``received_at``, ``correlation_id``, ``delivery_id`` and
+        ``traceparent`` set, paths normalised, several changes of one object folded into one, contents inline however
+        large (no ``content_follows_bytes``). The messages belong to the intake from then on: do not change them.
+
+        Answers or raises within 2.5 s. ``Overloaded``: this workspace is past its share (429). ``Unavailable``: the
+        spool is full (503). ``Draining``: the process is stopping (503). ``StorageFailed``: the disk failed, nothing
+        was accepted and the process ends. A call that is cancelled may or may not have been accepted.
+        """
+        ...
