@@ -5,7 +5,7 @@ BIN := .venv/bin
 STAMP := .venv/.setup-done
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-full lint type format proto proto-baseline lock bench soak clean
+.PHONY: help setup demo test test-full lint type format proto proto-baseline docs lock bench soak clean
 
 help:  ## what can be made
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 24
@@ -41,6 +41,9 @@ proto: $(STAMP)  ## generate relayfile/v1 from proto/
 
 proto-baseline: $(STAMP)  ## accept the current API as what `buf breaking` compares with (needs a CHANGELOG line)
 	@$(BIN)/python tools/proto.py baseline
+
+docs: $(STAMP)  ## write the generated pages of docs/
+	@$(BIN)/python -m tools.docs write
 
 bench: $(STAMP)  ## benchmarks, one JSON line each
 	@$(BIN)/python -m tests.bench

@@ -389,7 +389,7 @@ class StartRefused(RelayfileError):
 
 @dataclass(kw_only=True, eq=False)
 class SettingError(RelayfileError):
-    """{variable} {problem}; {way_out}."""
+    """{variable} {problem}; {way_out}"""
 
     reason: ClassVar[str] = "SETTING_INVALID"
     variable: str

@@ -1,0 +1,83 @@
+"""Settings that several processes share, and the two small groups beside the processes' own.
+
+A class is what one kind of process reads; its attributes are its settings. Adding a setting is adding a line.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from relayfile.settings.definition import (
+    choice,
+    count,
+    duration,
+    endpoints,
+    optional_endpoint,
+    optional_path,
+    path,
+    ratio,
+    size,
+    text,
+)
+
+LogLevel = Literal["debug", "info", "warning", "error"]
+LogFormat = Literal["json", "console"]
+CreateWorkspaces = Literal["never", "on-first-write"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CommonSettings:
+    """What every process reads."""
+
+    data_dir: Path = path("relayfile-data", "where the process keeps everything that must survive it")
+    keys_dir: Path | None = optional_path(
+        "where the signing key and the public keys are; default: keys/ in the data directory"
+    )
+    jwks_file: Path | None = optional_path("public keys (JWKS) that tokens are checked with, instead of keys_dir's")
+    service_token_file: Path | None = optional_path(
+        "token that this process shows to other processes; without one it signs its own with the signing key"
+    )
+    log_level: LogLevel = choice("info", ("debug", "info", "warning", "error"), "the least severe log lines written")
+    log_format: LogFormat = choice("json", ("json", "console"), "json for machines, console for eyes")
+    otlp_endpoint: str = optional_endpoint("gRPC address of an OpenTelemetry collector; empty: spans are not exported")
+    trace_sample_ratio: float = ratio(0.1, "share of new traces that is recorded; a caller's own decision is kept")
+    trace_queue_spans_max: int = count(8192, 64, 1_000_000, "finished spans that wait for export; more are dropped")
+    shutdown_grace_s: float = duration(
+        "20s", "0s", "10m", "how long a stopping process may drain; keep it below the orchestrator's kill timeout"
+    )
+    stream_age_max_s: float = duration(
+        "0s", "0s", "1d", "age at which a connection is asked to reconnect, so that load spreads; 0s: never"
+    )
+    address_file: Path | None = optional_path(
+        "file to which a ready process writes the addresses it is bound to (JSON: grpc, http, admin_http, admin_grpc)"
+    )
+    fault: str = text("", "tests only: the fault point at which the process kills itself", accepts="name or name:N")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClusterSettings(CommonSettings):
+    """What store, ingest and syncd must agree on, or share."""
+
+    nodes: tuple[str, ...] = endpoints(
+        "gRPC addresses of all store nodes, in the order of their index; shard s belongs to node s mod N"
+    )
+    message_bytes_target: int = size(
+        "1MiB", "64KiB", "3MiB", "size to which a streamed message is filled with records (measured optimum)"
+    )
+    content_bytes_max: int = size("16MiB", "1KiB", "256MiB", "largest file; refused before it is buffered")
+    clock_skew_max_s: float = duration(
+        "2s", "0s", "5m", "difference of receive times below which two ingest processes' order is that of arrival"
+    )
+    keepalive_interval_s: float = duration("20s", "1s", "1h", "how often an idle connection is probed for life")
+    call_timeout_s: float = duration("10s", "100ms", "10m", "deadline of calls between processes")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClientSettings:
+    """What the command line reads to reach a running system."""
+
+    store_address: str = optional_endpoint("gRPC address of a store node", env="RELAYFILE_STORE")
+    ingest_address: str = optional_endpoint("gRPC address of an ingest process", env="RELAYFILE_INGEST")
+    syncd_address: str = optional_endpoint("gRPC address of syncd", env="RELAYFILE_SYNCD")
+    token: str = text("", "token that commands show", accepts="a token", secret=True)
+    token_file: Path | None = optional_path("file with the token, read again when it changes")

@@ -1,0 +1,84 @@
+"""Settings of a store node."""
+
+from dataclasses import dataclass
+
+from relayfile.errors import SettingError
+from relayfile.placement import SHARD_COUNT_DEFAULT
+from relayfile.settings.definition import choice, count, duration, endpoint, optional_endpoint, size
+from relayfile.settings.groups import ClusterSettings, CreateWorkspaces
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoreSettings(ClusterSettings):
+    """One store node: what it serves, how it batches, what it keeps."""
+
+    address: str = endpoint("127.0.0.1:7420", "where the node listens (gRPC)", env="RELAYFILE_STORE_ADDRESS")
+    advertise_address: str = optional_endpoint("address that others reach this node at; default: its entry in NODES")
+    admin_http_address: str = endpoint(
+        "127.0.0.1:7421", "/healthz, /readyz and /metrics", env="RELAYFILE_STORE_ADMIN_HTTP_ADDRESS"
+    )
+    admin_grpc_address: str = endpoint(
+        "127.0.0.1:7422", "plaintext health for probes, and channelz", env="RELAYFILE_STORE_ADMIN_GRPC_ADDRESS"
+    )
+    node_index: int = count(0, 0, 1023, "which entry of NODES this node is; stored, and checked at start")
+    shard_count: int = count(
+        SHARD_COUNT_DEFAULT, 1, 65_536, "shards of the cluster; fixed when it is created, and checked at start"
+    )
+    create_workspaces: CreateWorkspaces = choice(
+        "never", ("never", "on-first-write"), "whether the first write or delivery creates an unknown workspace"
+    )
+
+    store_commit_linger_s: float = duration(
+        "2ms", "0s", "100ms", "longest wait for company before a commit; adaptive: 0 when the committer is idle"
+    )
+    commit_bytes_max: int = size("8MiB", "64KiB", "256MiB", "bytes of content in one transaction")
+    commit_changes_max: int = count(2_000, 1, 100_000, "changes in one transaction (measured optimum 500 to 2,000)")
+    workspace_queue_changes_max: int = count(
+        20_000, 100, 1_000_000, "changes that wait behind a workspace's uncommitted entry; more are refused"
+    )
+    node_queue_bytes_max: int = size("64MiB", "1MiB", "4GiB", "content of all changes that wait for a commit")
+    stream_credit_bytes: int = size(
+        "16MiB", "1MiB", "1GiB", "content that one ApplyEnvelopes stream may have in flight"
+    )
+    stream_credit_changes: int = count(
+        20_000, 100, 1_000_000, "changes that one ApplyEnvelopes stream may have in flight"
+    )
+
+    page_entries_default: int = count(5_000, 1, 20_000, "entries of a page when the request names no page_size")
+    page_entries_max: int = count(20_000, 1, 20_000, "entries of a page at most; a larger page_size is coerced down")
+    export_files_max: int = count(
+        2_000_000, 0, 1_000_000_000, "files of a tree that ExportTree serves; larger trees are refused and listed"
+    )
+    exports_concurrent_max: int = count(8, 1, 1024, "ExportTree streams at once; more are refused and listed instead")
+    watch_mark_interval_s: float = duration("10s", "10ms", "10s", "longest silence of a watch stream before a mark")
+
+    delivery_retention_s: float = duration(
+        "7d", "7d", "90d", "how long a redelivery is recognised; never shortened, new work is refused instead"
+    )
+    tombstone_retention_s: float = duration("30d", "7d", "365d", "how long a deleted workspace is remembered")
+    event_retention_s: float = duration("24h", "1m", "365d", "age at which events are removed")
+    events_max: int = count(1_000_000, 100, 1_000_000_000, "events kept for each workspace, whichever limit is first")
+    retention_interval_s: float = duration("1m", "100ms", "1d", "pause between two rounds of removing what expired")
+    wal_bytes_max: int = size("64MiB", "4MiB", "4GiB", "write-ahead log size at which a checkpoint is forced")
+    sqlite_cache_bytes: int = size("64MiB", "1MiB", "16GiB", "page cache of the node's writer connection")
+
+    def __post_init__(self) -> None:
+        if self.nodes and self.node_index >= len(self.nodes):
+            raise SettingError(
+                variable="RELAYFILE_NODE_INDEX",
+                problem=f"is {self.node_index}, but RELAYFILE_NODES has {len(self.nodes)} entries",
+                way_out=f"set it to a number below {len(self.nodes)}, or add the node to RELAYFILE_NODES",
+            )
+        if self.page_entries_default > self.page_entries_max:
+            raise SettingError(
+                variable="RELAYFILE_PAGE_ENTRIES_DEFAULT",
+                problem=f"is {self.page_entries_default}, above RELAYFILE_PAGE_ENTRIES_MAX ({self.page_entries_max})",
+                way_out="lower it, or raise RELAYFILE_PAGE_ENTRIES_MAX",
+            )
+
+    @property
+    def public_address(self) -> str:
+        """The address that NOT_OWNER and topology name for this node."""
+        if self.advertise_address:
+            return self.advertise_address
+        return self.nodes[self.node_index] if self.nodes else self.address
