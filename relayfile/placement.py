@@ -8,8 +8,8 @@ import hashlib
 import re
 from typing import Final, NewType
 
-WorkspaceId = NewType("WorkspaceId", str)
-ShardId = NewType("ShardId", int)
+from relayfile.model import ShardId, WorkspaceId
+
 NodeIndex = NewType("NodeIndex", int)
 
 SHARD_COUNT_DEFAULT: Final = 256
