@@ -1,8 +1,8 @@
 """The rows that the planner reads and writes: one value per table row, keyed inside one workspace.
 
 Pure values. `shard_id` and `workspace_id` lead every key in the engines and are left out here, because a plan is always
-about one workspace. Times are Unix microseconds; hashes and digests are 32 bytes. Named tuples, not dataclasses: several
-are made for every change, and a tuple costs a quarter. Change one with `_replace`.
+about one workspace. Times are Unix microseconds; hashes and digests are 32 bytes. Named tuples, not dataclasses:
+several are made for every change, and a tuple costs a quarter. Change one with `_replace`.
 """
 
 from collections.abc import Mapping
