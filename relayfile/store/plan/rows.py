@@ -42,6 +42,12 @@ class WorkspaceRow(NamedTuple):
     created_us: int
     deleted_us: int | None = None
     """Set on a tombstone: changes that arrive end as `ignored`."""
+    modified_us: int | None = None
+    """When `revision` was made; the engine keeps it from the newest event of a plan."""
+    files_max: int = 0
+    """Quota; 0: the node's default."""
+    total_bytes_max: int = 0
+    """Quota; 0: the node's default."""
 
 
 class FileRow(NamedTuple):

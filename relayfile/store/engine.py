@@ -1,0 +1,200 @@
+"""The storage seam (D10): what the store asks of an engine, and what its read servicers may read.
+
+Owns the Protocols and the values that cross them. An engine keeps rows and content, answers reads from short snapshots,
+and commits groups of plans in one fenced transaction each. It refuses to decide anything: what a change does is the
+planner's business, who may see it the servicers'.
+
+Reads are `async` because an engine may sit behind a network; the SQLite engine answers inline and never suspends. A
+view is one snapshot: take it, read, leave it. Never hold one across a wait for a peer, or the write-ahead log grows.
+"""
+
+from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+from relayfile.model import Outcome
+from relayfile.store.plan.entry import Entry
+from relayfile.store.plan.result import Plan
+from relayfile.store.plan.rows import DeadLetterRow, DirectoryRow, EventRow, FileRow, WorkspaceRow
+from relayfile.store.plan.slice import Slice
+
+
+class WorkspaceKey(NamedTuple):
+    """Leads every key of a workspace's rows."""
+
+    shard_id: int
+    workspace_id: str
+
+
+class Fence(NamedTuple):
+    """A shard and the epoch at which the writer owns it (D11)."""
+
+    shard_id: int
+    epoch: int
+
+
+class PlannedEntry(NamedTuple):
+    """One workspace's entry, ready to commit. Each workspace at most once in a group."""
+
+    key: WorkspaceKey
+    plan: Plan
+    planned_us: int
+
+
+class ShardRow(NamedTuple):
+    """Who owns a shard, as the engine has it."""
+
+    shard_id: int
+    epoch: int
+    owner: int
+    """Index of the node."""
+    address: str
+
+
+@dataclass(frozen=True, slots=True)
+class ProviderOutcomes:
+    """One provider's counters in a workspace, or summed over the node."""
+
+    provider: str
+    counts: dict[Outcome, int]
+    failure_reasons: dict[str, int]
+    """Dead letters that are kept, by reason."""
+    last_received_us: int | None
+    last_applied_us: int | None
+    """When a change of it last made a revision."""
+
+
+@dataclass(frozen=True, slots=True)
+class KeptDeadLetter:
+    """A dead letter as it is kept. `row.raw.body` is empty: its `body_size_bytes` bytes are content `content_id`."""
+
+    row: DeadLetterRow
+    content_id: int
+    """0 when nothing of the body was kept."""
+    body_size_bytes: int
+    state: int
+    """Number of `relayfile.v1.DeadLetterState`."""
+    attempt_count: int
+    last_attempt_us: int
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetterFilter:
+    """Which dead letters; empty fields select all."""
+
+    provider: str = ""
+    reason: str = ""
+    stage: str = ""
+    state: int = 0
+    received_from_us: int | None = None
+    received_before_us: int | None = None
+
+
+class TreeView(Protocol):
+    """Files, directories and contents in one snapshot of one workspace. Paths are normalised."""
+
+    async def workspace(self) -> WorkspaceRow | None:
+        """The workspace's own row; None when it never existed. A tombstone has `deleted_us`."""
+        ...
+
+    async def file(self, path: str) -> FileRow | None:
+        """One file."""
+        ...
+
+    async def files(self, paths: Sequence[str]) -> list[FileRow | None]:
+        """Many files, in order of asking."""
+        ...
+
+    async def list_files(self, directory: str, after: str, limit: int) -> list[FileRow]:
+        """Files strictly below `directory`, by path, that come after the path `after` (empty: from the start)."""
+        ...
+
+    async def list_level(self, directory: str, depth: int, after: str, limit: int) -> list[FileRow | DirectoryRow]:
+        """Files and directories at most `depth` levels below `directory` (1: its direct entries), by path, after
+        `after`. Costs one seek for each directory on the last level, however much is below it."""
+        ...
+
+    async def directory(self, path: str) -> DirectoryRow | None:
+        """One directory; None when no file is below it."""
+        ...
+
+    async def contents(self, content_ids: Sequence[int]) -> dict[int, bytes]:
+        """The bytes of contents. The caller bounds their sum by the `size_bytes` of the file rows."""
+        ...
+
+
+class EventView(Protocol):
+    """The event log in the same snapshot."""
+
+    async def events_after(self, revision: int, limit: int) -> list[EventRow]:
+        """Events with a greater revision, ascending."""
+        ...
+
+    async def oldest_event_revision(self) -> int | None:
+        """The oldest retained event; None when none is."""
+        ...
+
+
+class OutcomeView(Protocol):
+    """Counters and dead letters in the same snapshot."""
+
+    async def outcomes(self) -> list[ProviderOutcomes]:
+        """By provider."""
+        ...
+
+    async def dead_letters(self, chosen: DeadLetterFilter, before_id: str, limit: int) -> list[KeptDeadLetter]:
+        """Newest first, older than the id `before_id` (empty: from the newest)."""
+        ...
+
+    async def dead_letter(self, dead_letter_id: str) -> KeptDeadLetter | None:
+        """One dead letter."""
+        ...
+
+    async def dead_letter_counts(self) -> tuple[int, int]:
+        """(pending, all) of the workspace."""
+        ...
+
+
+class WorkspaceView(TreeView, EventView, OutcomeView, Protocol):
+    """Everything that servicers read of one workspace, in one snapshot."""
+
+
+class Engine(Protocol):
+    """One node's storage."""
+
+    async def load(self, key: WorkspaceKey, entry: Entry) -> Slice:
+        """The rows that planning `entry` needs, all of one snapshot that includes every finished commit."""
+        ...
+
+    async def commit(self, fences: Sequence[Fence], entries: Sequence[PlannedEntry]) -> frozenset[int]:
+        """Write the entries in one transaction; returns when it is durable. `fences` holds each shard once.
+
+        Returns the shards whose epoch did not match: nothing of their entries was written. Raises `StorageFailed`
+        when nothing of the group was written or it is not known: then never call it again.
+        """
+        ...
+
+    def view(self, key: WorkspaceKey) -> AbstractAsyncContextManager[WorkspaceView]:
+        """A snapshot that includes every finished commit."""
+        ...
+
+    async def content_chunk(self, key: WorkspaceKey, content_id: int, offset: int, length: int) -> bytes | None:
+        """A piece of a content, outside of any snapshot. Replaced content stays readable for a minute; then None."""
+        ...
+
+    async def node_outcomes(self) -> list[ProviderOutcomes]:
+        """The counters of all workspaces of this node, summed by provider, without failure reasons."""
+        ...
+
+    async def acquire_shards(self, shard_ids: Sequence[int], owner: int, address: str) -> list[ShardRow]:
+        """Own these shards from now on: each one's epoch grows by one. Durable when it returns."""
+        ...
+
+    async def remove_garbage(self, released_before_us: int, limit: int) -> int:
+        """Delete at most `limit` released contents in one transaction; how many there were."""
+        ...
+
+    async def close(self) -> None:
+        """Finish the commit in flight and let go of the files."""
+        ...
