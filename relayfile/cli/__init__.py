@@ -1,1 +1,47 @@
-"""The command `relayfile`: the only argument parsing and the only printing."""
+"""The command `relayfile`: the only argument parsing and the only printing.
+
+One module per group of commands; each imports what it needs when it runs, so that `relayfile --help` stays fast.
+Exit codes: 0 done; 1 the system answered with an error; 2 a setting, an argument or the state of the data directory is
+wrong; 3 (ingest) stopped with accepted deliveries left in the spool.
+"""
+
+import sys
+from collections.abc import Callable
+
+import typer
+
+from relayfile import __version__
+from relayfile.cli import config
+from relayfile.errors import RelayfileError, SettingError, StartRefused
+
+EXIT_FAILED = 1
+EXIT_REFUSED = 2
+
+app = typer.Typer(
+    name="relayfile",
+    help="Webhooks in, files out: a durable, sharded store of files with mirrors on ordinary disks.",
+    no_args_is_help=True,
+    add_completion=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+COMMANDS: tuple[tuple[str, Callable[..., None]], ...] = (("config", config.config),)
+for _name, _command in COMMANDS:
+    app.command(_name)(_command)
+
+
+@app.callback(invoke_without_command=True)
+def _relayfile(version: bool = typer.Option(False, "--version", help="Print the version and exit.")) -> None:
+    if version:
+        print(f"relayfile {__version__}")
+        raise typer.Exit
+
+
+def main() -> None:
+    """Run a command; an error of ours is one line on standard error."""
+    try:
+        app()
+    except RelayfileError as error:
+        print(f"relayfile: {error}", file=sys.stderr)
+        sys.exit(EXIT_REFUSED if isinstance(error, SettingError | StartRefused) else EXIT_FAILED)

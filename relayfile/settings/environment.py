@@ -94,6 +94,11 @@ def environment_of(settings: Settings) -> dict[str, str]:
     }
 
 
+def child_environment(own: Mapping[str, str]) -> dict[str, str]:
+    """This process's environment with `own` variables on top, for a process that it starts."""
+    return {**os.environ, **own}
+
+
 def describe(environ: Mapping[str, str] | None = None, options: Mapping[str, str] | None = None) -> list[Row]:
     """Every setting of every process once, with its value in force and where that came from."""
     environ = os.environ if environ is None else environ
@@ -146,6 +151,7 @@ __all__ = [
     "Settings",
     "StoreSettings",
     "SyncdSettings",
+    "child_environment",
     "definitions",
     "describe",
     "environment_of",
