@@ -4,8 +4,8 @@ Owns the exception classes that cross module boundaries, their machine-readable 
 paragraph of a class's docstring is its message, with the fields filled in. Refuses to know any transport: which gRPC
 code and which details a class becomes is decided in ``relayfile.status`` and nowhere else.
 
-To add a reason: write a class here (fields may be ``str``, ``int`` or ``float``), add it to ``ERRORS`` at the end, and
-give it a line in the table of ``relayfile.status``. Metadata and the way back from a peer's error follow.
+To add a reason: write a class here (fields may be ``str``, ``int`` or ``float``) and give it a line in the table of
+``relayfile.status``. Metadata and the way back from a peer's error follow.
 """
 
 from collections.abc import Mapping, Sequence
@@ -56,8 +56,18 @@ class RelayfileError(Exception):
         kinds: dict[object, type[str | int | float]] = {str: str, int: int, float: float}
         return {name: kinds[field.type] for name, field in declared.items() if field.type != ClassVar[str]}
 
+    @classmethod
+    def metadata_keys(cls) -> tuple[str, ...]:
+        """The keys of ``metadata()``, in order."""
+        return tuple(cls._field_types())
+
+    @classmethod
+    def template(cls) -> str:
+        """The message with the fields' names in braces: the first paragraph of the docstring."""
+        return " ".join((cls.__doc__ or cls.reason).split("\n\n")[0].split())
+
     def _message(self) -> str:
-        template = " ".join((type(self).__doc__ or self.reason).split("\n\n")[0].split())
+        template = self.template()
         values = {name: getattr(self, name) for name in self._field_types()}
         return template.format_map(values) if values else template
 
@@ -89,6 +99,10 @@ class InvalidArgument(RelayfileError):
 
     def metadata(self) -> dict[str, str]:
         return {"violations": str(self.total)}
+
+    @classmethod
+    def metadata_keys(cls) -> tuple[str, ...]:
+        return ("violations",)
 
 
 @dataclass(kw_only=True, eq=False)
@@ -133,7 +147,15 @@ class WorkspaceNotFound(RelayfileError):
 class WorkspaceAlreadyExists(RelayfileError):
     """The workspace {workspace!r} exists already."""
 
-    reason: ClassVar[str] = "WORKSPACE_ALREADY_EXISTS"
+    reason: ClassVar[str] = "WORKSPACE_EXISTS"
+    workspace: str
+
+
+@dataclass(kw_only=True, eq=False)
+class WorkspaceDeleted(RelayfileError):
+    """The workspace {workspace!r} was deleted; its name is free again when its tombstone has expired."""
+
+    reason: ClassVar[str] = "WORKSPACE_DELETED"
     workspace: str
 
 
@@ -220,6 +242,23 @@ class PreconditionRequired(RelayfileError):
 
     reason: ClassVar[str] = "PRECONDITION_REQUIRED"
     path: str
+
+
+@dataclass(kw_only=True, eq=False)
+class HistoryMismatch(RelayfileError):
+    """The workspace has the history {current!r}, not {expected!r}."""
+
+    reason: ClassVar[str] = "HISTORY_MISMATCH"
+    expected: str
+    current: str
+
+
+@dataclass(kw_only=True, eq=False)
+class DeadLetterReplaying(RelayfileError):
+    """The dead letter {dead_letter!r} is being replayed."""
+
+    reason: ClassVar[str] = "DEAD_LETTER_REPLAYING"
+    dead_letter: str
 
 
 @dataclass(kw_only=True, eq=False)
@@ -409,42 +448,5 @@ class PeerFailed(RelayfileError):
     detail: str
 
 
-ERRORS: tuple[type[RelayfileError], ...] = (
-    InvalidArgument,
-    InvalidPath,
-    PageTokenInvalid,
-    TooLarge,
-    WorkspaceNotFound,
-    WorkspaceAlreadyExists,
-    FileNotFound,
-    ProviderNotFound,
-    DeadLetterNotFound,
-    OperationNotFound,
-    RouteNotFound,
-    MirrorNotFound,
-    MirrorAlreadyExists,
-    RequestIdReused,
-    RevisionConflict,
-    PreconditionRequired,
-    MirrorRefused,
-    NotOwner,
-    ProxyLoop,
-    ClaimExpired,
-    CursorExpired,
-    Unauthenticated,
-    PermissionDenied,
-    Overloaded,
-    QuotaExceeded,
-    ExportRefused,
-    Unavailable,
-    Draining,
-    Paused,
-    DeadlineExpired,
-    ServedLater,
-    DataCorrupted,
-    StorageFailed,
-    StartRefused,
-    SettingError,
-    PeerFailed,
-)
-"""Every reason there is, in the order of the documentation."""
+ERRORS: tuple[type[RelayfileError], ...] = tuple(RelayfileError.__subclasses__())
+"""Every reason of this module, in the order of the documentation."""

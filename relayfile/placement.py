@@ -17,8 +17,8 @@ WORKSPACE_ID_BYTES_MAX: Final = 128
 APP_PREFIX: Final = "_app/"
 """Leads the ids of system workspaces, one for each app; no user's workspace can have such an id."""
 
-_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}\Z")
-_NAME_RULE = "must have 1 to 128 characters of A-Z a-z 0-9 . _ - and not start with a dot"
+_NAME = re.compile(r"[A-Za-z0-9-][A-Za-z0-9._-]{0,127}\Z")
+_NAME_RULE = "must have 1 to 128 characters of A-Z a-z 0-9 . _ - and not start with . or _"
 
 
 def shard_of(workspace: str, shard_count: int = SHARD_COUNT_DEFAULT) -> ShardId:

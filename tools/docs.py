@@ -7,10 +7,38 @@ import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from relayfile import status
+from relayfile.errors import ERRORS, RelayfileError
 from relayfile.settings import document
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGES: Mapping[str, Callable[[], str]] = {"docs/configuration.md": document.render}
+
+ERRORS_INTRODUCTION = f"""\
+# Errors
+
+Every status that Relayfile itself makes carries one `google.rpc.ErrorInfo` with the domain `{status.DOMAIN}`, a reason
+and metadata for programs. Invalid input also has a `google.rpc.BadRequest` with up to 20 field violations (the total
+is in the metadata); `UNAVAILABLE` and `RESOURCE_EXHAUSTED` also have a `google.rpc.RetryInfo`. A failure without a
+reason of its own is `INTERNAL` / `INTERNAL`: its text stays in the process's log, under the correlation id that the
+status names. This page is generated (`make docs`).
+
+| reason | code | metadata | message |
+|---|---|---|---|
+"""
+
+
+def errors_page() -> str:
+    """docs/errors.md: the table of reasons."""
+    return ERRORS_INTRODUCTION + "".join(_row(kind) for kind in ERRORS)
+
+
+def _row(kind: type[RelayfileError]) -> str:
+    code = "the peer's" if kind.reason == "PEER_FAILED" else f"`{status.CODES[kind].name}`"
+    metadata = ", ".join(f"`{name}`" for name in kind.metadata_keys()) or "none"
+    return f"| `{kind.reason}` | {code} | {metadata} | {kind.template()} |\n"
+
+
+PAGES: Mapping[str, Callable[[], str]] = {"docs/configuration.md": document.render, "docs/errors.md": errors_page}
 
 
 def stale() -> list[str]:

@@ -40,13 +40,13 @@ def test_every_shard_has_exactly_one_node(node_count: int) -> None:
     assert all(placement.node_of(shard, node_count) == node for node, shards in enumerate(spread) for shard in shards)
 
 
-@pytest.mark.parametrize("name", ["a", "acme-co.uk_1", "_x", "-", "A" * 128, "0"])
+@pytest.mark.parametrize("name", ["a", "acme-co.uk_1", "-", "A" * 128, "0"])
 def test_names_of_workspaces(name: str) -> None:
     assert placement.check_workspace_id(name) is None
     assert placement.check_any_workspace_id(name) is None
 
 
-@pytest.mark.parametrize("name", ["", ".", "..", ".a", "a/b", "a b", "ä", "a\n", "A" * 129, "_app/x", "a\x00"])
+@pytest.mark.parametrize("name", ["", ".", "..", ".a", "_x", "a/b", "a b", "ä", "a\n", "A" * 129, "_app/x", "a\x00"])
 def test_names_that_no_user_may_have(name: str) -> None:
     reason = placement.check_workspace_id(name)
     assert reason is not None

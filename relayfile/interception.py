@@ -1,0 +1,178 @@
+"""One wrapper around every served call, whatever its arity, into which the stages (telemetry, errors, access) hook.
+
+Owns the ``Call`` that handlers and stages share, the correlation id (``x-correlation-id`` in, made when absent, back
+in the trailing metadata), and the answer of RPCs that no servicer implements yet. Refuses to decide more: each
+stage is an async context manager around the handler, entered in order, left in reverse.
+
+Handlers are coroutines, or async generators for streamed answers. A generator's messages are written by this module's
+own coroutine, so that a cancelled call ends the generator at once, in the same task, and not when it is collected.
+"""
+
+from __future__ import annotations  # gRPC's classes are generic in their stubs only
+
+import inspect
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, aclosing
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import grpc
+import grpc.aio
+
+from relayfile.errors import ServedLater
+
+CORRELATION_KEY = "x-correlation-id"
+CORRELATION_BYTES_MAX = 128
+
+if TYPE_CHECKING:
+    Context: TypeAlias = grpc.aio.ServicerContext[Any, Any]
+    Handler: TypeAlias = grpc.RpcMethodHandler[Any, Any]
+
+
+@dataclass(slots=True, eq=False)
+class Call:
+    """One call being served."""
+
+    method: str
+    """``/relayfile.v1.FileService/GetFile``."""
+    context: Context
+    metadata: Mapping[str, str | bytes]
+    correlation_id: str
+    on_request: Callable[[Any], None] | None = None
+    """Sees every request message before the handler does, and may raise."""
+
+
+Stage = Callable[[Call], AbstractAsyncContextManager[None]]
+
+_CURRENT: ContextVar[Call] = ContextVar("relayfile_call")
+
+
+def current_call() -> Call:
+    """The call that is being served in this context. ``LookupError`` outside of one."""
+    return _CURRENT.get()
+
+
+class CallInterceptor(grpc.aio.ServerInterceptor):
+    """Wraps the handler of each method once, with the same stages.
+
+    ``untouched`` are service names (health, reflection) that are served as they are.
+    """
+
+    def __init__(self, stages: Sequence[Stage], new_id: Callable[[], str], untouched: frozenset[str]) -> None:
+        self._stages = tuple(stages)
+        self._new_id = new_id
+        self._untouched = untouched
+        self._wrapped: dict[str, Handler] = {}
+
+    async def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Handler | None]],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> Handler | None:
+        method = handler_call_details.method
+        wrapped = self._wrapped.get(method)
+        if wrapped is not None:
+            return wrapped
+        handler = await continuation(handler_call_details)
+        if handler is None or method.split("/")[1] in self._untouched:
+            return handler  # None: no such method; gRPC itself answers UNIMPLEMENTED
+        self._wrapped[method] = wrapped = self._wrap(method, handler)
+        return wrapped
+
+    def _wrap(self, method: str, handler: Handler) -> Handler:
+        behaviour = _behaviour(method, handler)
+        serve: Callable[[Any, Context], Awaitable[Any]]
+        if handler.response_streaming:
+
+            async def serve_stream(request: Any, context: Context) -> None:
+                call = self._call(method, context)
+                async with AsyncExitStack() as stack:
+                    await self._enter(stack, call)
+                    source = behaviour(_checked(handler, call, request), context)
+                    if inspect.isawaitable(source):
+                        await source
+                        return
+                    async with aclosing(source) as messages:
+                        async for message in messages:
+                            await context.write(message)
+
+            serve = serve_stream
+        else:
+
+            async def serve_unary(request: Any, context: Context) -> Any:
+                call = self._call(method, context)
+                async with AsyncExitStack() as stack:
+                    await self._enter(stack, call)
+                    return await behaviour(_checked(handler, call, request), context)
+                raise AssertionError("a stage swallowed an error")
+
+            serve = serve_unary
+        return _same_arity(handler)(
+            serve, request_deserializer=handler.request_deserializer, response_serializer=handler.response_serializer
+        )
+
+    def _call(self, method: str, context: Context) -> Call:
+        metadata = dict(context.invocation_metadata() or ())
+        given = metadata.get(CORRELATION_KEY)
+        correlation_id = given if isinstance(given, str) and _usable(given) else self._new_id()
+        context.set_trailing_metadata(((CORRELATION_KEY, correlation_id),))
+        call = Call(method, context, metadata, correlation_id)
+        _CURRENT.set(call)
+        return call
+
+    async def _enter(self, stack: AsyncExitStack, call: Call) -> None:
+        for stage in self._stages:
+            await stack.enter_async_context(stage(call))
+
+
+def is_served(behaviour: Callable[..., Any]) -> bool:
+    """Whether a servicer's method is one of ours: generated stand-ins are plain functions."""
+    return inspect.iscoroutinefunction(behaviour) or inspect.isasyncgenfunction(behaviour)
+
+
+def _behaviour(method: str, handler: Handler) -> Callable[[Any, Context], Any]:
+    behaviour: Callable[[Any, Any], Any] | None = (
+        handler.unary_unary or handler.unary_stream or handler.stream_unary or handler.stream_stream
+    )
+    assert behaviour is not None, method
+    if is_served(behaviour):
+        return behaviour
+
+    async def served_later(_request: Any, _context: Context) -> None:
+        raise ServedLater(rpc=method.removeprefix("/"))
+
+    return served_later
+
+
+def _checked(handler: Handler, call: Call, request: Any) -> Any:
+    if call.on_request is None:
+        return request
+    if handler.request_streaming:
+        return _checked_stream(call.on_request, request)
+    call.on_request(request)
+    return request
+
+
+async def _checked_stream(check: Callable[[Any], None], requests: AsyncIterator[Any]) -> AsyncIterator[Any]:
+    async for request in requests:
+        check(request)
+        yield request
+
+
+def _same_arity(handler: Handler) -> Callable[..., Handler]:
+    match (handler.request_streaming, handler.response_streaming):
+        case (False, False):
+            return grpc.unary_unary_rpc_method_handler
+        case (False, True):
+            return grpc.unary_stream_rpc_method_handler
+        case (True, False):
+            return grpc.stream_unary_rpc_method_handler
+        case _:
+            return grpc.stream_stream_rpc_method_handler
+
+
+def _usable(correlation_id: str) -> bool:
+    return (
+        0 < len(correlation_id) <= CORRELATION_BYTES_MAX and correlation_id.isascii() and correlation_id.isprintable()
+    )
