@@ -306,9 +306,6 @@ class CursorExpired(RelayfileError):
     oldest: int
 
 
-# --- access ---------------------------------------------------------------------------------------------------------
-
-
 @dataclass(kw_only=True, eq=False)
 class Unauthenticated(RelayfileError):
     """The caller is not known: {why}."""
