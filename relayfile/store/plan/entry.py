@@ -37,6 +37,10 @@ class Fold(NamedTuple):
     provider: str
     change_key: str
     members: tuple[Member, ...]
+    ingest_id: str = ""
+    """The ingest process that sent it: receive times of one process are compared exactly."""
+    replay: bool = False
+    """Its members are dead letters of the same envelopes, to be planned again."""
 
 
 class Entry(NamedTuple):

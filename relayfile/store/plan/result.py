@@ -6,6 +6,7 @@ from typing import NamedTuple
 from relayfile.model import Failure, Outcome
 from relayfile.store.plan.rows import (
     DeadLetterRow,
+    DeliveryKey,
     DeliveryRow,
     DirectoryRow,
     DuplicateRow,
@@ -37,7 +38,8 @@ class Plan:
     """One entry's effect. Nothing of it is visible before its commit."""
 
     workspace_id: str
-    workspace: WorkspaceRow
+    workspace: WorkspaceRow | None
+    """None: it never existed, and everything new was ignored."""
     workspace_changed: bool = False
     files_put: dict[str, FilePut] = field(default_factory=dict)
     files_deleted: set[str] = field(default_factory=set)
@@ -50,8 +52,10 @@ class Plan:
     duplicates_put: list[DuplicateRow] = field(default_factory=list)
     events: list[EventRow] = field(default_factory=list)
     dead_letters: list[DeadLetterRow] = field(default_factory=list)
+    dead_letters_resolved: set[DeliveryKey] = field(default_factory=set)
+    """Changes that were planned again: their earlier dead letters go. To be removed before `dead_letters` are added."""
     outcome_counts: dict[tuple[str, Outcome], int] = field(default_factory=dict)
-    """(provider, outcome) -> how many changes were decided so."""
+    """(provider, outcome) -> what to add; negative where a dead letter was planned again and its outcome moves."""
     last_received_us: dict[str, int] = field(default_factory=dict)
     """Provider -> newest receive time among the entry's members."""
     results: list[tuple[MemberResult, ...]] = field(default_factory=list)

@@ -6,9 +6,11 @@ several are made for every change, and a tuple costs a quarter. Change one with 
 """
 
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import NamedTuple
 
 from relayfile.model import EventType, Failure, Origin, Outcome, RawDelivery, Semantics
+from relayfile.store.plan.entry import Member
 
 
 class ObjectKey(NamedTuple):
@@ -85,6 +87,23 @@ class DirectoryRow(NamedTuple):
     """The last revision that changed anything below it."""
 
 
+class Watermark(NamedTuple):
+    """What is known of an object's age on one clock; times of different clocks are never compared."""
+
+    newest_us: int | None
+    """Newest time seen of any change."""
+    full_us: int | None
+    """Newest time of an upsert or a delete: what patches are compared with."""
+    delete_us: int | None
+    """Newest time of a delete: on equal provider times it beats an upsert in any order of arrival."""
+    patch_marks: Mapping[str, int]
+    """Per top-level member: time of its last patch; at most 256."""
+
+
+NO_PATCH_MARKS: Mapping[str, int] = MappingProxyType({})
+NO_WATERMARK = Watermark(None, None, None, NO_PATCH_MARKS)
+
+
 class ObjectRow(NamedTuple):
     """A provider's object: where its file is and what is known of its age."""
 
@@ -92,16 +111,14 @@ class ObjectRow(NamedTuple):
     path: str | None
     """None: deleted, or displaced from its path by another object."""
     deleted: bool
-    provider_us: int | None
-    """Newest provider time seen."""
-    received_us: int | None
-    """Newest receive time seen of a change without a provider time."""
-    full_provider_us: int | None
-    """Newest provider time of an upsert or a delete: what patches are compared with."""
-    patch_marks: Mapping[str, int]
-    """Per top-level member: provider time of its last patch; at most 256."""
     displaced_from: str | None
     """The path that another object took over, which comes back only with a newer provider time than the holder's."""
+    provider: Watermark
+    """Changes with a provider time."""
+    received: Watermark
+    """Changes without one, by the receive time."""
+    received_by: str
+    """The ingest process whose receive time `received.newest_us` is; empty when not known."""
 
 
 class DeliveryRow(NamedTuple):
@@ -148,9 +165,11 @@ class DeadLetterRow(NamedTuple):
     envelope_id: str
     failure: Failure
     raw: RawDelivery
-    """For the apply stage: the serialised `FoldMember` as body, so that a replay plans it again."""
+    """Of the normalise stage. For the apply stage the engine keeps the serialised `member` as its body."""
     adapter_version: str
     event_name: str
     correlation_id: str
     received_us: int
     created_us: int
+    member: Member | None = None
+    """Of the apply stage: the change that failed, so that a replay plans it again."""

@@ -1,0 +1,12 @@
+"""Limits that the planner holds every change to."""
+
+from typing import NamedTuple
+
+
+class PlanLimits(NamedTuple):
+    """Set once per process, from the settings."""
+
+    content_bytes_max: int = 16 * 1024 * 1024
+    """Of one file; beyond, the change is dead-lettered as `TOO_LARGE`."""
+    clock_skew_max_us: int = 2_000_000
+    """Receive times of different ingest processes are told apart only beyond this."""
