@@ -1,0 +1,238 @@
+"""Which changes go out now, which are held, and what a flush contains (D5). Pure: time is an argument.
+
+The first change of a quiet object goes out at once and opens a window; further changes of that object inside the window
+are held, and leave together as one fold when the window closes. A window never slides: an object that changes all the
+time is flushed once for each window. With `leading=False` the first change is held too.
+
+Owns windows, folds, their bounds, and which contents of a fold are superfluous. Holds a few dozen bytes for a change,
+never its content: a change is known by where it lies in the spool. Refuses to read, send or wait.
+
+Every bound ends in an earlier flush, never in a refusal or in unbounded memory: a full fold leaves in the middle of its
+window, and when there are too many objects or changes the window that would close next closes now.
+"""
+
+import struct
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from relayfile.model import MemberKind
+from relayfile.watermark import Stamp, stamp, wins_over
+
+_RECORD = struct.Struct("<qIIIIBqqI")
+_NO_TIME = -(1 << 63)
+_KINDS = {kind.value: kind for kind in MemberKind}
+_FULL = (MemberKind.UPSERT, MemberKind.DELETE)
+
+
+class ObjectKey(NamedTuple):
+    """What is folded: the changes of one object."""
+
+    workspace_id: str
+    provider: str
+    change_key: str
+
+
+class Change(NamedTuple):
+    """The compact facts of one change. The first five say where it lies; the reducer only passes them on."""
+
+    row_id: int
+    ordinal: int
+    """Its place among the changes of the spool row."""
+    offset: int
+    """Where its envelope starts in the row's payload, in bytes."""
+    length: int
+    change_index: int
+    """Its place in its envelope."""
+    kind: MemberKind
+    occurred_us: int | None
+    received_us: int
+    size_bytes: int
+    """Length of its content or patch document."""
+
+
+class FoldMember(NamedTuple):
+    """A change that leaves in a fold."""
+
+    change: Change
+    note: bytes | None
+    """What was given with the change, untouched."""
+    elided: bool
+    """Another member of this fold wins over it, so that its content need not travel."""
+
+
+@dataclass(frozen=True, slots=True)
+class CoalesceLimits:
+    """Bounds of the reducer. All are at least 1, but for the window: 0 sends everything at once."""
+
+    window_s: float
+    leading: bool
+    objects_max: int
+    """Objects with an open window."""
+    members_max: int
+    """Held changes of all objects."""
+    fold_members_max: int
+    fold_bytes_max: int
+    """Content that a fold would send."""
+
+
+class Fold:
+    """Changes of one object in the order in which they arrived: at least one, once it has left the reducer."""
+
+    __slots__ = ("_notes", "_records", "_winner", "_winner_received", "content_bytes", "count", "key")
+
+    def __init__(self, key: ObjectKey) -> None:
+        self.key = key
+        self.count = 0
+        self.content_bytes = 0
+        """Upper bound of the content that is not elided."""
+        self._records = bytearray()
+        self._notes: list[bytes | None] = []
+        # The newest full change of each clock, with its place and size.
+        self._winner: tuple[Stamp, int, int] | None = None
+        self._winner_received: tuple[Stamp, int, int] | None = None
+
+    def add(self, change: Change, note: bytes | None) -> None:
+        """Hold one more change."""
+        row_id, ordinal, offset, length, index, kind, occurred_us, received_us, size = change
+        occurred = _NO_TIME if occurred_us is None else occurred_us
+        self._records += _RECORD.pack(row_id, ordinal, offset, length, index, kind, occurred, received_us, size)
+        self._notes.append(note)
+        mine = stamp(kind, occurred_us, received_us)
+        winner = self._winner_received if mine.provider_us is None else self._winner
+        if winner is None or not wins_over(winner[0], mine, winner_is_later=False):
+            self.content_bytes += size
+            if kind in _FULL:
+                if winner is not None:
+                    self.content_bytes -= winner[2]
+                if mine.provider_us is None:
+                    self._winner_received = mine, self.count, size
+                else:
+                    self._winner = mine, self.count, size
+        self.count += 1
+
+    def members(self) -> Iterator[FoldMember]:
+        """Its changes in order, each with the verdict on its content."""
+        for place, (record, note) in enumerate(zip(_RECORD.iter_unpack(self._records), self._notes, strict=True)):
+            row_id, ordinal, offset, length, index, number, occurred, received_us, size = record
+            kind = _KINDS[number]
+            occurred_us = None if occurred == _NO_TIME else occurred
+            change = Change(row_id, ordinal, offset, length, index, kind, occurred_us, received_us, size)
+            mine = stamp(kind, occurred_us, received_us)
+            winner = self._winner_received if mine.provider_us is None else self._winner
+            elided = (
+                winner is not None
+                and winner[1] != place
+                and wins_over(winner[0], mine, winner_is_later=winner[1] > place)
+            )
+            yield FoldMember(change, note, elided)
+
+
+class _Window:
+    __slots__ = ("end_s", "fold", "key")
+
+    def __init__(self, key: ObjectKey, end_s: float) -> None:
+        self.key = key
+        self.end_s = end_s
+        self.fold: Fold | None = None
+
+
+class Coalescer:
+    """The reducer. One for a process; not thread-safe. `now_s` is a monotonic clock's and never goes back."""
+
+    def __init__(self, limits: CoalesceLimits) -> None:
+        self._limits = limits
+        self._windows: dict[ObjectKey, _Window] = {}
+        # All windows are equally long, so that those opened first close first.
+        self._closing: deque[_Window] = deque()
+        self._flushed: list[Fold] = []
+        self.members_held = 0
+        """Changes that are held, without those that wait to be taken."""
+
+    @property
+    def objects(self) -> int:
+        """Objects with an open window."""
+        return len(self._windows)
+
+    def offer(self, key: ObjectKey, change: Change, note: bytes | None, now_s: float) -> bool:
+        """Whether this change goes out now; else it is held.
+
+        Take what `take_flushed` has before sending it: there may be earlier changes of the same object.
+        """
+        if self._limits.window_s <= 0:
+            return True
+        if self._closing and self._closing[0].end_s <= now_s:
+            self.expire(now_s)
+        window = self._windows.get(key)
+        if window is None:
+            window = self._open(key, now_s)
+            if self._limits.leading:
+                return True
+        self._hold(window, change, note)
+        return False
+
+    def expire(self, now_s: float) -> None:
+        """Close every window whose time has come; what they held waits in `take_flushed`."""
+        while self._closing and self._closing[0].end_s <= now_s:
+            window = self._closing.popleft()
+            if self._flush(window) and self._limits.leading:
+                window.end_s = now_s + self._limits.window_s
+                self._closing.append(window)
+            else:
+                del self._windows[window.key]
+
+    def close_all(self) -> None:
+        """Close every window now, as a process does that is about to stop."""
+        while self._closing:
+            self._close_next()
+
+    def next_end_s(self) -> float | None:
+        """When the next window closes; None while nothing is open."""
+        return self._closing[0].end_s if self._closing else None
+
+    def take_flushed(self) -> list[Fold]:
+        """The folds that left since the last call, in order; the caller owns them."""
+        flushed, self._flushed = self._flushed, []
+        return flushed
+
+    @property
+    def has_flushed(self) -> bool:
+        """Whether `take_flushed` has anything."""
+        return bool(self._flushed)
+
+    def _open(self, key: ObjectKey, now_s: float) -> _Window:
+        while len(self._windows) >= self._limits.objects_max:
+            self._close_next()
+        window = _Window(key, now_s + self._limits.window_s)
+        self._windows[key] = window
+        self._closing.append(window)
+        return window
+
+    def _hold(self, window: _Window, change: Change, note: bytes | None) -> None:
+        limits = self._limits
+        fold = window.fold
+        if fold is not None and fold.content_bytes + change.size_bytes > limits.fold_bytes_max:
+            self._flush(window)
+            fold = None
+        if fold is None:
+            fold = window.fold = Fold(window.key)
+        fold.add(change, note)
+        self.members_held += 1
+        if fold.count >= limits.fold_members_max:
+            self._flush(window)
+        while self.members_held > limits.members_max:
+            self._close_next()
+
+    def _close_next(self) -> None:
+        window = self._closing.popleft()
+        del self._windows[window.key]
+        self._flush(window)
+
+    def _flush(self, window: _Window) -> bool:
+        fold, window.fold = window.fold, None
+        if fold is None:
+            return False
+        self.members_held -= fold.count
+        self._flushed.append(fold)
+        return True

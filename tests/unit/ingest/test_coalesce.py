@@ -1,0 +1,103 @@
+from relayfile.ingest.coalesce import Change, CoalesceLimits, Coalescer, ObjectKey
+from relayfile.model import MemberKind
+
+A, B, C = (ObjectKey("w", "p", f"o:issue/{name}") for name in "abc")
+
+
+def limits(
+    window_s: float = 3.0, leading: bool = True, objects_max: int = 100, fold_members_max: int = 100
+) -> CoalesceLimits:
+    return CoalesceLimits(window_s, leading, objects_max, 1_000, fold_members_max, 1_000_000)
+
+
+def upsert(number: int, *, occurred_us: int | None = None, size_bytes: int = 10) -> Change:
+    return Change(number, 0, 0, 0, 0, MemberKind.UPSERT, occurred_us, 1_000_000 + number, size_bytes)
+
+
+def left(coalescer: Coalescer) -> list[tuple[ObjectKey, list[int]]]:
+    return [(fold.key, [member.change.row_id for member in fold.members()]) for fold in coalescer.take_flushed()]
+
+
+def test_the_first_change_goes_out_at_once_and_the_rest_when_the_window_closes() -> None:
+    coalescer = Coalescer(limits())
+    assert coalescer.offer(A, upsert(1), None, 10.0)
+    assert not coalescer.offer(A, upsert(2), None, 11.0)
+    assert not coalescer.offer(A, upsert(3), None, 12.9)
+    assert not coalescer.has_flushed
+    assert coalescer.next_end_s() == 13.0
+    coalescer.expire(13.0)
+    assert left(coalescer) == [(A, [2, 3])]
+
+
+def test_an_object_that_never_rests_is_flushed_once_for_each_window() -> None:
+    coalescer = Coalescer(limits())
+    assert coalescer.offer(A, upsert(0), None, 0.0)
+    flushes = []
+    for number in range(1, 100):
+        assert not coalescer.offer(A, upsert(number), None, number / 10)
+        flushes += left(coalescer)
+    assert [numbers[-1] for _, numbers in flushes] == [29, 59, 89]
+
+
+def test_a_quiet_object_is_forgotten() -> None:
+    coalescer = Coalescer(limits())
+    assert coalescer.offer(A, upsert(1), None, 0.0)
+    coalescer.expire(3.0)
+    assert coalescer.objects == 0
+    assert coalescer.offer(A, upsert(2), None, 3.5)
+
+
+def test_without_a_leading_edge_the_first_change_is_held_too() -> None:
+    coalescer = Coalescer(limits(leading=False))
+    assert not coalescer.offer(A, upsert(1), None, 0.0)
+    coalescer.expire(2.9)
+    assert left(coalescer) == []
+    coalescer.expire(3.0)
+    assert left(coalescer) == [(A, [1])]
+    assert coalescer.objects == 0
+
+
+def test_no_window_means_no_folds() -> None:
+    coalescer = Coalescer(limits(window_s=0))
+    assert all(coalescer.offer(A, upsert(number), None, 0.0) for number in range(3))
+    assert coalescer.objects == 0
+
+
+def test_a_full_fold_leaves_before_its_window_closes() -> None:
+    coalescer = Coalescer(limits(fold_members_max=2))
+    for number in range(4):
+        coalescer.offer(A, upsert(number), None, 0.0)
+    assert left(coalescer) == [(A, [1, 2])]
+    coalescer.expire(3.0)
+    assert left(coalescer) == [(A, [3])]
+
+
+def test_too_many_objects_close_the_window_that_would_close_next() -> None:
+    coalescer = Coalescer(limits(objects_max=2))
+    coalescer.offer(A, upsert(1), None, 0.0)
+    coalescer.offer(A, upsert(2), None, 0.0)
+    coalescer.offer(B, upsert(3), None, 0.1)
+    coalescer.offer(C, upsert(4), None, 0.2)
+    assert left(coalescer) == [(A, [2])]
+    assert coalescer.objects == 2
+
+
+def test_only_the_newest_content_of_each_clock_travels() -> None:
+    coalescer = Coalescer(limits(leading=False))
+    for change in (
+        upsert(1, occurred_us=50),
+        upsert(2),
+        upsert(3, occurred_us=70),
+        upsert(4),
+        upsert(5, occurred_us=60),
+    ):
+        coalescer.offer(A, change, None, 0.0)
+    coalescer.close_all()
+    (fold,) = coalescer.take_flushed()
+    assert [(member.change.row_id, member.elided) for member in fold.members()] == [
+        (1, True),
+        (2, True),
+        (3, False),
+        (4, False),
+        (5, True),
+    ]
