@@ -1,0 +1,130 @@
+"""What each RPC needs: the action that a scope must grant, and where the request names its workspace.
+
+The table is complete: a served RPC without an entry stops the process at its start. Workspace claims are enforced from
+this table; the scopes in it are what the access rules of files will be checked with.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from enum import Enum
+
+from relayfile.errors import StartRefused
+
+PACKAGE = "relayfile.v1"
+
+
+class Reach(Enum):
+    """What a request is about."""
+
+    WORKSPACE = "workspace"
+    """One workspace, named in the request; the token must grant it."""
+    WORKSPACE_OR_CLUSTER = "workspace or cluster"
+    """One workspace, or with none named the cluster."""
+    CLUSTER = "cluster"
+    """The cluster: the token must be for all workspaces."""
+    SERVICE = "service"
+    """Only processes of the cluster."""
+    RECORDS = "records"
+    """Many workspaces, or one known by another name (a mirror): the servicer calls ``authorise_workspace``."""
+
+
+@dataclass(frozen=True, slots=True)
+class Requirement:
+    """What one RPC needs."""
+
+    action: str
+    """Resource and action of the scope: ``fs:read`` means ``relayfile:fs:read:<path>``. Empty for services."""
+    reach: Reach = Reach.WORKSPACE
+    workspace_field: str = "workspace_id"
+    """Where a request message names its workspace."""
+
+
+def _rpcs(service: str, entries: Mapping[str, Requirement]) -> dict[str, Requirement]:
+    table: dict[str, Requirement] = {}
+    for names, requirement in entries.items():
+        table.update({f"/{PACKAGE}.{service}/{name}": requirement for name in names.split()})
+    return table
+
+
+_FS_READ = Requirement("fs:read")
+_ADMIN_READ = Requirement("admin:read", Reach.CLUSTER)
+_ADMIN_WRITE = Requirement("admin:write", Reach.CLUSTER)
+_SERVICE = Requirement("", Reach.SERVICE)
+
+REQUIREMENTS: Mapping[str, Requirement] = {
+    **_rpcs(
+        "IngestService",
+        {
+            "PublishEnvelope": Requirement("sync:trigger", workspace_field="envelope.workspace_id"),
+            "PublishEnvelopes": Requirement("sync:trigger", Reach.RECORDS),
+            "GetIngestStatus ListRejectedRequests": Requirement("sync:read", Reach.WORKSPACE_OR_CLUSTER),
+            "Pause Resume": Requirement("sync:trigger"),
+        },
+    ),
+    **_rpcs("RouteService", {"PutRoute DeleteRoute": _ADMIN_WRITE, "GetRoute ListRoutes": _ADMIN_READ}),
+    **_rpcs("ShardService", {"ApplyEnvelopes SetPause GetOutcomes": _SERVICE}),
+    **_rpcs(
+        "FileService",
+        {
+            "ListTree GetFile BatchGetFiles ReadFile ReadFiles GetTreeDigest QueryFiles": _FS_READ,
+            "ExportTree": Requirement("fs:read", workspace_field="start.workspace_id"),
+            "WriteFile WriteFiles DeleteFile MoveFile": Requirement("fs:write"),
+            "UploadFile": Requirement("fs:write", workspace_field="head.workspace_id"),
+        },
+    ),
+    **_rpcs("EventService", {"ListEvents WatchEvents": _FS_READ}),
+    **_rpcs(
+        "WritebackService",
+        {
+            "ListOperations GetOperation WatchOperations ReadOperationContent": Requirement("ops:read"),
+            "ClaimOperations RenewClaim CancelOperations": Requirement("ops:write"),
+            "AckOperation": Requirement("ops:write", workspace_field="head.workspace_id"),
+            "ReplayOperation ApproveOperations": Requirement("ops:replay"),
+        },
+    ),
+    **_rpcs(
+        "DeadLetterService",
+        {
+            "ListDeadLetters GetDeadLetter ReadDeadLetter": Requirement("sync:read"),
+            "ReplayDeadLetters AcknowledgeDeadLetter": Requirement("ops:replay"),
+        },
+    ),
+    **_rpcs(
+        "WorkspaceService",
+        {
+            "CreateWorkspace DeleteWorkspace": Requirement("admin:write"),
+            "GetWorkspace": _FS_READ,
+            "ListWorkspaces": _ADMIN_READ,
+        },
+    ),
+    **_rpcs("TopologyService", {"GetTopology WatchTopology": Requirement("topology:read", Reach.CLUSTER)}),
+    **_rpcs(
+        "AdminService",
+        {
+            "Audit Scrub": Requirement("admin:read", Reach.WORKSPACE_OR_CLUSTER),
+            "Backup DrainNode": _ADMIN_WRITE,
+            "GetConfig GetStats": _ADMIN_READ,
+            "ListAdminActions": Requirement("admin:read", Reach.WORKSPACE_OR_CLUSTER),
+        },
+    ),
+    **_rpcs(
+        "MirrorService",
+        {
+            "CreateMirror": Requirement("mirror:write"),
+            "ListMirrors": Requirement("mirror:read", Reach.RECORDS),
+            "GetMirror ListConflicts ListProblems ListTrash WaitMirror WatchMirrors": Requirement(
+                "mirror:read", Reach.RECORDS
+            ),
+            "DeleteMirror PullMirror AuditMirror FlushMirror ResolveConflict RestoreTrash ApproveDeletes": Requirement(
+                "mirror:write", Reach.RECORDS
+            ),
+        },
+    ),
+}
+
+
+def require_entries(methods: Iterable[str]) -> None:
+    """``StartRefused`` when one of the served methods (``/package.Service/Rpc``) has no entry."""
+    missing = sorted(set(methods) - REQUIREMENTS.keys())
+    if missing:
+        raise StartRefused(why=f"these RPCs have no entry in the table of required scopes: {', '.join(missing)}")

@@ -1,0 +1,211 @@
+"""Tokens: making them with the system's own key, and verifying anybody's into a ``Principal``.
+
+A token is a JWT signed with RS256, ES256 or EdDSA by a key of the JWKS, named by ``kid``. Required: audience
+``relayfile``, ``exp``, a subject (``sub`` or ``agent_name``). Workspaces: ``wks`` or ``workspace_id``, one, a list, or
+``*``. Scopes: ``scopes`` or ``scope``, a list or separated by spaces. A leading ``relay_pa_``, ``relay_ws_``,
+``relay_id_`` or ``relay_ag_`` is dropped. Refuses to decide what a principal may do.
+"""
+
+import hashlib
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, cast
+
+from joserfc import jwt
+from joserfc.errors import BadSignatureError, JoseError
+from joserfc.jwk import KeySet, OKPKey
+from joserfc.jws import JWSRegistry
+
+from relayfile.auth.keys import ALGORITHM, read_public_keys
+from relayfile.auth.principal import ALL, Principal
+from relayfile.clock import Clock
+from relayfile.errors import StartRefused, Unauthenticated, Unavailable
+
+AUDIENCE = "relayfile"
+ALGORITHMS = ("RS256", "ES256", "EdDSA", "Ed25519")
+PREFIXES = ("relay_pa_", "relay_ws_", "relay_id_", "relay_ag_")
+TOKEN_BYTES_MAX = 16_384
+CACHED_TOKENS_MAX = 10_000
+RELOAD_INTERVAL_S = 5.0
+NOT_BEFORE_LEEWAY_S = 60
+TTL_MAX_S = 10 * 365 * 86_400
+
+
+class _Registry(JWSRegistry):
+    """Our algorithms. EdDSA stays one of them although RFC 9864 prefers its new name: every issuer still writes it."""
+
+    def get_alg(self, name: str) -> Any:
+        if name in ALGORITHMS:
+            return self.algorithms[name]
+        return super().get_alg(name)
+
+
+_REGISTRY = _Registry(algorithms=ALGORITHMS, strict_check_header=False)
+
+
+class TokenSigner:
+    """Makes tokens with the system's own key."""
+
+    def __init__(self, key: OKPKey, clock: Clock) -> None:
+        self._key = key
+        self._clock = clock
+
+    def mint(
+        self,
+        subject: str,
+        *,
+        workspaces: str | tuple[str, ...],
+        ttl_s: float,
+        scopes: tuple[str, ...] = (),
+        service: str = "",
+    ) -> str:
+        """A token for ``subject``; ``workspaces`` is ``*`` or ids; ``service`` makes it a service identity."""
+        assert 0 < ttl_s <= TTL_MAX_S, ttl_s
+        now = self._clock.now_us() // 1_000_000
+        claims: dict[str, Any] = {
+            "aud": AUDIENCE,
+            "sub": subject,
+            "wks": workspaces if isinstance(workspaces, str) else list(workspaces),
+            "iat": now,
+            "exp": now + math.ceil(ttl_s),
+        }
+        if scopes:
+            claims["scopes"] = list(scopes)
+        if service:
+            claims["svc"] = service
+        header = {"alg": ALGORITHM, "kid": self._key.kid}
+        return jwt.encode(header, claims, self._key, registry=_REGISTRY)
+
+
+class TokenVerifier:
+    """Token to principal. Verified tokens are remembered until they expire; the keys are read again for a new kid."""
+
+    def __init__(self, jwks_file: Path, clock: Clock) -> None:
+        self._jwks_file = jwks_file
+        self._clock = clock
+        self._keys: KeySet = read_public_keys(jwks_file)
+        self._read_at = clock.monotonic()
+        self._verified: dict[bytes, Principal] = {}
+
+    def verify(self, token: str) -> Principal:
+        """The principal of ``token``. ``Unauthenticated`` says why there is none; never echoes the token."""
+        fingerprint = hashlib.sha256(token.encode(errors="replace")).digest()
+        principal = self._verified.get(fingerprint)
+        if principal is None:
+            principal = self._principal(self._claims(token))
+        if principal.expires_at_us <= self._clock.now_us():
+            self._verified.pop(fingerprint, None)
+            raise Unauthenticated(why="the token has expired")
+        if fingerprint not in self._verified:
+            if len(self._verified) >= CACHED_TOKENS_MAX:
+                del self._verified[next(iter(self._verified))]
+            self._verified[fingerprint] = principal
+        return principal
+
+    def _claims(self, token: str) -> Mapping[str, object]:
+        if len(token) > TOKEN_BYTES_MAX:
+            raise Unauthenticated(why="the token is too long")
+        bare = next((token[len(prefix) :] for prefix in PREFIXES if token.startswith(prefix)), token)
+        try:
+            return jwt.decode(bare, self._key_for, registry=_REGISTRY).claims
+        except BadSignatureError:
+            raise Unauthenticated(why="the token's signature is wrong") from None
+        except (JoseError, ValueError) as error:
+            raise Unauthenticated(why=f"the token cannot be read ({type(error).__name__})") from None
+
+    def _key_for(self, guest: Any) -> Any:
+        kid = guest.headers().get("kid")
+        if not isinstance(kid, str) or not kid:
+            raise Unauthenticated(why="the token names no key (kid)")
+        key = self._find(kid)
+        if key is None and self._clock.monotonic() - self._read_at >= RELOAD_INTERVAL_S:
+            self._reload()
+            key = self._find(kid)
+        if key is None:
+            raise Unauthenticated(why="the token is signed with a key that is not known here")
+        return key
+
+    def _find(self, kid: str) -> Any:
+        return next((key for key in self._keys.keys if key.kid == kid), None)
+
+    def _reload(self) -> None:
+        self._read_at = self._clock.monotonic()
+        try:
+            self._keys = read_public_keys(self._jwks_file)
+        except StartRefused:
+            # A file that is being replaced: the keys at hand stay valid, and a later token asks again.
+            return
+
+    def _principal(self, claims: Mapping[str, object]) -> Principal:
+        audience = claims.get("aud")
+        if AUDIENCE not in (audience if isinstance(audience, list) else [audience]):
+            raise Unauthenticated(why=f"the token is not meant for the audience {AUDIENCE}")
+        expires = _seconds(claims.get("exp"))
+        if expires is None:
+            raise Unauthenticated(why="the token has no usable expiry (exp)")
+        not_before = _seconds(claims.get("nbf"))
+        if not_before is not None and (not_before - NOT_BEFORE_LEEWAY_S) * 1_000_000 > self._clock.now_us():
+            raise Unauthenticated(why="the token is not valid yet")
+        subject = claims.get("sub") or claims.get("agent_name")
+        if not isinstance(subject, str):
+            raise Unauthenticated(why="the token names no subject (sub or agent_name)")
+        service = claims.get("svc")
+        return Principal(
+            subject=subject,
+            workspaces=frozenset(_texts(claims.get("wks") or claims.get("workspace_id"), separated=False)),
+            scopes=_texts(claims.get("scopes") or claims.get("scope"), separated=True),
+            service=service if isinstance(service, str) else "",
+            expires_at_us=int(expires * 1_000_000),
+        )
+
+
+class ServiceCredentials:
+    """The token that this process shows to others: its own, renewed at half its life, or the one in a file."""
+
+    _TTL_S = 3600.0
+
+    def __init__(self, name: str, clock: Clock, *, signer: TokenSigner | None = None, file: Path | None = None) -> None:
+        if (signer is None) == (file is None):
+            raise StartRefused(why="a process needs either a signing key or RELAYFILE_SERVICE_TOKEN_FILE")
+        self._name = name
+        self._clock = clock
+        self._signer = signer
+        self._file = file
+        self._token = ""
+        self._renew_at = 0.0
+
+    def metadata(self) -> tuple[tuple[str, str], ...]:
+        """What to pass as ``metadata=`` to a call."""
+        return (("authorization", f"Bearer {self.token()}"),)
+
+    def token(self) -> str:
+        """A token that is still valid for a while."""
+        now = self._clock.monotonic()
+        if not self._token or now >= self._renew_at:
+            self._token = self._renewed()
+            self._renew_at = now + (self._TTL_S / 2 if self._signer is not None else RELOAD_INTERVAL_S)
+        return self._token
+
+    def _renewed(self) -> str:
+        if self._signer is not None:
+            return self._signer.mint(self._name, workspaces=ALL, ttl_s=self._TTL_S, service=self._name)
+        assert self._file is not None
+        try:
+            return self._file.read_text().strip()
+        except OSError as error:
+            raise Unavailable(what=f"service token in {self._file} ({error.strerror})") from error
+
+
+def _seconds(claim: object) -> float | None:
+    if isinstance(claim, bool) or not isinstance(claim, int | float) or not 0 < claim < 1e11:
+        return None
+    return claim
+
+
+def _texts(claim: object, *, separated: bool) -> tuple[str, ...]:
+    if isinstance(claim, str):
+        return tuple(claim.split()) if separated else (claim,)
+    if isinstance(claim, list):
+        return tuple(each for each in cast("list[object]", claim) if isinstance(each, str))
+    return ()
