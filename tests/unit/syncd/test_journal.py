@@ -1,0 +1,121 @@
+import hashlib
+import pathlib
+from collections.abc import Iterator
+
+import pytest
+
+from relayfile.syncd.digest import EMPTY, TreeSum
+from relayfile.syncd.journal import Journal, Settled
+from relayfile.syncd.rows import Cursor, DiskStat, FileState, Problem, RemoteFile
+
+STAT = DiskStat(1, 2, 3, 4, 5)
+
+
+def sha(text: str) -> bytes:
+    return hashlib.sha256(text.encode()).digest()
+
+
+def upsert(path: str, revision: int, text: str = "") -> RemoteFile:
+    return RemoteFile(path, revision, sha(text), len(text))
+
+
+@pytest.fixture
+def journal(tmp_path: pathlib.Path) -> Iterator[Journal]:
+    journal = Journal(tmp_path / "journal.db", ["/"])
+    yield journal
+    journal.close()
+
+
+def summed(*files: RemoteFile) -> TreeSum:
+    total = EMPTY
+    for file in files:
+        assert file.content_hash is not None
+        total = total.with_file(file.path, file.content_hash, file.size)
+    return total
+
+
+def test_the_digest_moves_with_the_cursor(journal: Journal, tmp_path: pathlib.Path) -> None:
+    a, b, newer = upsert("/a", 1, "a"), upsert("/b", 2, "bb"), upsert("/a", 3, "aaa")
+    assert journal.learn([a, b], Cursor(2, "h")) == ["/a", "/b"]
+    assert journal.sums["/"] == summed(a, b)
+    journal.learn([newer, RemoteFile("/b", 4, None)], Cursor(4, "h"))
+    assert journal.sums["/"] == summed(newer)
+    journal.close()
+    again = Journal(tmp_path / "journal.db", ["/"])
+    assert (again.sums["/"], again.cursor) == (summed(newer), Cursor(4, "h"))
+    journal._db = again._db
+
+
+def test_a_file_settles_only_with_the_hash_that_the_store_has(journal: Journal) -> None:
+    journal.learn([upsert("/a", 1, "a")], Cursor(1, "h"))
+    journal.settle([Settled("/a", sha("newer"), STAT)])
+    assert journal.load(["/a"])["/a"].state is FileState.PENDING
+    assert journal.learn([upsert("/a", 2, "newer")], Cursor(2, "h")) == []
+    row = journal.load(["/a"])["/a"]
+    assert (row.state, row.disk_stat, row.disk_hash) == (FileState.MATERIALISED, STAT, sha("newer"))
+
+
+def test_a_deleted_file_is_known_until_it_is_gone_from_the_disk(journal: Journal) -> None:
+    journal.learn([upsert("/a", 1, "a"), upsert("/b", 2, "b")], Cursor(2, "h"))
+    journal.settle([Settled("/a", sha("a"), STAT)])
+    assert journal.learn([RemoteFile("/a", 3, None), RemoteFile("/b", 4, None)], Cursor(4, "h")) == ["/a"]
+    assert journal.sums["/"] == EMPTY
+    assert [row.path for row in journal.rows("", 10, state=FileState.PENDING)] == ["/a"]
+    journal.settle([Settled("/a", None)])
+    assert not journal.has_rows()
+
+
+def test_ignored_and_refused_names_count_in_the_digest_and_are_not_pending(journal: Journal) -> None:
+    files = [upsert("/.git/x", 1, "x"), upsert("/a/../b", 2, "y"), upsert("/c\x00", 3, "z")]
+    assert journal.learn(files, Cursor(3, "h")) == []
+    assert journal.sums["/"] == summed(*files)
+    assert journal.unsettled().files == {FileState.IGNORED: 1, FileState.PROBLEM: 2}
+    assert {problem.reason for problem in journal.problems(10)} == {"NAME_REFUSED"}
+
+
+def test_each_remote_path_has_its_own_digest(tmp_path: pathlib.Path) -> None:
+    journal = Journal(tmp_path / "j.db", ["/github", "/linear/a"])
+    inside, sibling, other = upsert("/github/x", 1), upsert("/github-2/x", 2), upsert("/linear/a", 3)
+    journal.learn([inside, sibling, other], Cursor(3, "h"))
+    assert journal.sums == {"/github": summed(inside), "/linear/a": summed(other)}
+    assert [row.path for row in journal.rows("", 9, below="/github")] == ["/github/x"]
+    assert [row.path for row in journal.rows("", 9, below="/linear/a")] == ["/linear/a"]
+    journal.close()
+
+
+def test_a_problem_is_kept_once_with_its_count(journal: Journal) -> None:
+    journal.learn([upsert("/a", 1)], Cursor(1, "h"))
+    for time_us in (10, 20):
+        journal.list_problems([Problem("/a", "DISK_FULL", "full", 1, time_us)])
+    assert journal.problems(10) == [Problem("/a", "DISK_FULL", "full", 1, 10, 2)]
+    assert journal.retry_problems() == 1
+    journal.settle([Settled("/a", sha(""), STAT)])
+    assert journal.problem_count() == 0
+
+
+def test_staging_goes_on_where_it_was_and_forgets_what_is_not_there(journal: Journal) -> None:
+    journal.start_pull(Cursor(7, "h"))
+    files = [upsert(f"/f{index}", index + 1, str(index)) for index in range(4)]
+    for file in files:
+        row = (file.path, file.revision, file.content_hash, file.size, 1, None, file.content_hash, 1, 2, 3, 4, 5)
+        journal.stage("/", [(*row, journal.pull_mark().barrier)], summed(file))
+        if file.path == "/f1":
+            journal.passed_barrier()
+    assert journal.staged_after("/") == "/f3"
+    assert [row.path for row in journal.staged_since_barrier(10, "")] == ["/f2", "/f3"]
+    journal.unstage(["/f3"])
+    assert journal.staged_after("/") == "/f2"
+    assert journal.sums["/"] == summed(*files[:3])
+    journal.staged_all()
+    journal.finish_pull(now_us=9)
+    assert journal.cursor == Cursor(7, "h")
+    assert journal.pull_mark().phase == 0
+
+
+def test_a_listing_finds_what_it_did_not_name(journal: Journal) -> None:
+    journal.learn([upsert("/a", 1), upsert("/b", 2), upsert("/c", 3)], Cursor(3, "h"))
+    journal.start_listing()
+    journal.listed(["/a", "/c"])
+    assert journal.unlisted("/", 10) == ["/b"]
+    assert journal.has_remote_below("/")
+    assert not journal.has_remote_below("/d")
