@@ -1,0 +1,125 @@
+"""The payload of a spool row: envelopes of one workspace, one after the other, each found by its offset.
+
+A payload is a serialised `EnvelopeBatch`, written and read by its framing (field 1, length, envelope), so that one
+envelope can be read back without its neighbours. Pure bytes.
+"""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from relayfile.errors import DataCorrupted
+from relayfile.v1 import types_pb2
+
+_TAG = b"\x0a"  # field 1 of EnvelopeBatch, length-delimited
+
+
+class Placed(NamedTuple):
+    """An envelope and where it lies in its row's payload, in bytes."""
+
+    envelope: types_pb2.Envelope
+    offset: int
+    length: int
+
+
+class PayloadBuilder:
+    """A row in the making: envelopes of one workspace in the order of their arrival."""
+
+    __slots__ = (
+        "_pieces",
+        "member_count",
+        "placed",
+        "providers",
+        "received_us",
+        "row_id",
+        "size_bytes",
+        "workspace_id",
+    )
+
+    def __init__(self, row_id: int, workspace_id: str) -> None:
+        self.row_id = row_id
+        self.workspace_id = workspace_id
+        self.received_us = 0
+        """Receive time of its first envelope."""
+        self.member_count = 0
+        """Changes; an envelope without changes counts as one."""
+        self.providers: dict[str, int] = {}
+        """Provider to changes."""
+        self.placed: list[Placed] = []
+        self.size_bytes = 0
+        self._pieces: list[bytes] = []
+
+    def add(self, envelope: types_pb2.Envelope) -> int:
+        """Append an envelope; returns the bytes that it takes."""
+        raw = envelope.SerializeToString()
+        length = len(raw)
+        head = _TAG + varint(length)
+        offset = self.size_bytes + len(head)
+        if not self.placed:
+            received = envelope.received_at
+            self.received_us = received.seconds * 1_000_000 + received.nanos // 1_000
+        self.placed.append(Placed(envelope, offset, length))
+        self._pieces += (head, raw)
+        members = len(envelope.changes) or 1
+        self.member_count += members
+        provider = envelope.provider
+        self.providers[provider] = self.providers.get(provider, 0) + members
+        self.size_bytes = offset + length
+        return len(head) + length
+
+    def payload(self) -> bytes:
+        """The bytes to store; the pieces are given up, so call once."""
+        payload = b"".join(self._pieces)
+        self._pieces = []
+        return payload
+
+    def provider_counts(self) -> str:
+        """`name=count` for each provider, separated by spaces (a provider's name has neither)."""
+        return " ".join([f"{name}={count}" for name, count in self.providers.items()])
+
+
+def parse_provider_counts(text: str) -> dict[str, int]:
+    """The inverse of `PayloadBuilder.provider_counts`."""
+    pairs = (item.rpartition("=") for item in text.split())
+    return {name: int(count) for name, _, count in pairs}
+
+
+def read_payload(payload: bytes) -> Iterator[Placed]:
+    """The envelopes of a stored payload. `DataCorrupted` when it has another form."""
+    position = 0
+    end = len(payload)
+    try:
+        while position < end:
+            if payload[position] != 0x0A:
+                raise DataCorrupted(what="a row of the spool has an unknown field")
+            length, offset = _read_varint(payload, position + 1)
+            position = offset + length
+            if position > end:
+                raise DataCorrupted(what="a row of the spool ends inside an envelope")
+            yield Placed(types_pb2.Envelope.FromString(payload[offset:position]), offset, length)
+    except IndexError:
+        raise DataCorrupted(what="a row of the spool ends inside a length") from None
+
+
+def varint(number: int) -> bytes:
+    """`number` (not negative) as protobuf writes lengths."""
+    if number < 0x80:
+        return bytes((number,))
+    if number < 0x4000:
+        return bytes((number & 0x7F | 0x80, number >> 7))
+    encoded = bytearray()
+    while number >= 0x80:
+        encoded.append(number & 0x7F | 0x80)
+        number >>= 7
+    encoded.append(number)
+    return bytes(encoded)
+
+
+def _read_varint(data: bytes, position: int) -> tuple[int, int]:
+    number = shift = 0
+    while True:
+        byte = data[position]
+        position += 1
+        number |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return number, position
+        shift += 7

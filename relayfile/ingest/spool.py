@@ -1,0 +1,308 @@
+"""The durable spool (D1, D4): what is accepted is here until its outcome is durable elsewhere.
+
+One transaction and one fsync serve everything that arrived while the previous one ran; under load a commit waits a
+moment for company, so that ten thousand envelopes cost a few hundred fsyncs. Envelopes of one workspace that commit
+together share a row. Removing rows and setting bits rides along, and needs no fsync of its own: what is settled once
+more changes nothing.
+
+Owns row ids (never used twice), the grouping, and the end of the process's promises when the disk fails. Used from the
+event loop; only transactions run in the one writing thread. Refuses to know what is done with a row.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+from relayfile.data_directory import DataDirectory
+from relayfile.errors import StartRefused, StorageFailed, Unavailable
+from relayfile.ingest.payload import PayloadBuilder
+from relayfile.ingest.spool_file import FILE_NAMES, NewRow, SpoolFull, SpoolReader, SpoolWriter, Transaction, prepare
+from relayfile.v1 import types_pb2
+
+ROW_BYTES_MAX = 256 * 1024
+"""A row that has as much is closed; the next envelope of its workspace starts another. Rows are what is read back."""
+COMPANY_ENVELOPES = 64
+"""A commit that has as many envelopes waits for no more."""
+SETTLE_LINGER_S = 0.02
+"""How long settled rows wait for a commit to ride along with."""
+
+
+@dataclass(frozen=True, slots=True)
+class SpoolLimits:
+    """How commits are grouped."""
+
+    commit_linger_s: float
+    commit_bytes_max: int
+    verify: bool
+
+
+@dataclass(slots=True)
+class SpoolCounters:
+    """Since the process started."""
+
+    transactions: int = 0
+    fsyncs: int = 0
+    """Transactions that were waited for with an fsync; checkpoints come on top."""
+    envelopes: int = 0
+    rows: int = 0
+
+
+@dataclass(slots=True)
+class _Group:
+    """What will be one transaction."""
+
+    open_rows: dict[str, PayloadBuilder] = field(default_factory=dict)
+    rows: list[PayloadBuilder] = field(default_factory=list)
+    known: list[tuple[str, int]] = field(default_factory=list)
+    waiters: list[asyncio.Future[None]] = field(default_factory=list)
+    envelopes: int = 0
+    size_bytes: int = 0
+
+
+class Spool:
+    """Appends, settles and reads. Everything here runs in the event loop and nothing blocks it."""
+
+    def __init__(
+        self,
+        directory: DataDirectory,
+        limits: SpoolLimits,
+        *,
+        arrived: Callable[[Sequence[PayloadBuilder]], None],
+        reached: Callable[[str], None] = lambda point: None,
+    ) -> None:
+        """`arrived` gets the rows of each commit, in row order, once they are durable. `reached` hears fault points."""
+        self.counters = SpoolCounters()
+        self._directory = directory
+        self._limits = limits
+        self._arrived = arrived
+        self._reached = reached
+        self._groups: deque[_Group] = deque()
+        self._settling = Transaction()
+        self._commits = _Commits(self._committed)
+        self._timer: asyncio.TimerHandle | None = None
+        self._has_company = False
+
+    # ... opening and closing
+
+    def open(self) -> SpoolReader:
+        """Verify and open the file; the reader stays valid until `close`. `StartRefused` when it cannot be trusted."""
+        directory = self._directory
+        failure = directory.failure()
+        if failure is not None:
+            directory.drop_cached_pages(FILE_NAMES)
+        prepare(directory.path, verify=self._limits.verify or failure is not None)
+        directory.sync()
+        if failure is not None:
+            directory.clear_failure()
+        reader = SpoolReader(directory.path)
+        self._commits.start(SpoolWriter(directory.path), next_row_id=reader.last_row_id() + 1)
+        return reader
+
+    async def close(self) -> None:
+        """Commit what waits, and stop the thread. Call once, after the last `append`."""
+        while (self._groups or self._settling or self._commits.running) and self._commits.failure is None:
+            self._commit()
+            await self._commits.idle()
+        self._stop_timer()
+        self._commits.stop()
+
+    async def failed(self) -> StorageFailed:
+        """Return when the disk has failed: the process must end then."""
+        return await self._commits.until_failed()
+
+    # ... writing
+
+    async def append(self, envelopes: Sequence[types_pb2.Envelope]) -> None:
+        """Return when all of them are durable; see `Intake.accept`."""
+        group = self._group()
+        for envelope in envelopes:
+            workspace_id = envelope.workspace_id
+            row = group.open_rows.get(workspace_id)
+            if row is None or row.size_bytes >= ROW_BYTES_MAX:
+                row = PayloadBuilder(self._commits.new_row_id(), workspace_id)
+                group.open_rows[workspace_id] = row
+                group.rows.append(row)
+            group.size_bytes += row.add(envelope)
+        group.envelopes += len(envelopes)
+        await self._durable(group)
+
+    async def add_known(self, workspaces: Sequence[str], now_us: int) -> None:
+        """Remember that these workspaces exist; return when that is durable."""
+        group = self._group()
+        group.known += [(workspace_id, now_us) for workspace_id in workspaces]
+        await self._durable(group)
+
+    def settle(self, finished: Sequence[int], bits: Sequence[tuple[int, int]] = ()) -> None:
+        """Remove rows, and set the bits of others, with a coming commit."""
+        self._settling.finished += finished
+        self._settling.bits += [
+            (row_id, value.to_bytes((value.bit_length() + 7) // 8, "little")) for row_id, value in bits
+        ]
+        if self._timer is None and not self._commits.running:
+            self._start_timer(SETTLE_LINGER_S)
+
+    # ... grouping
+
+    def _group(self) -> _Group:
+        if self._commits.failure is not None:
+            raise self._commits.failure
+        if not self._groups or self._groups[-1].size_bytes >= self._limits.commit_bytes_max:
+            self._groups.append(_Group())
+        return self._groups[-1]
+
+    async def _durable(self, group: _Group) -> None:
+        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        group.waiters.append(waiter)
+        if not self._commits.running:
+            self._schedule()
+        await waiter
+
+    def _schedule(self) -> None:
+        """Decide whether the first group goes now or waits for company. Nothing is being committed."""
+        group = self._groups[0]
+        enough = group.envelopes >= COMPANY_ENVELOPES or group.size_bytes >= self._limits.commit_bytes_max
+        if enough or not self._has_company or not self._limits.commit_linger_s:
+            self._commit()
+        elif self._timer is None or len(group.waiters) == 1:
+            self._start_timer(self._limits.commit_linger_s)
+
+    def _start_timer(self, delay_s: float) -> None:
+        self._stop_timer()
+        self._timer = asyncio.get_running_loop().call_later(delay_s, self._commit)
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _commit(self) -> None:
+        self._stop_timer()
+        if self._commits.running or not (self._groups or self._settling):
+            return
+        group = self._groups.popleft() if self._groups else _Group()
+        transaction, self._settling = self._settling, Transaction()
+        transaction.known = group.known
+        self._commits.begin(group, transaction, self._reached)
+
+    def _committed(self, group: _Group, transaction: Transaction, failure: Exception | None) -> None:
+        """In the event loop, after each transaction."""
+        if isinstance(failure, SpoolFull):
+            self._settling.finished += transaction.finished
+            self._settling.bits += transaction.bits
+            _refuse(group, Unavailable(what="spool's disk (it is full)", retry_after_s=5.0))
+        elif isinstance(failure, StorageFailed):
+            self._directory.mark_failed(str(failure))
+            for each in (group, *self._groups):
+                _refuse(each, failure)
+            self._groups.clear()
+            return
+        else:
+            self._count(group, transaction)
+            self._answer(group)
+        self._has_company = len(group.waiters) > 1 or bool(self._groups)
+        if self._groups:
+            self._schedule()
+        elif self._settling:
+            self._start_timer(SETTLE_LINGER_S)
+
+    def _answer(self, group: _Group) -> None:
+        if group.waiters:
+            self._reached("ingest.spool.after_fsync_before_answer")
+        for waiter in group.waiters:
+            if not waiter.done():
+                waiter.set_result(None)
+        if group.rows:
+            # The answers are queued in the loop already: they leave before the rows are worked on.
+            asyncio.get_running_loop().call_soon(self._arrived, group.rows)
+
+    def _count(self, group: _Group, transaction: Transaction) -> None:
+        self.counters.transactions += 1
+        self.counters.fsyncs += transaction.must_last
+        self.counters.envelopes += group.envelopes
+        self.counters.rows += len(group.rows)
+
+
+def _refuse(group: _Group, error: Exception) -> None:
+    for waiter in group.waiters:
+        if not waiter.done():
+            waiter.set_exception(error)
+
+
+class _Commits:
+    """The writing thread: one transaction at a time, and none after a failure."""
+
+    def __init__(self, committed: Callable[[_Group, Transaction, Exception | None], None]) -> None:
+        self.running = False
+        self.failure: StorageFailed | None = None
+        self._committed = committed
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="spool")
+        self._writer: SpoolWriter | None = None
+        self._next_row_id = 1
+        self._changed = asyncio.Event()
+
+    def start(self, writer: SpoolWriter, next_row_id: int) -> None:
+        self._writer = writer
+        self._next_row_id = next_row_id
+
+    def stop(self) -> None:
+        self._thread.shutdown(wait=True)
+        if self._writer is not None:
+            self._writer.close()
+            self._writer = None
+
+    def new_row_id(self) -> int:
+        row_id = self._next_row_id
+        self._next_row_id += 1
+        return row_id
+
+    def begin(self, group: _Group, transaction: Transaction, reached: Callable[[str], None]) -> None:
+        """Write in the thread; `committed` follows in the loop."""
+        if self._writer is None:
+            raise StartRefused(why="the spool is not open")
+        self.running = True
+        loop = asyncio.get_running_loop()
+        future = self._thread.submit(_write, self._writer, group.rows, transaction, reached)
+
+        def done(future: Future[None]) -> None:
+            loop.call_soon_threadsafe(self._finish, group, transaction, future.exception())
+
+        future.add_done_callback(done)
+
+    async def idle(self) -> None:
+        """Return when no transaction runs."""
+        while self.running:
+            self._changed.clear()
+            await self._changed.wait()
+
+    async def until_failed(self) -> StorageFailed:
+        while self.failure is None:
+            self._changed.clear()
+            await self._changed.wait()
+        return self.failure
+
+    def _finish(self, group: _Group, transaction: Transaction, error: BaseException | None) -> None:
+        self.running = False
+        failure = error if isinstance(error, SpoolFull | StorageFailed) else None
+        if error is not None and failure is None:
+            failure = StorageFailed(what=f"spool: {type(error).__name__}: {error}")
+        if isinstance(failure, StorageFailed):
+            self.failure = failure
+        self._committed(group, transaction, failure)
+        self._changed.set()
+
+
+def _write(
+    writer: SpoolWriter, rows: Sequence[PayloadBuilder], transaction: Transaction, reached: Callable[[str], None]
+) -> None:
+    transaction.rows = [
+        NewRow(row.row_id, row.workspace_id, row.received_us, row.member_count, row.provider_counts(), row.payload())
+        for row in rows
+    ]
+
+    def before_commit(transaction: Transaction) -> None:
+        if transaction.rows:
+            reached("ingest.spool.after_insert_before_fsync")
+
+    writer.write(transaction, before_commit)

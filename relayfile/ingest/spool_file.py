@@ -1,0 +1,250 @@
+"""The spool's SQLite file: its tables, its one writing transaction, and its short reads.
+
+Owns every SQL statement of ingest. Synchronous: the writing connection lives in the committer's thread, the reading one
+in the event loop, where a read costs microseconds. Refuses to know when a transaction is worth its fsync.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+import apsw
+
+from relayfile.errors import DataCorrupted, StartRefused, StorageFailed
+
+FILE_NAME = "spool.db"
+FILE_NAMES = (FILE_NAME, FILE_NAME + "-wal")
+SCHEMA_VERSION = 1
+_BUSY_MS = 5_000
+
+# Payloads come last, so that scans over the other columns never read them. `settled` is a table of its own, because
+# setting a bit must not rewrite a payload.
+_SCHEMA = f"""
+CREATE TABLE batch (
+    row_id INTEGER PRIMARY KEY AUTOINCREMENT,
+    workspace_id TEXT NOT NULL,
+    received_us INTEGER NOT NULL,
+    member_count INTEGER NOT NULL,
+    providers TEXT NOT NULL,
+    payload BLOB NOT NULL
+);
+CREATE INDEX batch_of_workspace ON batch (workspace_id, row_id);
+CREATE TABLE settled (row_id INTEGER PRIMARY KEY, bits BLOB NOT NULL);
+CREATE TABLE known_workspace (workspace_id TEXT PRIMARY KEY, known_us INTEGER NOT NULL) WITHOUT ROWID;
+PRAGMA user_version = {SCHEMA_VERSION};
+"""
+
+
+class NewRow(NamedTuple):
+    """A row to insert."""
+
+    row_id: int
+    workspace_id: str
+    received_us: int
+    """Of its oldest envelope."""
+    member_count: int
+    providers: str
+    """`name=count` for each provider, separated by spaces: counts that a restart needs without reading payloads."""
+    payload: bytes
+    """A serialised `EnvelopeBatch`."""
+
+
+class StoredRow(NamedTuple):
+    """A row that is read to be sent."""
+
+    row_id: int
+    member_count: int
+    bits: int
+    """Bit i is set when the outcome of member i is durable."""
+    payload: bytes
+
+
+class Remainder(NamedTuple):
+    """What is left of one row, without its payload."""
+
+    row_id: int
+    workspace_id: str
+    received_us: int
+    member_count: int
+    providers: str
+    payload_bytes: int
+    bits: int
+
+
+@dataclass(slots=True)
+class Transaction:
+    """What is written together."""
+
+    rows: list[NewRow] = field(default_factory=list)
+    known: list[tuple[str, int]] = field(default_factory=list)
+    """Workspaces that exist, with the time at which that was learned."""
+    bits: list[tuple[int, bytes]] = field(default_factory=list)
+    """Row id and all its bits, little-endian."""
+    finished: list[int] = field(default_factory=list)
+    """Rows to remove."""
+
+    @property
+    def must_last(self) -> bool:
+        """Whether somebody waits for it to survive a power cut. What is settled may be settled again."""
+        return bool(self.rows or self.known)
+
+    def __bool__(self) -> bool:
+        return bool(self.rows or self.known or self.bits or self.finished)
+
+
+def prepare(directory: Path, *, verify: bool) -> None:
+    """Make the file, or check the one that is there; `StartRefused` when it is damaged or of another version."""
+    try:
+        connection = _open(directory)
+        try:
+            (version,) = connection.execute("PRAGMA user_version").fetchone() or (0,)
+            if version not in (0, SCHEMA_VERSION):
+                raise StartRefused(why=f"the spool has schema version {version}, this program knows {SCHEMA_VERSION}")
+            if version == 0:
+                with connection:
+                    connection.execute(_SCHEMA)
+            elif verify:
+                problems = [str(row[0]) for row in connection.execute("PRAGMA quick_check(3)")]
+                if problems != ["ok"]:
+                    raise StartRefused(why=f"the spool is damaged: {'; '.join(problems)}")
+        finally:
+            connection.close()
+    except apsw.Error as error:
+        raise StartRefused(why=f"the spool cannot be read: {error}") from error
+
+
+class SpoolWriter:
+    """The writing connection. Used by one thread, the one that made it."""
+
+    def __init__(self, directory: Path) -> None:
+        self._connection = _open(directory)
+        self._lasting = True
+
+    def write(self, transaction: Transaction, before_commit: Callable[[Transaction], None]) -> None:
+        """Commit everything or nothing; with `must_last`, return after the fsync. `before_commit` is for crash tests.
+
+        `SpoolFull` leaves the file as it was. `StorageFailed`: what is on the disk is unknown, the process must end.
+        """
+        connection = self._connection
+        try:
+            self._choose_sync(transaction.must_last)
+            connection.execute("BEGIN IMMEDIATE")
+            try:
+                if transaction.rows:
+                    connection.executemany("INSERT INTO batch VALUES (?,?,?,?,?,?)", transaction.rows)
+                if transaction.known:
+                    connection.executemany("INSERT OR IGNORE INTO known_workspace VALUES (?,?)", transaction.known)
+                if transaction.bits:
+                    connection.executemany("INSERT OR REPLACE INTO settled VALUES (?,?)", transaction.bits)
+                if transaction.finished:
+                    ids = [(row_id,) for row_id in transaction.finished]
+                    connection.executemany("DELETE FROM batch WHERE row_id = ?", ids)
+                    connection.executemany("DELETE FROM settled WHERE row_id = ?", ids)
+                before_commit(transaction)
+                connection.execute("COMMIT")
+            except apsw.FullError:
+                self._roll_back()
+                raise
+        except apsw.FullError as error:
+            raise SpoolFull from error
+        except apsw.Error as error:
+            raise StorageFailed(what=f"spool: {type(error).__name__}: {error}") from error
+
+    def close(self) -> None:
+        """Write the log back into the file, as far as readers allow, and close."""
+        self._connection.close()
+
+    def _choose_sync(self, lasting: bool) -> None:
+        if lasting is not self._lasting:
+            # In WAL mode NORMAL commits without an fsync; the next FULL commit makes these frames last too.
+            self._connection.execute("PRAGMA synchronous=" + ("FULL" if lasting else "NORMAL"))
+            self._lasting = lasting
+
+    def _roll_back(self) -> None:
+        if self._connection.in_transaction:
+            self._connection.execute("ROLLBACK")
+
+
+class SpoolFull(Exception):
+    """The disk has no room; nothing was written and nothing is lost."""
+
+
+class SpoolReader:
+    """The reading connection, for the event loop: every read is one short snapshot."""
+
+    def __init__(self, directory: Path) -> None:
+        self._connection = _open(directory)
+        self._connection.execute("PRAGMA query_only=ON")
+
+    def last_row_id(self) -> int:
+        """The greatest row id that was ever given out; 0 in a new file."""
+        row = self._connection.execute("SELECT seq FROM sqlite_sequence WHERE name = 'batch'").fetchone()
+        return int(row[0]) if row else 0
+
+    def known_workspaces(self) -> set[str]:
+        """Every workspace that was learned to exist."""
+        return {str(row[0]) for row in self._connection.execute("SELECT workspace_id FROM known_workspace")}
+
+    def remainders(self) -> Iterator[Remainder]:
+        """Every row that is left, in row order, without payloads."""
+        query = (
+            "SELECT row_id, workspace_id, received_us, member_count, providers, length(payload), bits"
+            " FROM batch LEFT JOIN settled USING (row_id) ORDER BY row_id"
+        )
+        for row_id, workspace_id, received_us, member_count, providers, size, bits in self._connection.execute(query):
+            yield Remainder(row_id, workspace_id, received_us, member_count, providers, size, _bits(bits))
+
+    def rows_after(self, workspace_id: str, row_id: int, bytes_max: int) -> list[StoredRow]:
+        """The next rows of a workspace, at least one if there is any, until `bytes_max` of payload are together."""
+        query = (
+            "SELECT row_id, member_count, bits, payload FROM batch LEFT JOIN settled USING (row_id)"
+            " WHERE workspace_id = ? AND row_id > ? ORDER BY row_id"
+        )
+        rows: list[StoredRow] = []
+        size = 0
+        cursor = self._connection.execute(query, (workspace_id, row_id))
+        for row_id, member_count, bits, payload in cursor:
+            rows.append(StoredRow(row_id, member_count, _bits(bits), payload))
+            size += len(payload)
+            if size >= bytes_max:
+                break
+        cursor.close()
+        return rows
+
+    def oldest_received_us(self, workspace_id: str) -> int | None:
+        """Receive time of the oldest row of a workspace that is left."""
+        query = "SELECT received_us FROM batch WHERE workspace_id = ? ORDER BY row_id LIMIT 1"
+        row = self._connection.execute(query, (workspace_id,)).fetchone()
+        return int(row[0]) if row else None
+
+    def piece(self, row_id: int, offset: int, length: int) -> bytes:
+        """A part of a row's payload. `DataCorrupted` when the row is not there."""
+        try:
+            blob = self._connection.blob_open("main", "batch", "payload", row_id, False)
+            try:
+                blob.seek(offset)
+                return blob.read(length)
+            finally:
+                blob.close()
+        except (apsw.Error, ValueError) as error:
+            raise DataCorrupted(what=f"row {row_id} of the spool cannot be read: {error}") from error
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._connection.close()
+
+
+def _open(directory: Path) -> apsw.Connection:
+    connection = apsw.Connection(str(directory / FILE_NAME))
+    connection.set_busy_timeout(_BUSY_MS)
+    connection.execute("PRAGMA page_size=8192")
+    connection.execute("PRAGMA journal_mode=WAL")
+    connection.execute("PRAGMA synchronous=FULL")
+    connection.execute("PRAGMA wal_autocheckpoint=2000")
+    connection.execute("PRAGMA journal_size_limit=67108864")
+    return connection
+
+
+def _bits(stored: bytes | None) -> int:
+    return 0 if stored is None else int.from_bytes(stored, "little")

@@ -1,0 +1,172 @@
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from relayfile.data_directory import DataDirectory
+from relayfile.errors import StartRefused, StorageFailed, Unavailable
+from relayfile.ingest.payload import PayloadBuilder, read_payload
+from relayfile.ingest.spool import Spool, SpoolLimits
+from relayfile.ingest.spool_file import SpoolFull, SpoolReader, SpoolWriter
+from relayfile.v1 import types_pb2
+
+
+def envelope(number: int, workspace: str = "w", size: int = 100) -> types_pb2.Envelope:
+    made = types_pb2.Envelope(envelope_id=f"e{number}", workspace_id=workspace, provider="p")
+    made.changes.add(kind=types_pb2.CHANGE_KIND_UPSERT, path=f"/{number}", content=b"x" * size)
+    return made
+
+
+class Opened:
+    def __init__(self, path: Path, linger_s: float = 0.002) -> None:
+        self.rows: list[PayloadBuilder] = []
+        self.reached: list[str] = []
+        self.directory = DataDirectory(path)
+        limits = SpoolLimits(commit_linger_s=linger_s, commit_bytes_max=1 << 20, verify=True)
+        self.spool = Spool(self.directory, limits, arrived=self.arrived, reached=self.reached.append)
+        self.reader: SpoolReader = self.spool.open()
+
+    def arrived(self, rows: Sequence[PayloadBuilder]) -> None:
+        self.rows += rows
+
+
+@asynccontextmanager
+async def opened(path: Path, linger_s: float = 0.002) -> AsyncIterator[Opened]:
+    one = Opened(path, linger_s)
+    try:
+        yield one
+    finally:
+        await one.spool.close()
+        one.reader.close()
+
+
+async def test_what_was_accepted_is_there_after_a_restart(tmp_path: Path) -> None:
+    async with opened(tmp_path) as one:
+        await one.spool.append([envelope(1), envelope(2, "v"), envelope(3)])
+        await one.spool.append([envelope(4)])
+    async with opened(tmp_path) as two:
+        left = list(two.reader.remainders())
+        assert [(row.row_id, row.workspace_id, row.member_count, row.providers) for row in left] == [
+            (1, "w", 2, "p=2"),
+            (2, "v", 1, "p=1"),
+            (3, "w", 1, "p=1"),
+        ]
+        rows = two.reader.rows_after("w", 0, 1 << 20)
+        sent = [placed.envelope.envelope_id for row in rows for placed in read_payload(row.payload)]
+        assert sent == ["e1", "e3", "e4"]
+        assert two.reader.rows_after("w", 1, 1 << 20) == rows[1:]
+
+
+async def test_ten_thousand_envelopes_cost_few_transactions(tmp_path: Path) -> None:
+    async with opened(tmp_path) as one:
+        # More requests at once than one commit takes, each with one envelope.
+        async def client(first: int) -> None:
+            for number in range(first, first + 10):
+                await one.spool.append([envelope(number, f"w{number % 5}")])
+
+        async with asyncio.TaskGroup() as clients:
+            for first in range(0, 10_000, 10):
+                clients.create_task(client(first))
+        assert one.spool.counters.envelopes == 10_000
+        assert one.spool.counters.transactions <= 200
+        assert sum(row.member_count for row in one.rows) == 10_000
+        assert [row.row_id for row in one.rows] == list(range(1, len(one.rows) + 1))
+
+
+async def test_settled_rows_go_and_their_ids_never_come_back(tmp_path: Path) -> None:
+    async with opened(tmp_path) as one:
+        await one.spool.append([envelope(1), envelope(2), envelope(3, "v")])
+        one.spool.settle([2], [(1, 0b10)])
+    async with opened(tmp_path) as two:
+        (left,) = two.reader.remainders()
+        assert (left.row_id, left.bits) == (1, 0b10)
+        two.spool.settle([1])
+    async with opened(tmp_path) as three:
+        assert not list(three.reader.remainders())
+        await three.spool.append([envelope(4)])
+        assert three.rows == [] or three.rows[0].row_id == 3
+        assert [row.row_id for row in three.reader.remainders()] == [3]
+
+
+async def test_known_workspaces_are_durable(tmp_path: Path) -> None:
+    async with opened(tmp_path) as one:
+        await one.spool.add_known(["a", "b"], 5)
+        await one.spool.add_known(["a"], 6)
+    async with opened(tmp_path) as two:
+        assert two.reader.known_workspaces() == {"a", "b"}
+
+
+async def test_a_piece_of_a_row_is_read_alone(tmp_path: Path) -> None:
+    async with opened(tmp_path) as one:
+        await one.spool.append([envelope(number, size=5_000) for number in range(20)])
+        await asyncio.sleep(0)  # rows are handed on after the answers
+        (row,) = one.rows
+        for placed in row.placed:
+            raw = one.reader.piece(row.row_id, placed.offset, placed.length)
+            assert types_pb2.Envelope.FromString(raw) == placed.envelope
+
+
+async def test_after_a_failed_fsync_nothing_is_acknowledged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise StorageFailed(what="fsync")
+
+    one = Opened(tmp_path)
+    monkeypatch.setattr(SpoolWriter, "write", fail)
+    with pytest.raises(StorageFailed):
+        await one.spool.append([envelope(1)])
+    monkeypatch.undo()
+    with pytest.raises(StorageFailed):
+        await one.spool.append([envelope(2)])
+    assert (await one.spool.failed()).what == "fsync"
+    assert one.rows == []
+    await one.spool.close()
+    one.reader.close()
+    assert one.directory.failure() is not None
+    async with opened(tmp_path) as two:  # verified, and found to be sound
+        assert two.directory.failure() is None
+        assert not list(two.reader.remainders())
+
+
+async def test_a_full_disk_refuses_and_recovers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise SpoolFull
+
+    async with opened(tmp_path) as one:
+        monkeypatch.setattr(SpoolWriter, "write", full)
+        with pytest.raises(Unavailable, match="full"):
+            await one.spool.append([envelope(1)])
+        monkeypatch.undo()
+        await one.spool.append([envelope(2)])
+        (row,) = one.reader.remainders()
+        assert row.row_id == 2
+
+
+async def test_a_damaged_file_is_refused(tmp_path: Path) -> None:
+    async with opened(tmp_path) as one:
+        await one.spool.append([envelope(number, size=3_000) for number in range(50)])
+    file = tmp_path / "spool.db"
+    data = bytearray(file.read_bytes())
+    data[8192 * 3 : 8192 * 6] = b"\xff" * 8192 * 3
+    file.write_bytes(data)
+    with pytest.raises(StartRefused, match="spool"):
+        Opened(tmp_path)
+
+
+async def test_fault_points_are_passed_in_order(tmp_path: Path) -> None:
+    async with opened(tmp_path) as one:
+        await one.spool.append([envelope(1)])
+        assert one.reached == ["ingest.spool.after_insert_before_fsync", "ingest.spool.after_fsync_before_answer"]
+
+
+async def test_a_caller_that_goes_away_does_not_disturb_the_others(tmp_path: Path) -> None:
+    async with opened(tmp_path) as one:
+        gone = asyncio.ensure_future(one.spool.append([envelope(1)]))
+        kept = asyncio.ensure_future(one.spool.append([envelope(2)]))
+        await asyncio.sleep(0)
+        gone.cancel()
+        await kept
+        with contextlib.suppress(asyncio.CancelledError):
+            await gone
