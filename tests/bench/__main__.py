@@ -1,0 +1,59 @@
+"""`python -m tests.bench [P1a P2 ...] [--quick] [--folder DIR]`: one JSON line for each, and a table after several."""
+
+import argparse
+import sys
+import time
+import traceback
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import uvloop
+
+from tests.bench import machine, p1a, p2, p3, p5, p8
+from tests.bench.harness import Bench, bench_folder
+from tests.bench.result import Figure, Result, table
+
+BENCHMARKS: dict[str, Callable[[Bench], Awaitable[Result]]] = {
+    "P1a": p1a.run,
+    "P2": p2.run,
+    "P3": p3.run,
+    "P5": p5.run,
+    "P8": p8.run,
+}
+
+
+async def measure(name: str, *, quick: bool, parent: Path | None) -> Result:
+    """Run one benchmark on a machine that is described in the same minute. A failure is a result: not met."""
+    started = time.monotonic()
+    async with bench_folder(parent) as folder:
+        bench = Bench(quick, folder, {"machine": machine.describe(folder)})
+        try:
+            result = await BENCHMARKS[name](bench)
+        except Exception as error:
+            traceback.print_exc()
+            return Result(name, [Figure("completed", 0, "yes=1", 1)], quick, {**bench.detail, "error": repr(error)})
+    detail = {**result.detail, "took_s": round(time.monotonic() - started, 1)}
+    honest = Figure("durable disk", float(bool(bench.detail["machine"]["durable_disk"])), "yes=1", 1)  # type: ignore[index]
+    return Result(result.id, [*result.figures, honest], quick, detail, result.scale_only)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
+    parser.add_argument(
+        "names", nargs="*", choices=[*BENCHMARKS, []], metavar="P", help="all of them when none is named"
+    )
+    parser.add_argument("--quick", action="store_true", help="scaled down, at most 45 s each")
+    parser.add_argument("--folder", type=Path, help="where data go: on the disk to be measured (default: TMPDIR)")
+    options = parser.parse_args()
+    results = []
+    for name in options.names or BENCHMARKS:
+        print(f"{name}: {'quick, scaled down' if options.quick else 'full'}", file=sys.stderr, flush=True)
+        results.append(uvloop.run(measure(name, quick=options.quick, parent=options.folder)))
+        print(results[-1].line(), flush=True)
+    if len(results) > 1:
+        print(table(results))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
