@@ -41,6 +41,8 @@ class Call:
     correlation_id: str
     on_request: Callable[[Any], None] | None = None
     """Sees every request message before the handler does, and may raise."""
+    traceparent: str = ""
+    """The W3C trace context that work for this call passes on; set by the telemetry stage."""
 
 
 Stage = Callable[[Call], AbstractAsyncContextManager[None]]

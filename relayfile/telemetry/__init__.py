@@ -1,0 +1,26 @@
+"""What can be seen of a running process: logs, metrics and traces."""
+
+from relayfile.telemetry.logs import configure_logs, get_logger
+from relayfile.telemetry.metrics import (
+    IngestInstruments,
+    RpcInstruments,
+    StoreInstruments,
+    SyncdInstruments,
+    new_registry,
+)
+from relayfile.telemetry.stage import telemetry_stage
+from relayfile.telemetry.tracing import SpanHandle, Tracing, configure_tracing
+
+__all__ = [
+    "IngestInstruments",
+    "RpcInstruments",
+    "SpanHandle",
+    "StoreInstruments",
+    "SyncdInstruments",
+    "Tracing",
+    "configure_logs",
+    "configure_tracing",
+    "get_logger",
+    "new_registry",
+    "telemetry_stage",
+]

@@ -1,0 +1,128 @@
+"""Every instrument there is, by process: the catalogue behind ``/metrics``.
+
+An instrument is made once per process, from a registry that the process owns, and passed to whoever counts. Adding one
+is adding a line. Labels have few values: never a workspace, a path or an id. Hot paths count batches with ``inc(n)``.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, fields
+from typing import Any, ClassVar, Self
+
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    GCCollector,
+    Histogram,
+    PlatformCollector,
+    ProcessCollector,
+)
+
+_FAST_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+_SIZES = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1_000, 2_000, 5_000, 10_000)
+_MAKE = "make"
+
+
+def _declared(make: Callable[[str, CollectorRegistry], object]) -> Any:
+    return field(metadata={_MAKE: make})
+
+
+def counter(meaning: str, *labels: str) -> Counter:
+    """Only grows; its name ends in ``_total``."""
+    counted: Counter = _declared(lambda name, registry: Counter(name, meaning, labels, registry=registry))
+    return counted
+
+
+def gauge(meaning: str, *labels: str) -> Gauge:
+    """What is, now."""
+    measured: Gauge = _declared(lambda name, registry: Gauge(name, meaning, labels, registry=registry))
+    return measured
+
+
+def histogram(meaning: str, *labels: str, buckets: tuple[float, ...] = _FAST_S) -> Histogram:
+    """How values spread; durations are in seconds and end in ``seconds``."""
+    spread: Histogram = _declared(
+        lambda name, registry: Histogram(name, meaning, labels, buckets=buckets, registry=registry)
+    )
+    return spread
+
+
+@dataclass(frozen=True, slots=True)
+class Instruments:
+    """Instruments of one kind of process; a metric is named ``relayfile_<prefix>_<attribute>``."""
+
+    prefix: ClassVar[str] = ""
+
+    @classmethod
+    def declare(cls, registry: CollectorRegistry) -> Self:
+        """Make every instrument of the class in ``registry``, once."""
+        return cls(
+            **{each.name: each.metadata[_MAKE](f"relayfile_{cls.prefix}_{each.name}", registry) for each in fields(cls)}
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class RpcInstruments(Instruments):
+    """Calls that a process serves; a stream counts once, when it ends."""
+
+    prefix: ClassVar[str] = "rpc"
+    calls_total: Counter = counter("Calls served, by method and gRPC status.", "method", "code")
+    seconds: Histogram = histogram("Duration of calls; of streams, from their start to their end.", "method")
+    open: Gauge = gauge("Calls being served now.", "method")
+
+
+@dataclass(frozen=True, slots=True)
+class IngestInstruments(Instruments):
+    """What ingest accepts, holds and sends."""
+
+    prefix: ClassVar[str] = "ingest"
+    requests_total: Counter = counter("Webhook requests answered.", "provider", "status")
+    accept_seconds: Histogram = histogram("From the end of a request's body to its answer.")
+    changes_accepted_total: Counter = counter("Changes that were made durable and acknowledged.")
+    outcomes_total: Counter = counter("Changes whose outcome came back from the store.", "outcome")
+    spool_commits_total: Counter = counter("Transactions of the spool; each is one fsync.")
+    spool_commit_changes: Histogram = histogram("Changes in one transaction of the spool.", buckets=_SIZES)
+    spool_rows: Gauge = gauge("Rows in the spool.")
+    spool_bytes: Gauge = gauge("Bytes of content in the spool.")
+    objects_held: Gauge = gauge("Folded objects in memory.")
+    streams_open: Gauge = gauge("Streams to store nodes that are up.")
+    batches_sent_total: Counter = counter("Sub-batches sent to store nodes, resends included.")
+
+
+@dataclass(frozen=True, slots=True)
+class StoreInstruments(Instruments):
+    """What a store node commits and serves."""
+
+    prefix: ClassVar[str] = "store"
+    commits_total: Counter = counter("Transactions committed; each is one fsync.")
+    commit_seconds: Histogram = histogram("Duration of a transaction with its fsync.")
+    commit_changes: Histogram = histogram("Changes in one transaction.", buckets=_SIZES)
+    outcomes_total: Counter = counter("Changes that ended.", "outcome")
+    revisions_total: Counter = counter("Revisions taken.")
+    queue_changes: Gauge = gauge("Changes that wait for a commit.")
+    fenced_total: Counter = counter("Entries dropped because the shard had another owner.")
+    watches_open: Gauge = gauge("Open event streams.")
+    exports_open: Gauge = gauge("Open exports.")
+    wal_bytes: Gauge = gauge("Size of the write-ahead log.")
+
+
+@dataclass(frozen=True, slots=True)
+class SyncdInstruments(Instruments):
+    """What syncd brings to disk."""
+
+    prefix: ClassVar[str] = "syncd"
+    files_written_total: Counter = counter("Files written to mirrors.")
+    bytes_written_total: Counter = counter("Bytes written to mirrors.")
+    event_lag_seconds: Histogram = histogram("From an event's commit to its bytes on disk.")
+    audits_total: Counter = counter("Audits.", "result")
+    mirrors: Gauge = gauge("Mirrors served.")
+    problems: Gauge = gauge("Listed problems of all mirrors.")
+
+
+def new_registry() -> CollectorRegistry:
+    """A registry of this process's own, with the usual figures of the process."""
+    registry = CollectorRegistry()
+    ProcessCollector(registry=registry)
+    PlatformCollector(registry=registry)
+    GCCollector(registry=registry)
+    return registry
