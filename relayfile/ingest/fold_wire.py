@@ -1,0 +1,194 @@
+"""From accepted envelopes to the bytes of `ApplyEnvelopes`: the only place of ingest that knows these messages' form.
+
+A change is encoded once, without its content, as a *note*; content, or the mark that it was elided, is appended when
+the fold is packed. Messages are put together from such pieces by their framing, because building them as objects would
+copy every content three times. `tests/unit/ingest/test_fold_wire.py` holds the bytes to the generated classes.
+"""
+
+import struct
+from collections.abc import Iterable, Iterator
+
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from relayfile.ingest.payload import varint
+from relayfile.model import MemberKind, change_key
+from relayfile.v1 import shard_pb2, types_pb2
+
+CHUNK_BYTES_MAX = 1 << 20
+"""Longer bodies follow their member in chunks."""
+REF_BYTES = 12
+
+_REF = struct.Struct(">QI")
+_ELIDED = b"\x58\x01"  # FoldMember.content_elided = true
+_CONTENT = b"\x52"  # FoldMember.content
+_FOLLOWS = b"\x88\x01"  # FoldMember.content_follows_bytes
+_RAW = b"\x92\x01"  # FoldMember.raw; merges with an earlier one
+_RAW_BODY = b"\x0a"  # RawDelivery.body
+_FOLD_PROVIDER = b"\x0a"
+_FOLD_KEY = b"\x12"
+_FOLD_MEMBER = b"\x1a"
+_WORKSPACE_ID = b"\x0a"
+_WORKSPACE_FOLD = b"\x12"
+_SUB_BATCH_WORKSPACE = b"\x22"
+_MESSAGE_SUB_BATCH = b"\x12"
+
+_UPSERT, _DELETE, _PATCH, _SIGNAL, _IGNORED, _FAILED = (
+    MemberKind.UPSERT,
+    MemberKind.DELETE,
+    MemberKind.PATCH,
+    MemberKind.SIGNAL,
+    MemberKind.IGNORED,
+    MemberKind.FAILED,
+)
+_KINDS = {1: _UPSERT, 2: _DELETE, 3: _PATCH, 4: _SIGNAL}
+
+
+def spool_ref(row_id: int, ordinal: int) -> bytes:
+    """The 12 bytes by which an answer names a change: row id (8 bytes, big-endian) and its place in the row (4)."""
+    return _REF.pack(row_id, ordinal)
+
+
+def read_refs(refs: bytes) -> Iterator[tuple[int, int]]:
+    """(row id, place) of each reference; `struct.error` when the length is not a multiple of 12."""
+    return _REF.iter_unpack(refs)
+
+
+def micros(timestamp: Timestamp) -> int:
+    """Unix time in microseconds."""
+    return timestamp.seconds * 1_000_000 + timestamp.nanos // 1_000
+
+
+def member_kind(envelope: types_pb2.Envelope, index: int) -> MemberKind:
+    """What one change asks for. An envelope without changes is one member: failed, or ignored."""
+    if index < len(envelope.changes):
+        return _KINDS[envelope.changes[index].kind]
+    return _FAILED if envelope.HasField("failure") else _IGNORED
+
+
+def key_of(envelope: types_pb2.Envelope, index: int) -> str:
+    """The change key of one change."""
+    if index < len(envelope.changes):
+        change = envelope.changes[index]
+        return change_key(change.provider_object_id, change.path, index)
+    return change_key("", "", index)
+
+
+def note_of(envelope: types_pb2.Envelope, index: int, ref: bytes) -> bytes:
+    """A serialised `FoldMember` without its content, or without its raw body."""
+    if index >= len(envelope.changes):
+        return _note_without_change(envelope, index, ref)
+    change = envelope.changes[index]
+    member = shard_pb2.FoldMember(
+        spool_ref=ref,
+        envelope_id=envelope.envelope_id,
+        delivery_id=envelope.delivery_id,
+        change_index=index,
+        # The numbers of the two enums agree.
+        kind=change.kind,  # type: ignore[arg-type]
+        path=change.path,
+        provider_object_id=change.provider_object_id,
+        received_unix_us=micros(envelope.received_at),
+        content_type=change.content_type,
+        correlation_id=envelope.correlation_id,
+        traceparent=envelope.traceparent,
+        operation_id=change.operation_id,
+        adapter_version=envelope.adapter_version,
+        event_name=envelope.event_name,
+    )
+    if change.HasField("occurred_at"):
+        member.occurred_unix_us = micros(change.occurred_at)
+    if change.HasField("semantics"):
+        member.semantics.CopyFrom(change.semantics)
+    return member.SerializeToString()
+
+
+def _note_without_change(envelope: types_pb2.Envelope, index: int, ref: bytes) -> bytes:
+    member = shard_pb2.FoldMember(
+        spool_ref=ref,
+        envelope_id=envelope.envelope_id,
+        delivery_id=envelope.delivery_id,
+        change_index=index,
+        kind=member_kind(envelope, index).value,  # type: ignore[arg-type]
+        received_unix_us=micros(envelope.received_at),
+        correlation_id=envelope.correlation_id,
+        traceparent=envelope.traceparent,
+        adapter_version=envelope.adapter_version,
+        event_name=envelope.event_name,
+    )
+    if envelope.HasField("failure"):
+        member.failure.CopyFrom(envelope.failure)
+        member.raw.headers.update(envelope.raw.headers)
+    return member.SerializeToString()
+
+
+def body_of(envelope: types_pb2.Envelope, index: int) -> bytes:
+    """Content, patch document, or raw body."""
+    if index < len(envelope.changes):
+        return envelope.changes[index].content
+    return envelope.raw.body
+
+
+def with_body(note: bytes, kind: MemberKind, body: bytes) -> bytes:
+    """The member with its body inline."""
+    if not body:
+        return note
+    if kind is _FAILED:
+        raw = _field(_RAW_BODY, body)
+        return b"".join((note, _RAW, varint(len(raw)), raw))
+    return b"".join((note, _CONTENT, varint(len(body)), body))
+
+
+def with_body_following(note: bytes, size_bytes: int) -> bytes:
+    """The member whose body follows in chunks."""
+    return note + _FOLLOWS + varint(size_bytes)
+
+
+def without_body(note: bytes) -> bytes:
+    """The member with its content elided."""
+    return note + _ELIDED
+
+
+def fold_head(provider: str, key: str) -> bytes:
+    """The start of a `Fold`; members follow, each through `fold_member`."""
+    return _field(_FOLD_PROVIDER, provider.encode()) + _field(_FOLD_KEY, key.encode())
+
+
+def fold_member(member: bytes) -> bytes:
+    """A member as a fold's field."""
+    return b"".join((_FOLD_MEMBER, varint(len(member)), member))
+
+
+def workspace_fold(fold: bytes) -> bytes:
+    """A fold as a workspace's field."""
+    return b"".join((_WORKSPACE_FOLD, varint(len(fold)), fold))
+
+
+def sub_batch(shard_id: int, epoch: int, sequence: int, workspace_id: str, folds: Iterable[bytes]) -> bytes:
+    """A `SubBatch` of one workspace as a message's field. `folds` are fields already (`workspace_fold`)."""
+    workspace = _field(_WORKSPACE_ID, workspace_id.encode()) + b"".join(folds)
+    head = shard_pb2.SubBatch(shard_id=shard_id, epoch=epoch, sequence=sequence).SerializeToString()
+    size = len(head) + 1 + len(varint(len(workspace))) + len(workspace)
+    return b"".join((_MESSAGE_SUB_BATCH, varint(size), head, _SUB_BATCH_WORKSPACE, varint(len(workspace)), workspace))
+
+
+def chunk_messages(body: bytes) -> Iterator[bytes]:
+    """The messages that carry a body after its member."""
+    for start in range(0, len(body), CHUNK_BYTES_MAX):
+        last = start + CHUNK_BYTES_MAX >= len(body)
+        chunk = types_pb2.ContentChunk(data=body[start : start + CHUNK_BYTES_MAX], last=last)
+        yield shard_pb2.ApplyEnvelopesRequest(chunk=chunk).SerializeToString()
+
+
+def hello_message(session_id: str, ingest_id: str) -> bytes:
+    """The first message of a stream."""
+    hello = shard_pb2.StreamHello(session_id=session_id, ingest_id=ingest_id)
+    return shard_pb2.ApplyEnvelopesRequest(hello=hello).SerializeToString()
+
+
+def report_message(reports: Iterable[shard_pb2.PendingReport]) -> bytes:
+    """What this process holds."""
+    return shard_pb2.ApplyEnvelopesRequest(reports=reports).SerializeToString()
+
+
+def _field(tag: bytes, value: bytes) -> bytes:
+    return b"".join((tag, varint(len(value)), value))
