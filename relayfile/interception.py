@@ -128,8 +128,16 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             await stack.enter_async_context(stage(call))
 
 
+def _not_served(_servicer: object, _request: Any, _context: Any) -> Any:
+    raise AssertionError("replaced when the handler is wrapped")
+
+
+not_served: Any = _not_served
+"""A servicer's method for an RPC that comes later: ``MoveFile = not_served``. Answered with ``ServedLater``."""
+
+
 def is_served(behaviour: Callable[..., Any]) -> bool:
-    """Whether a servicer's method is one of ours: generated stand-ins are plain functions."""
+    """Whether a servicer's method is one of ours: ``not_served`` and generated stand-ins are plain functions."""
     return inspect.iscoroutinefunction(behaviour) or inspect.isasyncgenfunction(behaviour)
 
 

@@ -1,0 +1,280 @@
+"""What every process listens with: its gRPC server, its HTTP listener, its admin ports, and channels to others.
+
+Owns the order of the stages around a call (telemetry, errors, access), keepalive and message limits, reflection, health
+per service, and port 0. Refuses to know what is served: servicers and ASGI apps are handed in.
+"""
+
+import asyncio
+import json
+import socket
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import grpc
+import grpc.aio
+import uvicorn
+from google.protobuf import descriptor_pool
+from grpc_channelz.v1 import channelz
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+from prometheus_client import CollectorRegistry, generate_latest
+
+from relayfile.auth import TokenVerifier, auth_stage, require_entries
+from relayfile.clock import Clock
+from relayfile.errors import StartRefused
+from relayfile.ids import IdSource
+from relayfile.interception import CallInterceptor
+from relayfile.settings import ClusterSettings
+from relayfile.status import error_stage
+from relayfile.telemetry import RpcInstruments, Tracing, telemetry_stage
+
+HEALTH = "grpc.health.v1.Health"
+REFLECTION = "grpc.reflection.v1alpha.ServerReflection"
+OPEN_SERVICES = frozenset({HEALTH, REFLECTION})
+"""Served without a token: they tell what the API is and whether it is up, and nothing of anybody's."""
+MESSAGE_BYTES_MAX = (4 << 20) + (64 << 10)
+"""4 MiB of records, and room for what frames them."""
+METADATA_BYTES_MAX = 32 << 10
+KEEPALIVE_TIMEOUT_MS = 10_000
+
+Scope = dict[str, Any]
+Receive = Callable[[], Awaitable[dict[str, Any]]]
+Send = Callable[[dict[str, Any]], Awaitable[None]]
+AsgiApp = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """One service to serve: ``Service("relayfile.v1.FileService", add_FileServiceServicer_to_server, servicer)``."""
+
+    name: str
+    add: Callable[[Any, Any], None]
+    servicer: object
+
+    def methods(self) -> list[str]:
+        """Full method names, of all RPCs that the API has."""
+        described = descriptor_pool.Default().FindServiceByName(self.name)
+        return [f"/{self.name}/{method.name}" for method in described.methods]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallPolicy:
+    """What surrounds every served call."""
+
+    verifier: TokenVerifier
+    instruments: RpcInstruments
+    tracing: Tracing
+    clock: Clock
+
+    def interceptor(self) -> CallInterceptor:
+        """Telemetry outermost, so that it sees the status; then errors; then access, whose refusals are errors."""
+        stages = (telemetry_stage(self.instruments, self.tracing, self.clock), error_stage, auth_stage(self.verifier))
+        return CallInterceptor(stages, IdSource(self.clock).new_id, OPEN_SERVICES)
+
+
+class GrpcServer:
+    """A public gRPC port. Make and use it inside the running loop."""
+
+    def __init__(
+        self, settings: ClusterSettings, address: str, services: Sequence[Service], policy: CallPolicy
+    ) -> None:
+        require_entries(method for service in services for method in service.methods())
+        self.names = tuple(service.name for service in services)
+        self.health = health.aio.HealthServicer()
+        self._server = grpc.aio.server(interceptors=[policy.interceptor()], options=server_options(settings))
+        for service in services:
+            service.add(service.servicer, self._server)
+        health_pb2_grpc.add_HealthServicer_to_server(self.health, self._server)
+        reflection.enable_server_reflection([*self.names, HEALTH, REFLECTION], self._server)
+        self.address = bind(self._server, address)
+
+    async def start(self) -> None:
+        """Accept connections; health says NOT_SERVING until ``set_serving``."""
+        await self.set_serving(serving=False)
+        await self._server.start()
+
+    async def set_serving(self, *, serving: bool) -> None:
+        """Health of every service, and of the server as a whole (the empty name)."""
+        state = health_pb2.HealthCheckResponse.SERVING if serving else health_pb2.HealthCheckResponse.NOT_SERVING
+        for name in ("", *self.names):
+            await self.health.set(name, state)
+
+    async def stop(self, grace_s: float) -> None:
+        """No new calls; those being served have ``grace_s`` to end and are cancelled then. Always call it."""
+        await self._server.stop(grace_s)
+
+
+class HttpListener:
+    """An ASGI app on a port of this loop (uvicorn with httptools), without uvicorn's own signal handling."""
+
+    def __init__(self, app: AsgiApp, address: str, *, backlog: int = 2048) -> None:
+        self._socket = _listening(address, backlog)
+        self.address = _bound_address(address, self._socket.getsockname()[1])
+        config = uvicorn.Config(
+            app,
+            http="httptools",
+            ws="none",
+            lifespan="off",
+            interface="asgi3",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            date_header=False,
+            proxy_headers=False,
+            timeout_keep_alive=75,
+            timeout_graceful_shutdown=None,
+            backlog=backlog,
+        )
+        self._server = uvicorn.Server(config)
+        self._ended = asyncio.Event()
+
+    async def serve(self) -> None:
+        """Serve until ``stop``; run it in a task of the process's group."""
+        try:
+            await self._server._serve([self._socket])  # noqa: SLF001 - serve() would take the process's signal handlers
+        finally:
+            self._socket.close()
+            self._ended.set()
+
+    async def stop(self) -> None:
+        """Accept nothing more, let what is being answered end, and return when ``serve`` has."""
+        self._server.should_exit = True
+        await self._ended.wait()
+
+
+class AdminPorts:
+    """The two ports for operators: HTTP /healthz, /readyz, /metrics; gRPC health in plain text, and channelz."""
+
+    def __init__(
+        self,
+        settings: ClusterSettings,
+        *,
+        http_address: str,
+        grpc_address: str,
+        registry: CollectorRegistry,
+        public: GrpcServer,
+    ) -> None:
+        self.http = HttpListener(self._answer, http_address, backlog=64)
+        self._registry = registry
+        self._ready = False
+        self._server = grpc.aio.server(options=[*server_options(settings), ("grpc.enable_channelz", 1)])
+        health_pb2_grpc.add_HealthServicer_to_server(public.health, self._server)
+        channelz.add_channelz_servicer(self._server)
+        self.grpc_address = bind(self._server, grpc_address)
+
+    def set_ready(self, *, ready: bool) -> None:
+        """What /readyz says; set it together with the public server's health."""
+        self._ready = ready
+
+    async def start(self) -> None:
+        """Accept gRPC connections; ``http.serve`` is a task of its own."""
+        await self._server.start()
+
+    async def stop(self) -> None:
+        """Close both ports."""
+        await self._server.stop(1.0)
+        await self.http.stop()
+
+    async def _answer(self, scope: Scope, _receive: Receive, send: Send) -> None:
+        status, content_type, body = self._page(scope["path"])
+        headers = [(b"content-type", content_type), (b"content-length", str(len(body)).encode())]
+        await send({"type": "http.response.start", "status": status, "headers": headers})
+        await send({"type": "http.response.body", "body": body})
+
+    def _page(self, path: str) -> tuple[int, bytes, bytes]:
+        match path:
+            case "/healthz":
+                return 200, b"text/plain", b"ok\n"
+            case "/readyz":
+                return (200, b"text/plain", b"ready\n") if self._ready else (503, b"text/plain", b"not ready\n")
+            case "/metrics":
+                return 200, b"text/plain; version=0.0.4; charset=utf-8", generate_latest(self._registry)
+            case _:
+                return 404, b"text/plain", b"/healthz, /readyz or /metrics\n"
+
+
+def server_options(settings: ClusterSettings) -> list[tuple[str, int]]:
+    """Channel arguments of our servers."""
+    options = [
+        # With SO_REUSEPORT, the default, a port that is taken would be shared in silence.
+        ("grpc.so_reuseport", 0),
+        # Clients probe at the keepalive interval, also while no call is open; more often is refused.
+        ("grpc.http2.min_recv_ping_interval_without_data_ms", 500),
+        ("grpc.http2.min_ping_interval_without_data_ms", 500),
+        *_shared_options(settings),
+    ]
+    if settings.stream_age_max_s:
+        options += [
+            ("grpc.max_connection_age_ms", round(settings.stream_age_max_s * 1000)),
+            ("grpc.max_connection_age_grace_ms", round(settings.shutdown_grace_s * 1000)),
+        ]
+    return options
+
+
+def channel(address: str, settings: ClusterSettings) -> grpc.aio.Channel:
+    """A channel to one of our processes. It reconnects quickly, and leaves retries of calls to their owner."""
+    options: list[tuple[str, int]] = [
+        ("grpc.enable_retries", 0),
+        ("grpc.use_local_subchannel_pool", 1),
+        ("grpc.initial_reconnect_backoff_ms", 50),
+        ("grpc.min_reconnect_backoff_ms", 50),
+        ("grpc.max_reconnect_backoff_ms", 1_000),
+        *_shared_options(settings),
+    ]
+    return grpc.aio.insecure_channel(address, options=options)
+
+
+def bind(server: grpc.aio.Server, address: str) -> str:
+    """Bind ``server``; returns the address with the port that it got. ``StartRefused`` when it is taken."""
+    try:
+        port = server.add_insecure_port(address)
+    except RuntimeError as error:
+        raise StartRefused(why=f"cannot listen on {address}: {error}") from error
+    return _bound_address(address, port)
+
+
+def _shared_options(settings: ClusterSettings) -> list[tuple[str, int]]:
+    interval_ms = round(settings.keepalive_interval_s * 1000)
+    return [
+        ("grpc.keepalive_time_ms", interval_ms),
+        ("grpc.keepalive_timeout_ms", min(KEEPALIVE_TIMEOUT_MS, interval_ms)),
+        ("grpc.keepalive_permit_without_calls", 1),
+        ("grpc.http2.max_pings_without_data", 0),
+        ("grpc.max_receive_message_length", MESSAGE_BYTES_MAX),
+        ("grpc.max_send_message_length", MESSAGE_BYTES_MAX),
+        ("grpc.max_metadata_size", METADATA_BYTES_MAX),
+    ]
+
+
+def _listening(address: str, backlog: int) -> socket.socket:
+    host, _, port = address.rpartition(":")
+    host = host.strip("[]")
+    try:
+        family = socket.getaddrinfo(host, int(port), type=socket.SOCK_STREAM)[0][0]
+        listener = socket.socket(family, socket.SOCK_STREAM)
+        try:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind((host, int(port)))
+            listener.listen(backlog)
+            listener.setblocking(False)
+        except OSError:
+            listener.close()
+            raise
+    except (OSError, ValueError) as error:
+        raise StartRefused(why=f"cannot listen on {address}: {error}") from error
+    return listener
+
+
+def _bound_address(address: str, port: int) -> str:
+    return address if address.startswith("unix:") else f"{address.rpartition(':')[0]}:{port}"
+
+
+def write_address_file(settings: ClusterSettings, *, grpc: str, admin: AdminPorts, http: str = "") -> None:
+    """Tell where a ready process is bound, in ``RELAYFILE_ADDRESS_FILE`` if that is set; whole or not at all."""
+    if settings.address_file is None:
+        return
+    told = {"grpc": grpc, "http": http, "admin_http": admin.http.address, "admin_grpc": admin.grpc_address}
+    draft = settings.address_file.with_name(f".{settings.address_file.name}.draft")
+    draft.write_text(json.dumps(told))
+    draft.replace(settings.address_file)
