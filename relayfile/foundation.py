@@ -1,0 +1,69 @@
+"""What every process lays before its own parts: clock, ids, keys, logs, metrics, tracing, and the policy around calls.
+
+For the ``app`` modules, the composition roots, so that the three say it once. Refuses to know any of their parts.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from prometheus_client import CollectorRegistry
+
+from relayfile import faults
+from relayfile.auth import KeyStore, ServiceCredentials, TokenSigner, TokenVerifier
+from relayfile.clock import Clock, SystemClock
+from relayfile.ids import IdSource
+from relayfile.serving import CallPolicy
+from relayfile.settings import CommonSettings
+from relayfile.telemetry import RpcInstruments, Tracing, configure_logs, configure_tracing, new_registry
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Foundation:
+    """The shared parts of one process."""
+
+    clock: Clock
+    ids: IdSource
+    registry: CollectorRegistry
+    tracing: Tracing
+    policy: CallPolicy
+    """For the ``GrpcServer``."""
+    credentials: ServiceCredentials
+    """For calls to other processes: ``metadata=foundation.credentials.metadata()``."""
+
+
+def lay(process: str, settings: CommonSettings) -> Foundation:
+    """Configure logging and faults, and make the shared parts of ``process`` (``store``, ``ingest``, ``syncd``).
+
+    The first process of a system makes its signing key here. ``StartRefused`` when keys cannot be read.
+    """
+    configure_logs(process, settings.log_level, settings.log_format)
+    faults.arm(settings.fault)
+    clock = SystemClock()
+    registry = new_registry()
+    tracing = configure_tracing(process, settings)
+    credentials, public_keys = _keys(process, settings, clock)
+    return Foundation(
+        clock=clock,
+        ids=IdSource(clock),
+        registry=registry,
+        tracing=tracing,
+        policy=CallPolicy(
+            verifier=TokenVerifier(public_keys, clock),
+            instruments=RpcInstruments.declare(registry),
+            tracing=tracing,
+            clock=clock,
+        ),
+        credentials=credentials,
+    )
+
+
+def _keys(process: str, settings: CommonSettings, clock: Clock) -> tuple[ServiceCredentials, Path]:
+    store = KeyStore(settings.keys_dir or settings.data_dir / "keys")
+    if settings.service_token_file is not None and settings.jwks_file is not None:
+        return ServiceCredentials(process, clock, file=settings.service_token_file), settings.jwks_file
+    # Without keys of somebody else the system makes its own; this also writes the public file.
+    signer = TokenSigner(store.signing_key(), clock)
+    public_keys = settings.jwks_file or store.public_file
+    if settings.service_token_file is not None:
+        return ServiceCredentials(process, clock, file=settings.service_token_file), public_keys
+    return ServiceCredentials(process, clock, signer=signer), public_keys
