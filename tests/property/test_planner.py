@@ -87,7 +87,7 @@ def elided(group: list[Member]) -> list[Member]:
     stamps = [stamp(member.kind, member.occurred_us, member.received_us) for member in group]
     kept: list[Member] = []
     for index, member in enumerate(group):
-        superfluous = member.kind in {UPSERT, PATCH} and any(
+        superfluous = member.kind is UPSERT and any(
             other != index and wins_over(stamps[other], stamps[index], winner_is_later=other > index)
             for other in range(len(group))
         )
