@@ -9,6 +9,7 @@ Refuses to look at the disk or at the store.
 import contextlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from enum import IntEnum
 from importlib import resources
 from pathlib import Path
 from typing import Any, Final
@@ -31,11 +32,21 @@ _INSERT: Final = f"INSERT OR REPLACE INTO file ({COLUMNS}, barrier) VALUES ({'?,
 _BELOW: Final = "(path = ?1 OR (path >= ?2 AND path < ?3))"
 
 
+class PullPhase(IntEnum):
+    """The numbers are stored."""
+
+    NONE = 0
+    STAGING = 1
+    """In order of path: what is staged is everything up to its last path."""
+    PLACING = 2
+    STAGING_UNORDERED = 3
+
+
 @dataclass(frozen=True, slots=True)
 class PullMark:
-    """How far the first pull is. ``phase``: 0 none runs, 1 staging, 2 moving into place."""
+    """How far the first pull is."""
 
-    phase: int
+    phase: PullPhase
     cursor: Cursor
     barrier: int
 
@@ -98,7 +109,7 @@ class Journal:
         phase, revision, history_id, barrier = self._one(
             "SELECT pull_phase, pull_revision, pull_history_id, barrier FROM mirror"
         )
-        return PullMark(int(phase), Cursor(int(revision), str(history_id)), int(barrier))
+        return PullMark(PullPhase(phase), Cursor(int(revision), str(history_id)), int(barrier))
 
     def load(self, paths: Iterable[str]) -> dict[str, FileRow]:
         """The rows of those paths that have one."""
@@ -171,6 +182,17 @@ class Journal:
             self._list(problems)
             self._add({root: added})
         self._load_sums()
+
+    def stage_unordered(self) -> None:
+        """From now on files are staged as they come, not by path."""
+        with self._transaction():
+            self._db.execute("UPDATE mirror SET pull_phase = 3")
+
+    def renamed(self) -> dict[str, str]:
+        """Disk path to remote path of every file whose name on disk differs."""
+        with storage_errors():
+            rows = self._db.execute("SELECT disk_path, path FROM file WHERE disk_path IS NOT NULL")
+            return {str(disk): str(path) for disk, path in rows}
 
     def staged_after(self, root: str) -> str:
         """The last path of ``root`` that was staged; empty when none was."""

@@ -5,7 +5,7 @@ CREATE TABLE IF NOT EXISTS mirror (
   format            INTEGER NOT NULL,
   revision          INTEGER NOT NULL DEFAULT 0,
   history_id        TEXT    NOT NULL DEFAULT '',
-  pull_phase        INTEGER NOT NULL DEFAULT 0,   -- 0 none, 1 staging, 2 applying (first pull only)
+  pull_phase        INTEGER NOT NULL DEFAULT 0,   -- PullPhase; of the first pull only
   pull_revision     INTEGER NOT NULL DEFAULT 0,
   pull_history_id   TEXT    NOT NULL DEFAULT '',
   barrier           INTEGER NOT NULL DEFAULT 0,   -- rows staged under this number or a later one may not be on disk

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 
 from relayfile.syncd.digest import EMPTY, TreeSum
-from relayfile.syncd.journal import Journal, Settled
+from relayfile.syncd.journal import Journal, PullPhase, Settled
 from relayfile.syncd.rows import Cursor, DiskStat, FileState, Problem, RemoteFile
 
 STAT = DiskStat(1, 2, 3, 4, 5)
@@ -109,7 +109,7 @@ def test_staging_goes_on_where_it_was_and_forgets_what_is_not_there(journal: Jou
     journal.staged_all()
     journal.finish_pull(now_us=9)
     assert journal.cursor == Cursor(7, "h")
-    assert journal.pull_mark().phase == 0
+    assert journal.pull_mark().phase is PullPhase.NONE
 
 
 def test_a_listing_finds_what_it_did_not_name(journal: Journal) -> None:

@@ -1,1 +1,0 @@
-"""Providers: one declarative file each, and what makes it work."""

@@ -1,0 +1,27 @@
+"""What work on one mirror needs, opened and at hand: its directory, its journal, the store, and the limits."""
+
+import asyncio
+from dataclasses import dataclass
+
+from relayfile.clock import Clock
+from relayfile.settings import SyncdSettings
+from relayfile.syncd.feed import Feed
+from relayfile.syncd.journal import Journal
+from relayfile.syncd.root import Root
+from relayfile.syncd.writer import Writer
+
+
+@dataclass(frozen=True, slots=True)
+class OpenMirror:
+    """Used by one task at a time (the holder of the mirror's lock); what is shared between mirrors is said so."""
+
+    remote_paths: tuple[str, ...]
+    root: Root
+    journal: Journal
+    feed: Feed
+    clock: Clock
+    settings: SyncdSettings
+    writer: Writer
+    """Shared."""
+    reads: asyncio.Semaphore
+    """Shared: read streams to the store that may be open at once."""

@@ -1,0 +1,73 @@
+"""An opened mirror on a temporary directory, fed by the fake store."""
+
+import asyncio
+import pathlib
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import grpc
+import grpc.aio
+
+from relayfile.clock import SystemClock
+from relayfile.settings import SyncdSettings
+from relayfile.syncd.feed import Feed, FeedLimits
+from relayfile.syncd.journal import Journal
+from relayfile.syncd.open_mirror import OpenMirror
+from relayfile.syncd.root import Marker, Root, create_root
+from relayfile.syncd.writer import Writer
+
+MARKER = Marker("mirror-1", "acme")
+
+
+def no_metadata() -> tuple[tuple[str, str], ...]:
+    return ()
+
+
+@asynccontextmanager
+async def opened(
+    address: str,
+    directory: pathlib.Path,
+    *,
+    settings: SyncdSettings | None = None,
+    remote_paths: tuple[str, ...] = ("/",),
+    adopt_existing: bool = False,
+    folds: bool = False,
+) -> AsyncIterator[OpenMirror]:
+    """The mirror at ``directory``/mirror with its journal beside it; can be opened again after it was closed."""
+    settings = settings or SyncdSettings(data_dir=directory)
+    path = directory / "mirror"
+    create_root(str(path), MARKER, adopt_existing=adopt_existing)
+    root = Root.open(str(path), MARKER)
+    root.folds = root.folds or folds
+    journal = Journal(directory / "journal.db", remote_paths, folds=root.folds)
+    writer = Writer()
+    limits = FeedLimits(
+        settings.call_timeout_s, settings.watch_silence_max_s, settings.content_bytes_max, settings.sync_page_entries
+    )
+    async with grpc.aio.insecure_channel(address, options=[("grpc.max_receive_message_length", 16 << 20)]) as channel:
+        feed = Feed(channel, "acme", no_metadata, limits)
+        try:
+            yield OpenMirror(
+                remote_paths,
+                root,
+                journal,
+                feed,
+                SystemClock(),
+                settings,
+                writer,
+                asyncio.Semaphore(settings.sync_read_concurrency),
+            )
+        finally:
+            writer.close()
+            journal.close()
+            root.close()
+
+
+def tree_of(directory: pathlib.Path) -> dict[str, bytes]:
+    """Absolute remote path to content of every file in the mirror, our own left out."""
+    root = directory / "mirror"
+    return {
+        "/" + path.relative_to(root).as_posix(): path.read_bytes()
+        for path in sorted(root.rglob("*"))
+        if path.is_file() and not path.is_symlink() and path.relative_to(root).parts[0] != ".relayfile"
+    }
