@@ -74,15 +74,25 @@ class CallPolicy:
 
 
 class GrpcServer:
-    """A public gRPC port. Make and use it inside the running loop."""
+    """A public gRPC port. Make and use it inside the running loop.
+
+    ``interceptors`` come after the policy: they see only calls that it let through.
+    """
 
     def __init__(
-        self, settings: ClusterSettings, address: str, services: Sequence[Service], policy: CallPolicy
+        self,
+        settings: ClusterSettings,
+        address: str,
+        services: Sequence[Service],
+        policy: CallPolicy,
+        interceptors: Sequence[grpc.aio.ServerInterceptor] = (),
     ) -> None:
         require_entries(method for service in services for method in service.methods())
         self.names = tuple(service.name for service in services)
         self.health = health.aio.HealthServicer()
-        self._server = grpc.aio.server(interceptors=[policy.interceptor()], options=server_options(settings))
+        self._server = grpc.aio.server(
+            interceptors=[policy.interceptor(), *interceptors], options=server_options(settings)
+        )
         for service in services:
             service.add(service.servicer, self._server)
         health_pb2_grpc.add_HealthServicer_to_server(self.health, self._server)
