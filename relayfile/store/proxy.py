@@ -1,0 +1,210 @@
+"""One hop to the owner (D12): a call about a workspace that another node owns is passed on, as bytes, once.
+
+Owns the decision where a call is served and the passing of messages of any RPC of any arity; it knows no RPC. What is
+passed on: credentials, correlation id, trace context, the deadline, and a mark, with which no call is passed on twice.
+A caller that follows the shard map says `relayfile-routing: direct` and learns the owner instead (`NotOwner`). Requests
+are routed after the call's own checks (token, workspace claim). One whose workspace is missing or malformed stays here:
+its servicer says what is wrong with it.
+"""
+
+from __future__ import annotations  # gRPC's classes are generic in their stubs only
+
+import inspect
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack
+from operator import attrgetter
+from typing import TYPE_CHECKING, Any, Protocol
+
+import grpc
+import grpc.aio
+
+from relayfile.auth.requirements import REQUIREMENTS, Reach
+from relayfile.errors import NotOwner, ProxyLoop
+from relayfile.interception import CORRELATION_KEY, current_call, is_served
+from relayfile.placement import check_any_workspace_id
+from relayfile.store.ownership import Local, Owner, Remote
+
+if TYPE_CHECKING:
+    from relayfile.interception import Context, Handler
+
+PROXIED_KEY = "relayfile-proxied"
+ROUTING_KEY = "relayfile-routing"
+DIRECT = "direct"
+PASSED_ON = ("authorization", "traceparent", "tracestate")
+
+
+class Owners(Protocol):
+    """Knows where workspaces are served."""
+
+    def owner_of(self, workspace_id: str) -> Owner:
+        """The owner as this node knows it."""
+        ...
+
+
+class Peers:
+    """Channels to other nodes, one each, made when first needed and closed together."""
+
+    def __init__(self, open_channel: Callable[[str], grpc.aio.Channel]) -> None:
+        self._open_channel = open_channel
+        self._channels: dict[str, grpc.aio.Channel] = {}
+
+    def channel(self, address: str) -> grpc.aio.Channel:
+        """The channel to the node at `address`."""
+        found = self._channels.get(address)
+        if found is None:
+            found = self._channels[address] = self._open_channel(address)
+        return found
+
+    async def close(self) -> None:
+        """End every channel, and with them what is still passed on."""
+        async with AsyncExitStack() as stack:
+            for channel in self._channels.values():
+                stack.push_async_callback(channel.close)
+        self._channels.clear()
+
+
+class OwnerRouting(grpc.aio.ServerInterceptor):
+    """Comes after the interceptor of calls: wraps the handlers of RPCs whose requests name a workspace."""
+
+    def __init__(self, owners: Owners, peers: Peers) -> None:
+        self._owners = owners
+        self._peers = peers
+
+    async def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Handler | None]],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> Handler | None:
+        handler = await continuation(handler_call_details)
+        requirement = REQUIREMENTS.get(handler_call_details.method)
+        if handler is None or requirement is None:
+            return handler
+        if requirement.reach not in (Reach.WORKSPACE, Reach.WORKSPACE_OR_CLUSTER):
+            return handler
+        return self._routed(handler_call_details.method, handler, attrgetter(requirement.workspace_field))
+
+    def _routed(self, method: str, handler: Handler, workspace_of: Callable[[Any], str]) -> Handler:
+        behaviour: Callable[[Any, Any], Any] | None = (
+            handler.unary_unary or handler.unary_stream or handler.stream_unary or handler.stream_stream
+        )
+        if behaviour is None or not is_served(behaviour):
+            return handler
+        serve = behaviour
+
+        async def route(request: Any, context: Context) -> Any:
+            requests: Sequence[Any] | AsyncIterator[Any]
+            if handler.request_streaming:
+                incoming = aiter(request)
+                first = await anext(incoming, None)
+                requests = _again(first, incoming)
+                owner = None if first is None else self._remote(workspace_of(first))
+            else:
+                requests = (request,)
+                owner = self._remote(workspace_of(request))
+            if owner is None:
+                return await _here(serve, handler, requests if handler.request_streaming else request, context)
+            return await self._pass_on(method, handler, owner, requests, context)
+
+        return _handler_of(handler, route, _either(handler.response_serializer))
+
+    def _remote(self, workspace_id: str) -> Remote | None:
+        """The other node that serves the workspace; None when the call belongs here."""
+        if not workspace_id or check_any_workspace_id(workspace_id) is not None:
+            return None
+        owner = self._owners.owner_of(workspace_id)
+        if isinstance(owner, Local):
+            return None
+        metadata = current_call().metadata
+        if PROXIED_KEY in metadata:
+            raise ProxyLoop(shard=owner.key.shard_id)
+        if metadata.get(ROUTING_KEY) == DIRECT:
+            raise NotOwner(shard=owner.key.shard_id, epoch=owner.epoch, address=owner.address)
+        return owner
+
+    async def _pass_on(
+        self,
+        method: str,
+        handler: Handler,
+        owner: Remote,
+        requests: Sequence[Any] | AsyncIterator[Any],
+        context: Context,
+    ) -> bytes | None:
+        channel = self._peers.channel(owner.address)
+        options: dict[str, Any] = {"metadata": _metadata(), "timeout": context.time_remaining()}
+        if handler.request_streaming:
+            sent: Any = _serialised(requests)
+        else:
+            assert isinstance(requests, Sequence)
+            sent = requests[0].SerializeToString()
+        match (handler.request_streaming, handler.response_streaming):
+            case (False, False):
+                unary: bytes = await channel.unary_unary(method)(sent, **options)
+                return unary
+            case (True, False):
+                collected: bytes = await channel.stream_unary(method)(sent, **options)
+                return collected
+            case (False, True):
+                call: Any = channel.unary_stream(method)(sent, **options)
+            case _:
+                call = channel.stream_stream(method)(sent, **options)
+        try:
+            async for message in call:
+                await context.write(message)
+        finally:
+            call.cancel()  # nothing happens when it has ended
+        return None
+
+
+async def _here(serve: Callable[[Any, Any], Any], handler: Handler, request: Any, context: Context) -> Any:
+    source = serve(request, context)
+    if inspect.isawaitable(source):
+        return await source
+    try:
+        async for message in source:
+            await context.write(message)
+    finally:
+        await source.aclose()
+    return None
+
+
+async def _again(first: Any, rest: AsyncIterator[Any]) -> AsyncIterator[Any]:
+    if first is not None:
+        yield first
+        async for request in rest:
+            yield request
+
+
+async def _serialised(requests: Any) -> AsyncIterator[bytes]:
+    async for request in requests:
+        yield request.SerializeToString()
+
+
+def _metadata() -> tuple[tuple[str, str | bytes], ...]:
+    call = current_call()
+    passed = tuple((key, call.metadata[key]) for key in PASSED_ON if key in call.metadata)
+    return (*passed, (CORRELATION_KEY, call.correlation_id), (PROXIED_KEY, "1"))
+
+
+def _either(serialise: Callable[[Any], bytes] | None) -> Callable[[Any], bytes]:
+    """Answers of our own are messages, those of the owner are bytes already."""
+    assert serialise is not None
+
+    def serialised(answer: Any) -> bytes:
+        return answer if isinstance(answer, bytes) else serialise(answer)
+
+    return serialised
+
+
+def _handler_of(
+    handler: Handler, route: Callable[[Any, Any], Awaitable[Any]], serialise: Callable[[Any], bytes]
+) -> Handler:
+    match (handler.request_streaming, handler.response_streaming):
+        case (False, False):
+            make: Callable[..., Handler] = grpc.unary_unary_rpc_method_handler
+        case (False, True):
+            make = grpc.unary_stream_rpc_method_handler
+        case (True, False):
+            make = grpc.stream_unary_rpc_method_handler
+        case _:
+            make = grpc.stream_stream_rpc_method_handler
+    return make(route, request_deserializer=handler.request_deserializer, response_serializer=serialise)

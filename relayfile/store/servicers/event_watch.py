@@ -1,0 +1,190 @@
+"""WatchEvents: every event after a cursor exactly once and in order, at any reader's speed, with marks.
+
+Owns the stream's rhythm. It reads the log page by page, and only when it is level with the log does it wait for the
+feed, which carries nothing and only wakes. While the peer does not read, nothing is read either. A mark tells what the
+roots hold at a revision up to which everything was sent: with the first level page, during traffic at most every
+100 ms, 50 ms after a burst, and at least once per interval. A reader that is behind for longer gets marks without
+roots, as a cursor and a sign of life: the snapshot is then ahead of what was sent.
+"""
+
+import asyncio
+from collections.abc import AsyncGenerator, Sequence
+from dataclasses import dataclass
+
+from relayfile.clock import Clock
+from relayfile.paths import ROOT, TreePath
+from relayfile.store.engine import WorkspaceKey
+from relayfile.store.plan.rows import DirectoryRow
+from relayfile.store.servicers.checks import Checks
+from relayfile.store.servicers.event_filter import Predicate, check_filter, compile_filter
+from relayfile.store.servicers.event_reading import LogPage, expired, read_log, start_of_log
+from relayfile.store.servicers.reading import Reading, Snapshot, tree_at
+from relayfile.store.servicers.wire import fill_event, fill_time, fill_totals
+from relayfile.v1 import event_pb2
+
+MARK_PATHS_MAX = 64
+MARK_INTERVAL_MIN_S = 1.0
+MARK_INTERVAL_MAX_S = 10.0
+QUIET_S = 0.05
+"""So long after the last event a burst is over."""
+BUSY_MARK_S = 0.1
+"""During traffic marks are at least so far apart."""
+ONLY_NEW = -1
+
+
+@dataclass(frozen=True, slots=True)
+class _Question:
+    """A checked request."""
+
+    key: WorkspaceKey
+    after_revision: int
+    history_id: str
+    passes: Predicate | None
+    roots: tuple[TreePath, ...]
+    interval_s: float
+
+
+@dataclass(slots=True)
+class _Position:
+    """Where a stream is."""
+
+    cursor: int
+    history_id: str
+    marked_revision: int = -1
+    marked_at: float = float("-inf")
+    quiet: bool = False
+
+
+@dataclass(slots=True)
+class _Found:
+    """What one snapshot gave."""
+
+    page: LogPage
+    marked: bool
+    trees: Sequence[DirectoryRow | None] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class EventWatch:
+    """Serves watch streams."""
+
+    reading: Reading
+    clock: Clock
+    mark_interval_s: float
+
+    async def messages(
+        self, request: event_pb2.WatchEventsRequest
+    ) -> AsyncGenerator[event_pb2.WatchEventsResponse, None]:
+        """Events and marks, until the call ends."""
+        question = self._checked(request)
+        async with self.reading.snapshot(question.key) as snapshot:
+            position = await _start(snapshot, question)
+        while True:
+            async with self.reading.snapshot(question.key) as snapshot:
+                if snapshot.workspace.history_id != position.history_id:
+                    raise await expired(snapshot)
+                found = await self._read(snapshot, question, position)
+            message = self._message(question, position, found)
+            position.cursor = found.page.cursor
+            if message is not None:
+                yield message
+            if found.page.level:
+                position.quiet = not await self._news(question, position)
+            elif message is None:
+                await asyncio.sleep(0)
+
+    async def _read(self, snapshot: Snapshot, question: _Question, position: _Position) -> _Found:
+        page = await read_log(snapshot, position.cursor)
+        if not self._mark_is_due(question, position, page):
+            return _Found(page, marked=False)
+        if not page.level:
+            return _Found(page, marked=True)
+        return _Found(page, marked=True, trees=[await tree_at(snapshot.view, root) for root in question.roots])
+
+    def _mark_is_due(self, question: _Question, position: _Position, page: LogPage) -> bool:
+        since = self.clock.monotonic() - position.marked_at
+        if since >= question.interval_s:
+            return page.level or position.marked_at > float("-inf") or self._begin(position)
+        if not page.level:
+            return False
+        return page.cursor != position.marked_revision and (position.quiet or since >= BUSY_MARK_S)
+
+    def _begin(self, position: _Position) -> bool:
+        """A stream that starts behind has its first interval from now."""
+        position.marked_at = self.clock.monotonic()
+        return False
+
+    def _message(self, question: _Question, position: _Position, found: _Found) -> event_pb2.WatchEventsResponse | None:
+        events = found.page.events
+        if question.passes is not None:
+            events = [event for event in events if question.passes(event)]
+        if not events and not found.marked:
+            return None
+        message = event_pb2.WatchEventsResponse()
+        for event in events:
+            fill_event(message.events.add(), event)
+        if found.marked:
+            position.marked_revision = found.page.cursor if found.page.level else -1
+            position.marked_at = self.clock.monotonic()
+            message.mark.revision = found.page.cursor
+            message.mark.history_id = position.history_id
+            fill_time(message.mark.mark_time, self.clock.now_us())
+            for path, tree in zip(question.roots, found.trees, strict=False):
+                root = message.mark.roots.add(path=path)
+                fill_totals(root.totals, tree)
+        return message
+
+    async def _news(self, question: _Question, position: _Position) -> bool:
+        """Wait until something may have to be sent; False when that is only a mark."""
+        left = question.interval_s - (self.clock.monotonic() - position.marked_at)
+        patience = min(left, QUIET_S) if position.cursor != position.marked_revision else left
+        try:
+            async with asyncio.timeout(max(patience, 0)):
+                await self.reading.feed.wait(question.key.workspace_id, position.cursor)
+            return True
+        except TimeoutError:
+            return False
+
+    def _checked(self, request: event_pb2.WatchEventsRequest) -> _Question:
+        checks = Checks()
+        checks.workspace(request.workspace_id)
+        after = request.after_revision
+        checks.require(after >= ONLY_NEW, "after_revision", f"is {after}, and must be -1 or more")
+        checks.require(after <= 0 or bool(request.history_id), "history_id", "is required with a cursor")
+        check_filter(checks, request.filter)
+        checks.at_most(len(request.mark_paths), MARK_PATHS_MAX, "mark_paths", "paths")
+        roots = tuple(
+            checks.directory_path(raw, f"mark_paths[{index}]")
+            for index, raw in enumerate(request.mark_paths[:MARK_PATHS_MAX])
+        )
+        interval = self.mark_interval_s
+        if request.HasField("mark_interval"):
+            asked = request.mark_interval.seconds + request.mark_interval.nanos / 1e9
+            in_range = MARK_INTERVAL_MIN_S <= asked <= MARK_INTERVAL_MAX_S
+            checks.require(in_range, "mark_interval", f"is {asked:g} s, and must be 1 s to 10 s")
+            interval = min(asked, self.mark_interval_s)
+        checks.done()
+        return _Question(
+            self.reading.key(request.workspace_id),
+            after,
+            request.history_id,
+            compile_filter(request.filter),
+            roots or (ROOT,),
+            interval,
+        )
+
+
+async def _start(snapshot: Snapshot, question: _Question) -> _Position:
+    workspace = snapshot.workspace
+    if question.history_id and question.history_id != workspace.history_id:
+        raise await expired(snapshot)
+    cursor = question.after_revision
+    if cursor == ONLY_NEW:
+        cursor = workspace.revision
+    elif cursor == 0:
+        cursor = await start_of_log(snapshot)
+    elif cursor > workspace.revision:
+        checks = Checks()
+        checks.refuse("after_revision", f"is {cursor}, after the newest revision {workspace.revision}")
+        checks.done()
+    return _Position(cursor, workspace.history_id)

@@ -1,0 +1,48 @@
+"""Page tokens: a position that is bound to the request it came from.
+
+A token is a digest of the request's arguments, the workspace's history and the position, followed by the position. It
+survives a restart of the node; changed, or shown with other arguments, it is refused. It guards against mistakes, not
+against a forger: it grants nothing that the call itself would not.
+"""
+
+import base64
+import binascii
+import hashlib
+from collections.abc import Sequence
+
+from relayfile.errors import PageTokenInvalid
+
+_DIGEST_BYTES = 16
+
+
+def seal(binding: Sequence[str], position: str) -> str:
+    """A token for `position` in answers to a request with the arguments `binding`, its method first."""
+    raw = position.encode()
+    return _encode(_digest(binding, raw) + raw)
+
+
+def unseal(binding: Sequence[str], token: str) -> str:
+    """The position of a token that was made with the same binding; empty for an empty token."""
+    if not token:
+        return ""
+    try:
+        raw = base64.b64decode(token + "=" * (-len(token) % 4), altchars=b"-_", validate=True)
+        digest, position = raw[:_DIGEST_BYTES], raw[_DIGEST_BYTES:]
+        text = position.decode()
+    except (binascii.Error, ValueError):
+        raise PageTokenInvalid(why="it is not a token of this service") from None
+    if digest != _digest(binding, position) or token != _encode(raw):
+        raise PageTokenInvalid(why="it was changed, or belongs to a request with other arguments")
+    return text
+
+
+def _encode(raw: bytes) -> str:
+    return base64.urlsafe_b64encode(raw).rstrip(b"=").decode()
+
+
+def _digest(binding: Sequence[str], position: bytes) -> bytes:
+    state = hashlib.sha256()
+    for part in (*(each.encode() for each in binding), position):
+        state.update(len(part).to_bytes(8, "big"))
+        state.update(part)
+    return state.digest()[:_DIGEST_BYTES]

@@ -1,0 +1,101 @@
+"""Snapshots of a workspace for the read services: found, waited for, and never held while a peer is waited for.
+
+Owns the rules that every read follows: an unknown or deleted workspace is `WorkspaceNotFound`, `min_revision` is waited
+for up to the call's deadline, and a view is left before anything is sent.
+"""
+
+import asyncio
+import hashlib
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+from relayfile.errors import DeadlineExpired, WorkspaceNotFound
+from relayfile.paths import TreePath
+from relayfile.store.engine import Engine, TreeView, WorkspaceKey, WorkspaceView
+from relayfile.store.ownership import Ownership
+from relayfile.store.plan.rows import DirectoryRow, WorkspaceRow
+
+DIGEST_ENTRIES_LENGTH_BYTES = 8
+
+
+class Feed(Protocol):
+    """Wakes those who wait for commits of a workspace. It carries no events: the log does."""
+
+    async def wait(self, workspace_id: str, after_revision: int) -> int:
+        """Return as soon as this process has committed a revision after `after_revision`, at once when it has."""
+        ...
+
+
+class TimeLeft(Protocol):
+    """What a servicer's context knows of its deadline."""
+
+    def time_remaining(self) -> float | None:
+        """Seconds; None without a deadline."""
+        ...
+
+
+class Snapshot(NamedTuple):
+    """A workspace at one moment. Valid only inside of the `async with` that made it."""
+
+    view: WorkspaceView
+    workspace: WorkspaceRow
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """How servicers get at a workspace."""
+
+    engine: Engine
+    feed: Feed
+    ownership: Ownership
+    wait_s_max: float
+    """How long `min_revision` is waited for when the call has no deadline."""
+
+    def key(self, workspace_id: str) -> WorkspaceKey:
+        """Where the workspace's rows are; `NotOwner` when that is another node."""
+        return self.ownership.local_key(workspace_id)
+
+    @asynccontextmanager
+    async def snapshot(self, key: WorkspaceKey) -> AsyncIterator[Snapshot]:
+        """A snapshot of an existing workspace. Leave it before waiting for anything but the engine."""
+        async with self.engine.view(key) as view:
+            workspace = await view.workspace()
+            if workspace is None or workspace.deleted_us is not None:
+                raise WorkspaceNotFound(workspace=key.workspace_id)
+            yield Snapshot(view, workspace)
+
+    async def reached(self, key: WorkspaceKey, min_revision: int, call: TimeLeft) -> None:
+        """Wait until the workspace has `min_revision`; `DeadlineExpired` when it does not come in time."""
+        if min_revision <= 0:
+            return
+        remaining = call.time_remaining()
+        try:
+            async with asyncio.timeout(self.wait_s_max if remaining is None else remaining):
+                while (revision := await self._revision(key)) < min_revision:
+                    await self.feed.wait(key.workspace_id, revision)
+        except TimeoutError:
+            raise DeadlineExpired(what=f"revision {min_revision} of workspace {key.workspace_id!r}") from None
+
+    async def _revision(self, key: WorkspaceKey) -> int:
+        async with self.snapshot(key) as (_, workspace):
+            return workspace.revision
+
+
+async def tree_at(view: TreeView, path: TreePath) -> DirectoryRow | None:
+    """What is at and below `path`: a directory's row, a file's as if it were one of one entry, None for nothing."""
+    directory = await view.directory(path)
+    if directory is not None:
+        return directory
+    file = await view.file(path)
+    if file is None:
+        return None
+    return DirectoryRow(path, 1, file.size_bytes, 0, file_digest(path, file.content_sha256), 0, file.revision)
+
+
+def file_digest(path: str, content_sha256: bytes) -> int:
+    """What one file adds to the digests above it (architecture D9)."""
+    raw = path.encode()
+    length = len(raw).to_bytes(DIGEST_ENTRIES_LENGTH_BYTES, "big")
+    return int.from_bytes(hashlib.sha256(length + raw + content_sha256).digest(), "big")

@@ -1,0 +1,70 @@
+"""Every service of a store node but `ShardService`: which class serves it, put together from one set of parts.
+
+Owns the list. Services of which nothing is served yet are in it too, with the generated servicer: their RPCs are known,
+need the same credentials, and answer that they are served later.
+"""
+
+from dataclasses import dataclass
+
+from relayfile.clock import Clock
+from relayfile.serving import Service
+from relayfile.store.ownership import Ownership
+from relayfile.store.servicers.dead_letter_service import DeadLetterService
+from relayfile.store.servicers.event_service import EventService
+from relayfile.store.servicers.file_service import FileService, ReadLimits
+from relayfile.store.servicers.reading import Reading
+from relayfile.store.servicers.topology_service import TopologyService
+from relayfile.store.servicers.workspace_service import WorkspaceMaker, WorkspaceService
+from relayfile.v1 import (
+    admin_pb2_grpc,
+    dead_letter_pb2_grpc,
+    event_pb2_grpc,
+    file_pb2_grpc,
+    route_pb2_grpc,
+    topology_pb2_grpc,
+    workspace_pb2_grpc,
+    writeback_pb2_grpc,
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServiceParts:
+    """What the services are made of."""
+
+    reading: Reading
+    limits: ReadLimits
+    ownership: Ownership
+    maker: WorkspaceMaker
+    clock: Clock
+    mark_interval_s: float
+    cluster_id: str
+    version: str
+    started_us: int
+
+
+def store_services(parts: ServiceParts) -> list[Service]:
+    """The services, ready to be served. RPCs that a class leaves out answer that they are served later."""
+    files = FileService(parts.reading, parts.limits)  # type: ignore[abstract]  # see above, as for all below
+    events = EventService(parts.reading, parts.clock, parts.mark_interval_s)
+    workspaces = WorkspaceService(parts.reading, parts.maker)  # type: ignore[abstract]
+    dead_letters = DeadLetterService(parts.reading)  # type: ignore[abstract]
+    topology = TopologyService(  # type: ignore[abstract]
+        parts.ownership, parts.cluster_id, parts.version, parts.started_us
+    )
+    writeback = writeback_pb2_grpc.WritebackServiceServicer()  # type: ignore[abstract]
+    routes = route_pb2_grpc.RouteServiceServicer()  # type: ignore[abstract]
+    admin = admin_pb2_grpc.AdminServiceServicer()  # type: ignore[abstract]
+    return [
+        Service("relayfile.v1.FileService", file_pb2_grpc.add_FileServiceServicer_to_server, files),
+        Service("relayfile.v1.EventService", event_pb2_grpc.add_EventServiceServicer_to_server, events),
+        Service("relayfile.v1.WorkspaceService", workspace_pb2_grpc.add_WorkspaceServiceServicer_to_server, workspaces),
+        Service(
+            "relayfile.v1.DeadLetterService",
+            dead_letter_pb2_grpc.add_DeadLetterServiceServicer_to_server,
+            dead_letters,
+        ),
+        Service("relayfile.v1.TopologyService", topology_pb2_grpc.add_TopologyServiceServicer_to_server, topology),
+        Service("relayfile.v1.WritebackService", writeback_pb2_grpc.add_WritebackServiceServicer_to_server, writeback),
+        Service("relayfile.v1.RouteService", route_pb2_grpc.add_RouteServiceServicer_to_server, routes),
+        Service("relayfile.v1.AdminService", admin_pb2_grpc.add_AdminServiceServicer_to_server, admin),
+    ]

@@ -1,0 +1,48 @@
+"""TopologyService: the shard map as this node knows it. Watching it is not served yet: the map is fixed (SQLite).
+
+Owns the message. Who owns what is the ownership's business; the epochs of other nodes' shards are 0, because only
+their owner knows them.
+"""
+
+from typing import TYPE_CHECKING
+
+from relayfile.placement import shards_of_node
+from relayfile.store.ownership import Ownership
+from relayfile.store.servicers.wire import fill_time
+from relayfile.v1 import topology_pb2, topology_pb2_grpc
+
+if TYPE_CHECKING:
+    from relayfile.interception import Context
+
+
+class TopologyService(topology_pb2_grpc.TopologyServiceServicer):
+    """The map, for clients that call owners directly."""
+
+    def __init__(self, ownership: Ownership, cluster_id: str, version: str, started_us: int) -> None:
+        self._ownership = ownership
+        self._cluster_id = cluster_id
+        self._version = version
+        self._started_us = started_us
+
+    async def GetTopology(
+        self, request: topology_pb2.GetTopologyRequest, context: "Context"
+    ) -> topology_pb2.GetTopologyResponse:
+        placement = self._ownership.placement
+        topology = topology_pb2.Topology(
+            cluster_id=self._cluster_id,
+            shard_count=placement.shard_count,
+            map_version=1,
+            placement_mode=topology_pb2.PLACEMENT_MODE_STATIC,
+            answering_node_index=placement.node_index,
+        )
+        for index, address in enumerate(placement.addresses):
+            node = topology.nodes.add(node_index=index, address=address)
+            if index == placement.node_index:
+                node.state = topology_pb2.STORE_NODE_STATE_SERVING
+                node.version = self._version
+                fill_time(node.start_time, self._started_us)
+            assignment = topology.assignments.add(node_index=index, state=topology_pb2.SHARD_STATE_SERVING)
+            for shard_id in shards_of_node(index, len(placement.addresses), placement.shard_count):
+                assignment.shard_ids.append(shard_id)
+                assignment.epochs.append(self._ownership.epoch_of(shard_id))
+        return topology_pb2.GetTopologyResponse(topology=topology)

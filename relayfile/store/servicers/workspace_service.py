@@ -1,0 +1,116 @@
+"""WorkspaceService: making and describing one workspace. Listing and removing are not served yet.
+
+Owns the description: revision, totals, quota, and how each provider's changes ended, all of one snapshot. What ingest
+processes still hold is not in it; `IngestService.GetIngestStatus` adds that.
+"""
+
+from typing import TYPE_CHECKING, Protocol
+
+from relayfile.model import Outcome
+from relayfile.paths import ROOT
+from relayfile.placement import check_workspace_id
+from relayfile.store.engine import DeadLetterFilter, ProviderOutcomes, WorkspaceKey, WorkspaceView
+from relayfile.store.plan.rows import WorkspaceRow
+from relayfile.store.servicers.checks import Checks
+from relayfile.store.servicers.reading import Reading
+from relayfile.store.servicers.wire import fill_provider, fill_time, fill_totals
+from relayfile.v1 import ingest_pb2, workspace_pb2, workspace_pb2_grpc
+
+if TYPE_CHECKING:
+    from relayfile.interception import Context
+
+REQUEST_ID_BYTES_MAX = 128
+DEAD_LETTER_SHARE_MAX = 0.01
+"""The balanced alert profile: more dead letters than this share of what was accepted is an error."""
+
+
+class WorkspaceMaker(Protocol):
+    """Creates workspaces, durably."""
+
+    async def create_workspace(self, workspace_id: str, files_max: int, total_bytes_max: int) -> WorkspaceRow:
+        """The new workspace's row, once it is on disk. `WorkspaceAlreadyExists`, `WorkspaceDeleted`."""
+        ...
+
+
+class WorkspaceService(workspace_pb2_grpc.WorkspaceServiceServicer):
+    """Workspaces of this node."""
+
+    def __init__(self, reading: Reading, maker: WorkspaceMaker) -> None:
+        self._reading = reading
+        self._maker = maker
+
+    async def CreateWorkspace(
+        self, request: workspace_pb2.CreateWorkspaceRequest, context: "Context"
+    ) -> workspace_pb2.CreateWorkspaceResponse:
+        checks = Checks()
+        _check_new_name(checks, request.workspace_id)
+        checks.not_negative(request.quota.files_max, "quota.files_max")
+        checks.not_negative(request.quota.total_bytes_max, "quota.total_bytes_max")
+        checks.require(
+            len(request.request_id.encode()) <= REQUEST_ID_BYTES_MAX,
+            "request_id",
+            f"is longer than {REQUEST_ID_BYTES_MAX} bytes",
+        )
+        checks.done()
+        await self._maker.create_workspace(request.workspace_id, request.quota.files_max, request.quota.total_bytes_max)
+        return workspace_pb2.CreateWorkspaceResponse(workspace=await self._describe(request.workspace_id))
+
+    async def GetWorkspace(
+        self, request: workspace_pb2.GetWorkspaceRequest, context: "Context"
+    ) -> workspace_pb2.GetWorkspaceResponse:
+        checks = Checks()
+        checks.workspace(request.workspace_id)
+        checks.not_negative(request.min_revision, "min_revision")
+        checks.done()
+        await self._reading.reached(self._reading.key(request.workspace_id), request.min_revision, context)
+        return workspace_pb2.GetWorkspaceResponse(workspace=await self._describe(request.workspace_id))
+
+    async def _describe(self, workspace_id: str) -> workspace_pb2.Workspace:
+        key = self._reading.key(workspace_id)
+        async with self._reading.snapshot(key) as (view, row):
+            message = workspace_pb2.Workspace(oldest_event_revision=await view.oldest_event_revision() or 0)
+            _fill_workspace(message, key, row)
+            fill_totals(message.totals, await view.directory(ROOT))
+            for outcomes in await view.outcomes():
+                await _fill_sync(message.providers.add(), outcomes, view)
+        return message
+
+
+def _check_new_name(checks: Checks, workspace_id: str) -> None:
+    if not workspace_id:
+        checks.refuse("workspace_id", "is required")
+    elif workspace_id.startswith("_"):
+        checks.refuse("workspace_id", "must not start with _, as the system's own workspaces do")
+    elif (why := check_workspace_id(workspace_id)) is not None:
+        checks.refuse("workspace_id", why)
+
+
+def _fill_workspace(into: workspace_pb2.Workspace, key: WorkspaceKey, row: WorkspaceRow) -> None:
+    into.workspace_id = key.workspace_id
+    into.history_id = row.history_id
+    into.revision = row.revision
+    fill_time(into.create_time, row.created_us)
+    if row.modified_us is not None:
+        fill_time(into.modify_time, row.modified_us)
+    into.quota.files_max = row.files_max
+    into.quota.total_bytes_max = row.total_bytes_max
+    into.shard_id = key.shard_id
+
+
+async def _fill_sync(into: workspace_pb2.ProviderSync, outcomes: ProviderOutcomes, view: WorkspaceView) -> None:
+    fill_provider(into.status, outcomes)
+    into.status.health = _health(outcomes, into.status.accepted)
+    if outcomes.last_applied_us is not None:
+        fill_time(into.last_applied_time, outcomes.last_applied_us)
+    into.pending_dead_letter_count = sum(outcomes.failure_reasons.values())
+    if not into.pending_dead_letter_count:
+        return
+    for kept in await view.dead_letters(DeadLetterFilter(provider=outcomes.provider), "", 1):
+        into.last_failure.reason = kept.row.failure.reason
+        into.last_failure.message = kept.row.failure.message
+
+
+def _health(outcomes: ProviderOutcomes, accepted: int) -> "ingest_pb2.ProviderHealth.ValueType":
+    if outcomes.counts.get(Outcome.DEAD_LETTERED, 0) > DEAD_LETTER_SHARE_MAX * accepted:
+        return ingest_pb2.PROVIDER_HEALTH_ERROR
+    return ingest_pb2.PROVIDER_HEALTH_HEALTHY

@@ -1,0 +1,28 @@
+import hashlib
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from relayfile.store.servicers.have import HaveSet
+
+
+def hash_of(number: int) -> bytes:
+    return hashlib.sha256(str(number).encode()).digest()
+
+
+@given(st.lists(st.sets(st.integers(0, 10_000), max_size=200), max_size=4), st.sets(st.integers(0, 10_000)))
+def test_it_holds_what_was_added_and_nothing_else(added: list[set[int]], asked: set[int]) -> None:
+    have = HaveSet()
+    for message in added:
+        have.add(b"".join(hash_of(number) for number in message))
+    have.seal()
+    known = set().union(*added)
+    assert {number for number in asked if hash_of(number) in have} == asked & known
+    assert all(hash_of(number) in have for number in known)
+    assert len(have) == sum(map(len, added))
+
+
+def test_nothing_is_in_an_empty_one() -> None:
+    have = HaveSet()
+    have.seal()
+    assert hash_of(1) not in have
