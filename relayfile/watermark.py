@@ -38,8 +38,11 @@ def wins_over(winner: Stamp, loser: Stamp, *, winner_is_later: bool) -> bool:
 
     Only a full change (upsert or delete) wins, and only on the clock that both use. `winner_is_later` says that it
     arrived after the other at the same process; on equal provider times a delete wins in any order. The rule is
-    transitive, so a winner may itself have been elided.
+    transitive, so a winner may itself have been elided. A patch keeps its content, which is small: only with it can be
+    told whether it is JSON, and one that is not must not move its object.
     """
+    if loser.kind is MemberKind.PATCH:
+        return False
     if winner.kind is not MemberKind.UPSERT and winner.kind is not MemberKind.DELETE:
         return False
     if winner.provider_us is None or loser.provider_us is None:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from relayfile import status
+from relayfile.auth import REQUIREMENTS, Reach
 from relayfile.errors import ERRORS, RelayfileError
 from relayfile.settings import document
 
@@ -38,7 +39,42 @@ def _row(kind: type[RelayfileError]) -> str:
     return f"| `{kind.reason}` | {code} | {metadata} | {kind.template()} |\n"
 
 
-PAGES: Mapping[str, Callable[[], str]] = {"docs/configuration.md": document.render, "docs/errors.md": errors_page}
+ACCESS_INTRODUCTION = """\
+# Access
+
+Every call needs a token, sent as `authorization: Bearer TOKEN`: a JWT signed with RS256, ES256 or EdDSA by a key of the
+key set (`kid` required), for the audience `relayfile`, with an expiry. `wks` (or `workspace_id`) names the workspaces
+that it grants, one, a list, or `*`; `sub` (or `agent_name`) the caller; `scopes` (or `scope`) what it may do. A leading
+`relay_pa_`, `relay_ws_`, `relay_id_` or `relay_ag_` is dropped. `relayfile token` makes one with the system's own key.
+
+Reflection and health (`grpc.reflection.v1alpha`, `grpc.health.v1`) need no token: they tell what the API is and whether
+it is up, and nothing of anybody's. The admin ports need none either and belong on loopback or inside the cluster.
+
+The scope `fs:read` in the table means `relayfile:fs:read:<path>`. What a request is about decides which workspaces the
+token must grant: *workspace*, the one that it names; *cluster*, all of them (`*`); *workspace or cluster*, all when it
+names none; *records*, each workspace that it touches; *service*, only processes of the cluster itself call this.
+In this version audience, expiry, signature and workspaces are enforced; scopes and the rules of files are not yet.
+This page is generated (`make docs`).
+
+| RPC | scope | about |
+|---|---|---|
+"""
+
+
+def access_page() -> str:
+    """docs/access.md: what each RPC needs."""
+    rows = []
+    for method, requirement in REQUIREMENTS.items():
+        action = f"`{requirement.action}`" if requirement.reach is not Reach.SERVICE else "service identity"
+        rows.append(f"| `{method.removeprefix('/relayfile.v1.')}` | {action} | {requirement.reach.value} |\n")
+    return ACCESS_INTRODUCTION + "".join(rows)
+
+
+PAGES: Mapping[str, Callable[[], str]] = {
+    "docs/access.md": access_page,
+    "docs/configuration.md": document.render,
+    "docs/errors.md": errors_page,
+}
 
 
 def stale() -> list[str]:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from joserfc import jwt
-from joserfc.errors import BadSignatureError, JoseError
+from joserfc.errors import BadSignatureError
 from joserfc.jwk import KeySet, OKPKey
 from joserfc.jws import JWSRegistry
 
@@ -109,9 +109,11 @@ class TokenVerifier:
         bare = next((token[len(prefix) :] for prefix in PREFIXES if token.startswith(prefix)), token)
         try:
             return jwt.decode(bare, self._key_for, registry=_REGISTRY).claims
+        except Unauthenticated:
+            raise
         except BadSignatureError:
             raise Unauthenticated(why="the token's signature is wrong") from None
-        except (JoseError, ValueError) as error:
+        except Exception as error:  # noqa: BLE001 - on hostile headers joserfc also raises TypeError and the like
             raise Unauthenticated(why=f"the token cannot be read ({type(error).__name__})") from None
 
     def _key_for(self, guest: Any) -> Any:

@@ -17,12 +17,11 @@ def test_a_provider_time_far_ahead_counts_as_absent() -> None:
     ("winner", "loser", "later", "wins"),
     [
         (Stamp(UPSERT, 6, 0), Stamp(UPSERT, 5, 0), False, True),
-        (Stamp(UPSERT, 6, 0), Stamp(PATCH, 5, 0), True, True),
+        (Stamp(UPSERT, 6, 0), Stamp(PATCH, 5, 0), True, False),
         (Stamp(UPSERT, 5, 9), Stamp(UPSERT, 6, 0), True, False),
         (Stamp(UPSERT, 5, 0), Stamp(UPSERT, 5, 0), True, True),
         (Stamp(UPSERT, 5, 0), Stamp(UPSERT, 5, 0), False, False),
         (Stamp(DELETE, 5, 0), Stamp(UPSERT, 5, 0), False, True),
-        (Stamp(DELETE, 5, 0), Stamp(PATCH, 5, 0), False, True),
         (Stamp(UPSERT, 5, 0), Stamp(DELETE, 5, 0), True, False),
         (Stamp(DELETE, 4, 0), Stamp(UPSERT, 5, 0), True, False),
         (Stamp(PATCH, 6, 0), Stamp(UPSERT, 5, 0), True, False),

@@ -31,6 +31,10 @@ class Member(NamedTuple):
     event_name: str = ""
 
 
+WITHOUT_OBJECT = "n:"
+"""A change key that starts so names no object: a delivery that was ignored or could not be normalised."""
+
+
 class Fold(NamedTuple):
     """Changes of one object in the order in which they arrived; at least one."""
 

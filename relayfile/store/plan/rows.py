@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import NamedTuple
 
-from relayfile.model import EventType, Failure, Origin, Outcome, RawDelivery, Semantics
+from relayfile.model import NO_SEMANTICS, EventType, Failure, Origin, Outcome, RawDelivery, Semantics
 from relayfile.store.plan.entry import Member
 
 
@@ -69,6 +69,10 @@ class FileRow(NamedTuple):
     origin: Origin
     semantics: Semantics
     stale_since_us: int | None = None
+
+
+NO_FILE = FileRow("", 0, 0, b"", 0, "", "", "", 0, Origin.PROVIDER, NO_SEMANTICS)
+"""Stands for "not asked yet" where None means "there is none"."""
 
 
 class DirectoryRow(NamedTuple):

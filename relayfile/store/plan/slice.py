@@ -48,3 +48,5 @@ class Slice:
     files: dict[str, FileRow] = field(default_factory=dict)
     directories: dict[str, DirectoryRow] = field(default_factory=dict)
     contents: dict[int, bytes] = field(default_factory=dict)
+    asked: Needs = field(default_factory=Needs)
+    """Bookkeeping of `more_needs`, which never asks twice: engines leave it alone."""

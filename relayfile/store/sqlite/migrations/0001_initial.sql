@@ -106,19 +106,25 @@ CREATE TABLE event (
   PRIMARY KEY (shard_id, workspace_id, revision)
 ) WITHOUT ROWID;
 
+-- Two watermarks for each object (semantics.md): times by the provider's clock, and by the receiving process's.
 CREATE TABLE object (
-  shard_id         INTEGER NOT NULL,
-  workspace_id     TEXT    NOT NULL,
-  provider         TEXT    NOT NULL,
-  object_key       TEXT    NOT NULL,
-  path             TEXT,
-  deleted          INTEGER NOT NULL,
-  provider_us      INTEGER,
-  received_us      INTEGER,
-  full_provider_us INTEGER,
-  patch_marks      TEXT,            -- JSON; absent when there are none
-  displaced_from   TEXT,
-  changed_us       INTEGER NOT NULL,
+  shard_id             INTEGER NOT NULL,
+  workspace_id         TEXT    NOT NULL,
+  provider             TEXT    NOT NULL,
+  object_key           TEXT    NOT NULL,
+  path                 TEXT,
+  deleted              INTEGER NOT NULL,
+  displaced_from       TEXT,
+  provider_newest_us   INTEGER,
+  provider_full_us     INTEGER,
+  provider_delete_us   INTEGER,
+  provider_patch_marks TEXT,        -- JSON; absent when there are none
+  received_newest_us   INTEGER,
+  received_full_us     INTEGER,
+  received_delete_us   INTEGER,
+  received_patch_marks TEXT,        -- JSON; absent when there are none
+  received_by          TEXT    NOT NULL,
+  changed_us           INTEGER NOT NULL,
   PRIMARY KEY (shard_id, workspace_id, provider, object_key)
 ) WITHOUT ROWID;
 

@@ -1,0 +1,1 @@
+"""Providers: one declarative file each, and what makes it work."""

@@ -1,0 +1,273 @@
+"""The commit pipeline (D7): queued mutations become entries, entries become plans, plans share a transaction.
+
+Owns when things are planned and committed, and who is told. A workspace has at most one uncommitted entry: what
+arrives meanwhile waits and is planned on its result. While one group is being written, the next group's entries, of
+other workspaces, are planned. Nothing is answered before the commit. Refuses to know what a mutation means: its kind
+plans it.
+
+Concurrency: everything runs on one event loop; `run` is the only one that plans and commits.
+"""
+
+import asyncio
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol, TypeVar
+
+from relayfile import faults
+from relayfile.clock import Clock
+from relayfile.errors import Draining, StorageFailed
+from relayfile.store.engine import Engine, PlannedEntry, WorkspaceKey
+from relayfile.store.ownership import Ownership
+from relayfile.store.plan.result import Plan
+from relayfile.store.queues import QueueBounds, Waiting, WorkspaceQueues
+from relayfile.store.watch import RevisionFeed
+from relayfile.telemetry import StoreInstruments
+
+Mutation = TypeVar("Mutation")
+Answer = TypeVar("Answer")
+Mutation_contra = TypeVar("Mutation_contra", contravariant=True)
+Answer_co = TypeVar("Answer_co", covariant=True)
+
+BUSY_CHANGES = 64
+"""A group of this size says that more is coming: the next one waits a little for company."""
+
+
+class EntryKind(Protocol[Mutation_contra, Answer_co]):
+    """Plans mutations of one kind: folds of changes, creations of workspaces, later the writes of agents."""
+
+    async def plan(
+        self, key: WorkspaceKey, mutations: Sequence[Mutation_contra]
+    ) -> tuple[Plan | None, Sequence[Answer_co | Exception]]:
+        """One entry of all `mutations`, in order, on the committed state. An answer each; an exception refuses one.
+
+        None: there is nothing to write, the answers hold as they are. What is raised refuses all of them.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CommitLimits:
+    """How much goes into one transaction, and what may wait for one."""
+
+    linger_s: float = 0.002
+    group_changes_max: int = 2_000
+    group_bytes_max: int = 8 << 20
+    entry_changes_max: int = 500
+    """Of one workspace at once: bounds how long planning keeps the loop."""
+    bounds: QueueBounds = field(default_factory=lambda: QueueBounds(20_000, 64 << 20))
+
+
+@dataclass(slots=True)
+class _Group:
+    """Entries that will be committed together, each with the mutations that it answers."""
+
+    entries: list[PlannedEntry] = field(default_factory=list)
+    answers: list[list[tuple[Waiting, object]]] = field(default_factory=list)
+    change_count: int = 0
+    byte_count: int = 0
+
+
+class Committer:
+    """The only writer of this node's workspaces."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        ownership: Ownership,
+        feed: RevisionFeed,
+        clock: Clock,
+        instruments: StoreInstruments,
+        limits: CommitLimits,
+    ) -> None:
+        self._engine = engine
+        self._ownership = ownership
+        self._feed = feed
+        self._clock = clock
+        self._instruments = instruments
+        self._limits = limits
+        self._queues = WorkspaceQueues(limits.bounds)
+        self._wake = asyncio.Event()
+        self._moved = asyncio.Event()
+        """Set and cleared whenever something left the queues."""
+        self._busy = False
+
+    def submit(
+        self,
+        key: WorkspaceKey,
+        kind: EntryKind[Mutation, Answer],
+        mutation: Mutation,
+        *,
+        change_count: int,
+        byte_count: int,
+        merge_key: Hashable = None,
+    ) -> asyncio.Future[Answer]:
+        """Queue a mutation; its answer comes when it is durable.
+
+        The future raises `NotOwner`, `Unavailable`, `StorageFailed`, `Draining`, or what its kind refused it with.
+        Cancelling it undoes nothing. `NotOwner` and `Overloaded` are raised here and at once.
+        """
+        if not self._ownership.epoch_of(key.shard_id):
+            raise self._ownership.not_owner(key.shard_id)
+        answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        self._queues.put(key, Waiting(kind, mutation, merge_key, change_count, byte_count, answer))
+        self._wake.set()
+        return answer
+
+    async def room(self) -> None:
+        """Return when what waits is within the node's bound: whoever brings streams of work waits here first."""
+        while self._queues.full:
+            self._moved.clear()
+            await self._moved.wait()
+
+    async def drain(self) -> None:
+        """Return when everything queued was committed and answered."""
+        while not self._queues.idle:
+            self._moved.clear()
+            await self._moved.wait()
+
+    async def run(self) -> None:
+        """Plan and commit until cancelled. Raises `StorageFailed` when the disk fails: the process must end then."""
+        writing: asyncio.Task[None] | None = None
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                while True:
+                    group = _Group()
+                    try:
+                        await self._gather(group, writing)
+                    except BaseException:
+                        self._refuse_group(group, Draining())
+                        raise
+                    writing = tasks.create_task(self._write(group), name="store-commit")
+                    writing.add_done_callback(lambda _: self._wake.set())
+        finally:
+            for waiting in self._queues.clear():
+                _refuse(waiting, Draining())
+
+    async def _gather(self, group: _Group, writing: asyncio.Task[None] | None) -> None:
+        """Fill the next group until the one before it is durable and nothing ready is left out."""
+        lingered = not self._busy
+        while True:
+            self._wake.clear()
+            await self._plan_ready(group)
+            if writing is None or writing.done():
+                if group.entries and (lingered or self._is_full(group)):
+                    self._busy = group.change_count >= BUSY_CHANGES
+                    return
+                if group.entries:
+                    lingered = True
+                    await self._linger()
+                    continue
+            await self._wake.wait()
+
+    async def _linger(self) -> None:
+        """Wait for company, as far as the limits allow."""
+        if self._limits.linger_s > 0:
+            await asyncio.sleep(self._limits.linger_s)
+
+    async def _plan_ready(self, group: _Group) -> None:
+        """Plan ready entries into `group` until it is full, giving the loop a turn after each."""
+        while self._queues.has_ready and not self._is_full(group):
+            key, taken = self._queues.take(self._limits.entry_changes_max)
+            await self._plan(group, key, taken)
+            await asyncio.sleep(0)
+
+    async def _plan(self, group: _Group, key: WorkspaceKey, taken: list[Waiting]) -> None:
+        planned_us = self._clock.now_us()
+        try:
+            plan, answers = await taken[0].kind.plan(key, [waiting.mutation for waiting in taken])
+        except StorageFailed as failure:
+            self._refuse_all(key, taken, failure)
+            raise
+        except Exception as failure:  # noqa: BLE001 - whoever waits is told, and one poison must not stop the others
+            if len(taken) > 1:
+                self._queues.put_back(key, taken)
+            else:
+                self._refuse_all(key, taken, failure)
+            return
+        answered = list(zip(taken, answers, strict=True))
+        if plan is None:
+            _answer(answered)
+            self._release(key)
+            return
+        group.entries.append(PlannedEntry(key, plan, planned_us))
+        group.answers.append(answered)
+        group.change_count += sum(waiting.change_count for waiting in taken)
+        group.byte_count += sum(waiting.byte_count for waiting in taken)
+
+    def _is_full(self, group: _Group) -> bool:
+        return group.change_count >= self._limits.group_changes_max or group.byte_count >= self._limits.group_bytes_max
+
+    async def _write(self, group: _Group) -> None:
+        """Commit a group. When it cannot be written as a whole, each entry by itself: one of them may be the fault."""
+        started = self._clock.monotonic()
+        try:
+            fenced = await self._commit(group.entries)
+        except StorageFailed as failure:
+            self._refuse_group(group, failure)
+            raise
+        except asyncio.CancelledError:
+            self._refuse_group(group, Draining())
+            raise
+        except Exception as failure:  # noqa: BLE001 - as above; the waiting ones are told
+            if len(group.entries) == 1:
+                self._refuse_group(group, failure)
+            else:
+                for entry, answered in zip(group.entries, group.answers, strict=True):
+                    await self._write(_Group([entry], [answered], sum(waiting.change_count for waiting, _ in answered)))
+            return
+        self._instruments.commit_seconds.observe(self._clock.monotonic() - started)
+        self._instruments.commit_changes.observe(group.change_count)
+        for entry, answered in zip(group.entries, group.answers, strict=True):
+            self._finish(entry, answered, fenced)
+
+    async def _commit(self, entries: Sequence[PlannedEntry]) -> frozenset[int]:
+        fences = self._ownership.fences({entry.key.shard_id for entry in entries})
+        fenced = await self._engine.commit(fences, entries)
+        self._instruments.commits_total.inc()
+        faults.point("store.commit.after_commit_before_ack")
+        return fenced
+
+    def _finish(self, entry: PlannedEntry, answered: list[tuple[Waiting, object]], fenced: frozenset[int]) -> None:
+        if entry.key.shard_id in fenced:
+            self._instruments.fenced_total.inc()
+            refusal = self._ownership.not_owner(entry.key.shard_id)
+            self._refuse_all(entry.key, [waiting for waiting, _ in answered], refusal)
+            return
+        plan = entry.plan
+        for (_, outcome), number in plan.outcome_counts.items():
+            if number > 0:
+                self._instruments.outcomes_total.labels(outcome.name.lower()).inc(number)
+        if plan.events and plan.workspace is not None:
+            self._instruments.revisions_total.inc(len(plan.events))
+            self._feed.tell(entry.key.workspace_id, plan.workspace.revision)
+        _answer(answered)
+        self._release(entry.key)
+
+    def _refuse_group(self, group: _Group, failure: Exception) -> None:
+        for entry, answered in zip(group.entries, group.answers, strict=True):
+            self._refuse_all(entry.key, [waiting for waiting, _ in answered], failure)
+
+    def _refuse_all(self, key: WorkspaceKey, taken: Sequence[Waiting], failure: Exception) -> None:
+        for waiting in taken:
+            _refuse(waiting, failure)
+        self._release(key)
+
+    def _release(self, key: WorkspaceKey) -> None:
+        self._queues.release(key)
+        self._instruments.queue_changes.set(self._queues.change_count)
+        self._wake.set()
+        self._moved.set()
+
+
+def _answer(answered: Sequence[tuple[Waiting, object]]) -> None:
+    for waiting, answer in answered:
+        if isinstance(answer, Exception):
+            _refuse(waiting, answer)
+        elif not waiting.answer.done():
+            waiting.answer.set_result(answer)
+
+
+def _refuse(waiting: Waiting, failure: Exception) -> None:
+    if not waiting.answer.done():
+        waiting.answer.set_exception(failure)
+        waiting.answer.exception()  # A submitter that went away leaves nobody to retrieve it.

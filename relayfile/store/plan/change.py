@@ -1,0 +1,273 @@
+"""What one change does to its object and to the working tree (semantics.md, Ingest, Two watermarks, Identity).
+
+Owns the rules for a single member that is new to the shard. Each ends in one of three ways: an outcome is set on its
+verdict, a failure is set on it (a dead letter), or it is added to its object's effects, whose outcomes are known when
+the whole entry is.
+"""
+
+from collections.abc import Mapping
+from hashlib import sha256
+from typing import NamedTuple
+
+from relayfile import paths
+from relayfile.model import NO_SEMANTICS, Failure, MemberKind, Origin, Outcome
+from relayfile.store.plan.entry import Member
+from relayfile.store.plan.identity import ObjectDraft, default_path
+from relayfile.store.plan.patch import Json, NotJson, parse, patched, serialise
+from relayfile.store.plan.rows import FileRow, ObjectKey, Watermark
+from relayfile.store.plan.verdict import Verdict
+from relayfile.store.plan.watermark import advanced, fresh_part, is_stale, with_patch_marks
+from relayfile.store.plan.working_tree import ELIDED, WorkingTree
+from relayfile.watermark import provider_time
+
+JSON_TYPE = "application/json"
+_MERGE_PATCH_TYPE = "application/merge-patch+json"
+_UNKNOWN_TYPE = "application/octet-stream"
+
+
+class Age(NamedTuple):
+    """When a change happened, on the clock that counts for it."""
+
+    time_us: int
+    by_provider: bool
+    mark: Watermark
+    """Of its object, on the same clock."""
+    slack_us: int
+    ingest_id: str
+
+
+class NewFile(NamedTuple):
+    """What a change wants its object's file to be."""
+
+    content: bytes | None
+    """None: it was elided."""
+    content_type: str
+    stale_since_us: int | None
+
+
+def apply_member(tree: WorkingTree, subject: ObjectDraft, verdict: Verdict, ingest_id: str) -> None:
+    """Plan one upsert, delete, patch or signal of `subject`."""
+    member = verdict.member
+    # Echoes of our own write-backs are `suppressed` here, before anything else, once there are operations.
+    age = _age(tree, subject, member, ingest_id)
+    if is_stale(age.mark, member.kind, age.time_us, age.slack_us):
+        verdict.outcome = Outcome.STALE
+        return
+    if member.path.endswith(paths.ACCESS_MARKER) and paths.name(member.path) == paths.ACCESS_MARKER:
+        verdict.failure = Failure("ACL_PATH_REFUSED", "Access rules are set through the file API, not by a provider.")
+        return
+    if member.kind is MemberKind.UPSERT:
+        _upsert(tree, subject, verdict, age)
+    elif member.kind is MemberKind.DELETE:
+        _delete(tree, subject, verdict, age)
+    elif member.kind is MemberKind.PATCH:
+        _patch(tree, subject, verdict, age)
+    else:
+        _signal(tree, subject, verdict, age)
+
+
+def _age(tree: WorkingTree, subject: ObjectDraft, member: Member, ingest_id: str) -> Age:
+    time_us = provider_time(member.occurred_us, member.received_us)
+    if time_us is not None:
+        return Age(time_us, True, subject.provider, 0, ingest_id)
+    slack_us = 0 if ingest_id == subject.received_by else tree.limits.clock_skew_max_us
+    return Age(member.received_us, False, subject.received, slack_us, ingest_id)
+
+
+def _advance(subject: ObjectDraft, age: Age, mark: Watermark) -> None:
+    if mark == age.mark:
+        return
+    subject.changed = True
+    if age.by_provider:
+        subject.provider = mark
+    else:
+        if mark.newest_us != age.mark.newest_us:
+            subject.received_by = age.ingest_id
+        subject.received = mark
+
+
+def _upsert(tree: WorkingTree, subject: ObjectDraft, verdict: Verdict, age: Age) -> None:
+    member = verdict.member
+    new = NewFile(member.content, member.content_type or _UNKNOWN_TYPE, None)
+    if _put(tree, subject, verdict, age, new):
+        subject.signalled = False
+        _advance(subject, age, advanced(age.mark, MemberKind.UPSERT, age.time_us))
+
+
+def _delete(tree: WorkingTree, subject: ObjectDraft, verdict: Verdict, age: Age) -> None:
+    file = tree.own_file(subject)
+    if file is None:
+        verdict.outcome = Outcome.UNCHANGED
+    else:
+        tree.set_file(file.path, None, verdict)
+        subject.effects.append(verdict)
+    if not subject.deleted or subject.path is not None:
+        subject.path, subject.deleted, subject.changed = None, True, True
+    subject.signalled = False
+    _advance(subject, age, advanced(age.mark, MemberKind.DELETE, age.time_us, deletes_beat=age.by_provider))
+
+
+def _signal(tree: WorkingTree, subject: ObjectDraft, verdict: Verdict, age: Age) -> None:
+    file = tree.own_file(subject)
+    if file is not None and file.stale_since_us is None:
+        tree.set_file(file.path, file._replace(stale_since_us=verdict.member.received_us), verdict)
+    # The operation of kind `fetch` is made, or folded into, where settling sees an object that is still signalled.
+    subject.signalled = True
+    subject.effects.append(verdict)
+    _advance(subject, age, advanced(age.mark, MemberKind.SIGNAL, age.time_us))
+
+
+def _patch(tree: WorkingTree, subject: ObjectDraft, verdict: Verdict, age: Age) -> None:
+    member = verdict.member
+    if member.content is None:
+        if _put(tree, subject, verdict, age, _patched_file(tree, subject, member, None)):
+            _advance(subject, age, advanced(age.mark, MemberKind.PATCH, age.time_us))
+        return
+    try:
+        patch = parse(member.content)
+    except NotJson as error:
+        verdict.failure = _not_json("The patch", error)
+        return
+    if not isinstance(patch, Mapping):
+        _replace_whole(tree, subject, verdict, age, patch)
+        return
+    fresh = fresh_part(age.mark, patch, age.time_us, age.slack_us)
+    if patch and not fresh:
+        verdict.outcome = Outcome.STALE
+        return
+    try:
+        new = _patched_file(tree, subject, member, fresh)
+    except NotJson as error:
+        verdict.failure = _not_json("The file's content", error)
+        return
+    if _put(tree, subject, verdict, age, new):
+        mark = advanced(age.mark, MemberKind.PATCH, age.time_us)
+        _advance(subject, age, with_patch_marks(mark, fresh, age.time_us))
+
+
+def _replace_whole(tree: WorkingTree, subject: ObjectDraft, verdict: Verdict, age: Age, value: Json) -> None:
+    """A patch that is no object replaces everything (RFC 7386), and so is as old or new as an upsert."""
+    if is_stale(age.mark, MemberKind.UPSERT, age.time_us, age.slack_us):
+        verdict.outcome = Outcome.STALE
+        return
+    try:
+        content = serialise(value)
+    except NotJson as error:
+        verdict.failure = _not_json("The patch", error)
+        return
+    if _put(tree, subject, verdict, age, NewFile(content, JSON_TYPE, None)):
+        _advance(subject, age, advanced(age.mark, MemberKind.UPSERT, age.time_us))
+
+
+def _not_json(what: str, error: NotJson) -> Failure:
+    return Failure("NOT_JSON", f"{what} is not JSON: {error}"[:500])
+
+
+def _patched_file(tree: WorkingTree, subject: ObjectDraft, member: Member, patch: Mapping[str, Json] | None) -> NewFile:
+    """What `member` makes of the object's file, or of one without an object at its path. `patch` None: elided."""
+    base = tree.own_file(subject)
+    if base is None:
+        there = tree.file(target_path(subject, member))
+        base = there if there is not None and not there.object_key else None
+    if base is None:
+        given = member.content_type
+        content = None if patch is None else patched(None, patch)
+        return NewFile(content, JSON_TYPE if not given or given == _MERGE_PATCH_TYPE else given, None)
+    content = None
+    if patch is not None and base.content_id != ELIDED:
+        content = patched(tree.content(base.content_id), patch)
+    return NewFile(content, base.content_type, base.stale_since_us)
+
+
+def target_path(subject: ObjectDraft, member: Member) -> str:
+    """Where `member` wants the object's file to be."""
+    if member.path:
+        return member.path
+    return subject.path or default_path(subject.key.provider, member.provider_object_id or subject.key.key[2:])
+
+
+def _put(tree: WorkingTree, subject: ObjectDraft, verdict: Verdict, age: Age, new: NewFile) -> bool:
+    """Make `new` the object's file at the member's path; False: it was refused, and the verdict says how."""
+    member = verdict.member
+    own = tree.own_file(subject)
+    path = target_path(subject, member)
+    holder: ObjectDraft | None = None
+    if own is not None and own.path == path:
+        there: FileRow | None = own
+    else:
+        failure = tree.obstacle(path, None if own is None else own.path)
+        if failure is not None:
+            verdict.failure = failure
+            return False
+        there = tree.file(path)
+        if there is not None and there.object_key and not subject.owns(there):
+            holder = tree.object(ObjectKey(there.provider, there.object_key))
+            if subject.displaced_from == path and not _newer_than_holder(age, holder):
+                verdict.outcome = Outcome.STALE
+                return False
+    size_bytes = 0 if new.content is None else len(new.content)
+    if size_bytes > tree.limits.content_bytes_max:
+        message = f"The content has {size_bytes} bytes; {tree.limits.content_bytes_max} are allowed."
+        verdict.failure = Failure("TOO_LARGE", message)
+        return False
+    _place(tree, subject, verdict, new, Site(path, own, there, holder))
+    return True
+
+
+class Site(NamedTuple):
+    """A path that an object's file may take, and what stands there."""
+
+    path: str
+    own: FileRow | None
+    """The object's file, there or elsewhere."""
+    there: FileRow | None
+    holder: ObjectDraft | None
+    """Another object that the path is bound to."""
+
+
+def _newer_than_holder(age: Age, holder: ObjectDraft) -> bool:
+    seen = holder.provider.newest_us
+    return age.by_provider and seen is not None and age.time_us > seen
+
+
+def _place(tree: WorkingTree, subject: ObjectDraft, verdict: Verdict, new: NewFile, site: Site) -> None:
+    path, own, there, holder = site
+    base = there if own is None else own
+    content = new.content
+    content_sha256 = b"" if content is None else sha256(content).digest()
+    semantics = verdict.member.semantics
+    if semantics is NO_SEMANTICS or not semantics:
+        semantics = NO_SEMANTICS if base is None else base.semantics
+    same = (
+        there is not None
+        and there.content_sha256 == content_sha256
+        and content is not None
+        and there.content_type == new.content_type
+        and (there.semantics is semantics or there.semantics == semantics)
+    )
+    moved = own is not None and own.path != path
+    if same and not moved:
+        verdict.outcome = Outcome.UNCHANGED
+    else:
+        subject.effects.append(verdict)
+    if same and there is own and own is not None and own.stale_since_us == new.stale_since_us:
+        return
+    if content is None:
+        content_id = ELIDED
+    elif base is not None and base.content_sha256 == content_sha256:
+        content_id = base.content_id
+        tree.know_content(content_id, content)
+    else:
+        content_id = tree.add_content(content)
+    if holder is not None:
+        tree.displace(holder)
+    if own is not None and moved:
+        tree.set_file(own.path, None, verdict)
+    provider, object_key = subject.key
+    row = FileRow(
+        path, 0, content_id, content_sha256, 0 if content is None else len(content), new.content_type,
+        provider, object_key, 0, Origin.PROVIDER, semantics, new.stale_since_us,
+    )  # fmt: skip
+    tree.set_file(path, row, verdict)
+    if subject.path != path or subject.deleted or subject.displaced_from is not None:
+        subject.path, subject.deleted, subject.displaced_from, subject.changed = path, False, None, True

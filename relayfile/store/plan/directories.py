@@ -1,0 +1,123 @@
+"""The directories that a plan touches: what is in the way of a file, and totals that are written once per plan.
+
+Owns live file counts (which decide whether a path is a directory now, in the middle of a plan) and the sums that
+become rows at its end. Five hundred changes below the same directories touch each row once: a change adds its sums to
+the directory that holds it, and they travel up when the plan is settled.
+"""
+
+from collections.abc import Mapping
+
+from relayfile.paths import ROOT
+from relayfile.store.plan import digest
+from relayfile.store.plan.rows import DirectoryRow
+
+
+class Directory:
+    """One directory in the making: what it was, and what changes."""
+
+    __slots__ = (
+        "bytes_change",
+        "digest_change",
+        "entries_change",
+        "files",
+        "parent",
+        "path",
+        "revision",
+        "row",
+        "rules_change",
+    )
+
+    def __init__(self, path: str, row: DirectoryRow | None, parent: "Directory | None") -> None:
+        self.path = path
+        self.row = row
+        self.parent = parent
+        self.files = 0 if row is None else row.file_count
+        """Files below it now, at any depth."""
+        self.bytes_change = 0
+        self.digest_change = 0
+        self.entries_change = 0
+        self.rules_change = 0
+        self.revision = 0
+        """The last revision of the plan below it; 0 while there is none."""
+
+
+class Directories:
+    """The directories of one plan."""
+
+    def __init__(self, rows: Mapping[str, DirectoryRow]) -> None:
+        self._rows = rows
+        self._touched: dict[str, Directory] = {}
+
+    def holding(self, path: str) -> Directory:
+        """The directory that holds the file `path`, whether or not it exists already."""
+        parent = path[: path.rfind("/")] or ROOT
+        return self._touched.get(parent) or self._touch(parent)
+
+    def is_directory(self, path: str, without: int = 0) -> bool:
+        """Whether there are more than `without` files below `path` now."""
+        touched = self._touched.get(path)
+        if touched is not None:
+            return touched.files > without
+        row = self._rows.get(path)
+        return row is not None and row.file_count > without
+
+    def count(self, holder: Directory, files: int) -> None:
+        """A file came into being in `holder` (1) or went (-1)."""
+        above: Directory | None = holder
+        while above is not None:
+            above.files += files
+            above = above.parent
+
+    def settle(self) -> tuple[dict[str, DirectoryRow], set[str]]:
+        """(rows to write, directories that are gone). Called once, after the sums of all files were added."""
+        written: dict[str, DirectoryRow] = {}
+        gone: set[str] = set()
+        # A directory's path is longer than that of any above it, so that sums are complete when they are passed on.
+        for directory in sorted(self._touched.values(), key=_depth_first):
+            if not directory.revision:
+                continue
+            row, parent = directory.row, directory.parent
+            if parent is not None:
+                _pass_on(directory, parent)
+            if directory.files == 0 and parent is not None:
+                if row is not None:
+                    gone.add(directory.path)
+                continue
+            written[directory.path] = _row_after(directory, row)
+        return written, gone
+
+    def _touch(self, path: str) -> Directory:
+        parent: Directory | None = None
+        if path != ROOT:
+            above = path[: path.rfind("/")] or ROOT
+            parent = self._touched.get(above) or self._touch(above)
+        directory = Directory(path, self._rows.get(path), parent)
+        self._touched[path] = directory
+        return directory
+
+
+def _depth_first(directory: Directory) -> int:
+    return -len(directory.path)
+
+
+def _pass_on(directory: Directory, parent: Directory) -> None:
+    parent.bytes_change += directory.bytes_change
+    parent.digest_change += directory.digest_change
+    parent.rules_change += directory.rules_change
+    parent.revision = max(parent.revision, directory.revision)
+    existed = directory.row is not None
+    exists = directory.files > 0
+    parent.entries_change += exists - existed
+
+
+def _row_after(directory: Directory, row: DirectoryRow | None) -> DirectoryRow:
+    old = row or DirectoryRow(directory.path, 0, 0, 0, 0, 0, 0)
+    return DirectoryRow(
+        directory.path,
+        directory.files,
+        old.total_bytes + directory.bytes_change,
+        old.rule_count + directory.rules_change,
+        digest.add(old.digest, directory.digest_change),
+        old.entry_count + directory.entries_change,
+        directory.revision,
+    )

@@ -1,0 +1,153 @@
+"""What an entry does to its workspace: `plan`, a pure function of the rows and the changes (architecture D7).
+
+Owns the order of things: folds one after the other, each on the result of the one before; in a fold its members in
+order; known deliveries first (D3), then the rules of `change`. Then everything is settled at once. A fold that cannot
+be decided without an elided content (D5) leaves no trace.
+"""
+
+from collections.abc import Callable
+
+from relayfile.model import Failure, MemberKind, Outcome
+from relayfile.store.plan.change import apply_member
+from relayfile.store.plan.entry import WITHOUT_OBJECT, Entry, Fold, Member
+from relayfile.store.plan.limits import PlanLimits
+from relayfile.store.plan.result import MemberResult, Plan
+from relayfile.store.plan.rows import DeliveryKey, DuplicateKey, ObjectKey
+from relayfile.store.plan.settle import settle_files, settle_verdicts
+from relayfile.store.plan.slice import Slice
+from relayfile.store.plan.verdict import Verdict
+from relayfile.store.plan.working_tree import ELIDED, WorkingTree
+
+_RESULTS = {outcome: MemberResult(outcome) for outcome in Outcome}
+_UNDECIDED = MemberResult(None)
+_NO_OBJECT = Failure("INVALID_PATH", "The change has neither a path nor an object.")
+_NO_REASON = Failure("NORMALISE_FAILED", "The delivery could not be normalised.")
+
+
+def plan(entry: Entry, loaded: Slice, *, now_us: int, limits: PlanLimits, new_id: Callable[[], str]) -> Plan:
+    """The effect of `entry` on the rows in `loaded`, which must hold everything that `needs` asks for.
+
+    `now_us` stamps rows and events; `new_id` names dead letters. Neither `entry` nor `loaded` is changed.
+    """
+    planner = _Planner(loaded, limits)
+    folds = [planner.fold(fold) for fold in entry.folds]
+    result = Plan(entry.workspace_id, loaded.workspace)
+    if planner.tree.objects:
+        settle_files(planner.tree, result, now_us)
+    decided = [verdict for verdicts in folds if verdicts is not None for verdict in verdicts]
+    settle_verdicts(result, decided, now_us, new_id)
+    for fold, verdicts in zip(entry.folds, folds, strict=True):
+        if verdicts is None:
+            result.results.append((_UNDECIDED,) * len(fold.members))
+        else:
+            result.results.append(tuple([_result(verdict) for verdict in verdicts]))
+    return result
+
+
+def _result(verdict: Verdict) -> MemberResult:
+    if verdict.failure is None and verdict.counted:
+        assert verdict.outcome is not None, "settled"
+        return _RESULTS[verdict.outcome]
+    return MemberResult(verdict.outcome, verdict.failure, verdict.counted)
+
+
+class _Planner:
+    """Goes through an entry's folds and keeps what is known of deliveries on the way."""
+
+    def __init__(self, loaded: Slice, limits: PlanLimits) -> None:
+        self.tree = WorkingTree(loaded, limits)
+        self._loaded = loaded
+        self._exists = loaded.workspace is not None and loaded.workspace.deleted_us is None
+        self._seen: dict[DeliveryKey, Verdict] = {}
+        self._duplicates: set[DuplicateKey] = set()
+
+    def fold(self, fold: Fold) -> list[Verdict] | None:
+        """A verdict for each member, or None when the fold cannot be decided; then nothing happened."""
+        subject = None
+        for member in fold.members:
+            if member.content is None and self._exists and not fold.change_key.startswith(WITHOUT_OBJECT):
+                subject = self.tree.object(ObjectKey(fold.provider, fold.change_key))
+                self.tree.begin(subject)
+                break
+        verdicts = [self._member(fold, member) for member in fold.members]
+        if subject is not None:
+            file = self.tree.own_file(subject)
+            if file is not None and file.content_id == ELIDED:
+                self.tree.undo()
+                self._forget(verdicts)
+                return None
+            self.tree.keep()
+        for verdict in verdicts:
+            earlier = verdict.supersedes
+            if earlier is not None:
+                earlier.outcome, earlier.failure = Outcome.DUPLICATE, None
+                self._duplicates.add(DuplicateKey(earlier.member.envelope_id, earlier.member.change_index))
+        return verdicts
+
+    def _member(self, fold: Fold, member: Member) -> Verdict:
+        verdict = Verdict(DeliveryKey(fold.provider, member.delivery_id, fold.change_key), member)
+        if self._is_known(fold, verdict):
+            return verdict
+        self._seen[verdict.key] = verdict
+        if not self._exists or member.kind is MemberKind.IGNORED:
+            verdict.outcome = Outcome.IGNORED
+        elif member.kind is MemberKind.FAILED:
+            verdict.failure = member.failure or _NO_REASON
+            verdict.outcome = Outcome.DEAD_LETTERED
+        elif fold.change_key.startswith(WITHOUT_OBJECT):
+            verdict.failure = _NO_OBJECT
+            verdict.outcome = Outcome.DEAD_LETTERED
+        else:
+            subject = self.tree.object(ObjectKey(fold.provider, fold.change_key))
+            apply_member(self.tree, subject, verdict, fold.ingest_id)
+            if verdict.failure is not None:
+                verdict.outcome = Outcome.DEAD_LETTERED
+        return verdict
+
+    def _is_known(self, fold: Fold, verdict: Verdict) -> bool:
+        """Whether the member is a resend or a duplicate; then its verdict says so.
+
+        A dead letter is not final: its redelivery in another envelope, or its replay, is planned again.
+        """
+        key, member = verdict.key, verdict.member
+        earlier = self._seen.get(key)
+        if earlier is not None:
+            if earlier.member.envelope_id == member.envelope_id:
+                verdict.repeats, verdict.counted = earlier, False
+                return True
+            if earlier.outcome is Outcome.DEAD_LETTERED:
+                verdict.supersedes = earlier
+                return False
+            return self._duplicate(verdict)
+        known = self._loaded.deliveries.get(key)
+        if known is None:
+            return False
+        envelope_id, outcome = known
+        again = outcome is Outcome.DEAD_LETTERED
+        if envelope_id == member.envelope_id:
+            if again and fold.replay:
+                verdict.earlier_envelope = envelope_id
+                return False
+            verdict.outcome, verdict.counted = outcome, False
+            return True
+        if again and DuplicateKey(member.envelope_id, member.change_index) not in self._loaded.duplicates:
+            verdict.earlier_envelope = envelope_id
+            return False
+        return self._duplicate(verdict)
+
+    def _duplicate(self, verdict: Verdict) -> bool:
+        seen = DuplicateKey(verdict.member.envelope_id, verdict.member.change_index)
+        verdict.outcome = Outcome.DUPLICATE
+        verdict.counted = seen not in self._loaded.duplicates and seen not in self._duplicates
+        self._duplicates.add(seen)
+        return True
+
+    def _forget(self, verdicts: list[Verdict]) -> None:
+        """Forget the deliveries of a fold that is undone."""
+        for verdict in reversed(verdicts):
+            if self._seen.get(verdict.key) is verdict:
+                del self._seen[verdict.key]
+                if verdict.supersedes is not None:
+                    self._seen[verdict.key] = verdict.supersedes
+            if verdict.outcome is Outcome.DUPLICATE and verdict.counted:
+                self._duplicates.discard(DuplicateKey(verdict.member.envelope_id, verdict.member.change_index))

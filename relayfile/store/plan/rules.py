@@ -1,0 +1,11 @@
+"""Which entries of `semantics.permissions` are enforceable access rules (semantics.md, Access); the rest are tags."""
+
+import re
+from collections.abc import Iterable
+
+_RULE = re.compile(r"(?:(?:allow|deny):)?(?:public|any|\*|(?:scope|agent|workspace):.+)", re.DOTALL)
+
+
+def enforceable_count(permissions: Iterable[str]) -> int:
+    """How many of `permissions` are rules."""
+    return sum(1 for permission in permissions if _RULE.fullmatch(permission.strip()) is not None)

@@ -1,0 +1,233 @@
+"""The end of a plan: from what the members made of the working tree to rows, events, outcomes and answers.
+
+Owns what a commit entry nets to: at most one revision, one event and one content write for each path that is another
+than it was; the last member that had an effect on its object is `applied`, earlier ones are `coalesced`, and all are
+`unchanged` where the object's file is as it was.
+"""
+
+from collections.abc import Callable, Iterable
+
+from relayfile.model import EventType, MemberKind, Origin, Outcome, RawDelivery
+from relayfile.store.plan.digest import file_term
+from relayfile.store.plan.identity import ObjectDraft
+from relayfile.store.plan.result import FilePut, Plan
+from relayfile.store.plan.rows import (
+    DeadLetterRow,
+    DeliveryRow,
+    DuplicateKey,
+    DuplicateRow,
+    EventRow,
+    FileRow,
+)
+from relayfile.store.plan.rules import enforceable_count
+from relayfile.store.plan.verdict import Verdict
+from relayfile.store.plan.working_tree import WorkingTree
+
+_NO_RAW = RawDelivery(b"", {})
+STAGE_NORMALISE = "normalise"
+STAGE_APPLY = "apply"
+
+
+def settle_files(tree: WorkingTree, plan: Plan, now_us: int) -> None:
+    """Files, contents, directories, objects and events of the plan, and the outcomes of what had an effect."""
+    assert plan.workspace is not None, "nothing is touched in a workspace that does not exist"
+    moved_from, moved_to = _moves(tree)
+    loaded = tree.loaded.files
+    final = [(path, loaded.get(path), tree.files[path], verdict) for path, verdict in tree.touched.items()]
+    carried = {new.content_id for _, _, new, _ in final if new is not None and new.content_id >= 0}
+    revision = plan.workspace.revision
+    evented: set[str] = set()
+    for path, old, new, verdict in final:
+        if new is old:
+            continue
+        origin = moved_from.get(path, "")
+        if new is not None and old is not None and not origin and _same(old, new):
+            _rebind(tree, plan, old, new, carried)
+            continue
+        revision += 1
+        evented.add(path)
+        _account(tree, path, old, new, revision)
+        if new is None:
+            plan.files_deleted.add(path)
+        else:
+            content_id, content = _content(tree, old, new, carried)
+            row = FileRow(
+                path, revision, content_id, new.content_sha256, new.size_bytes, new.content_type,
+                new.provider, new.object_key, now_us, Origin.PROVIDER, new.semantics, new.stale_since_us,
+            )  # fmt: skip
+            plan.files_put[path] = FilePut(row, content)
+        plan.events.append(_event(path, old, new, revision, (moved_to.get(path, ""), origin), verdict, now_us))
+    plan.contents_released = [
+        old.content_id for _, old, _, _ in final if old is not None and old.content_id not in carried
+    ]
+    if revision != plan.workspace.revision:
+        plan.workspace = plan.workspace._replace(revision=revision)
+        plan.workspace_changed = True
+        plan.directories_put, plan.directories_deleted = tree.directories.settle()
+    _settle_objects(tree, plan, evented)
+
+
+def settle_verdicts(plan: Plan, verdicts: Iterable[Verdict], now_us: int, new_id: Callable[[], str]) -> None:
+    """Delivery rows, dead letters and counters of what was decided."""
+    counts = plan.outcome_counts
+    received = plan.last_received_us
+    for verdict in verdicts:
+        key, member = verdict.key, verdict.member
+        provider = key.provider
+        if member.received_us > received.get(provider, -1):
+            received[provider] = member.received_us
+        if verdict.repeats is not None:
+            verdict.outcome, verdict.failure = verdict.repeats.outcome, verdict.repeats.failure
+        outcome = verdict.outcome
+        assert outcome is not None, "every verdict has an outcome when a plan is settled"
+        if not verdict.counted:
+            continue
+        count_key = (provider, outcome)
+        counts[count_key] = counts.get(count_key, 0) + 1
+        if verdict.earlier_envelope is not None:
+            _resolve_dead_letter(plan, verdict, verdict.earlier_envelope, now_us)
+        if outcome is Outcome.DUPLICATE:
+            plan.duplicates_put.append(DuplicateRow(DuplicateKey(member.envelope_id, member.change_index), now_us))
+            continue
+        plan.deliveries_put.append(DeliveryRow(key, member.envelope_id, outcome, now_us))
+        if verdict.failure is not None:
+            plan.dead_letters.append(_dead_letter(verdict, now_us, new_id()))
+
+
+def _moves(tree: WorkingTree) -> tuple[dict[str, str], dict[str, str]]:
+    """(new path -> old path, old path -> new path) of the objects whose file is at another path than before."""
+    moved_from: dict[str, str] = {}
+    moved_to: dict[str, str] = {}
+    for subject in tree.objects.values():
+        before = _path_before(tree, subject) if subject.changed and subject.row is not None else None
+        if before is not None and subject.path is not None and subject.path != before:
+            moved_from[subject.path] = before
+            moved_to[before] = subject.path
+    return moved_from, moved_to
+
+
+def _path_before(tree: WorkingTree, subject: ObjectDraft) -> str | None:
+    """Where the object's file was when the entry was loaded."""
+    path = None if subject.row is None else subject.row.path
+    return path if path is not None and subject.owns(tree.loaded.files.get(path)) else None
+
+
+def _same(old: FileRow, new: FileRow) -> bool:
+    return (
+        old.content_sha256 == new.content_sha256
+        and old.content_type == new.content_type
+        and (old.semantics is new.semantics or old.semantics == new.semantics)
+    )
+
+
+def _content(tree: WorkingTree, old: FileRow | None, new: FileRow, carried: set[int]) -> tuple[int, bytes | None]:
+    """(content id, bytes to write): stored bytes are kept where they are."""
+    if new.content_id >= 0:
+        return new.content_id, None
+    if old is not None and old.content_sha256 == new.content_sha256 and old.content_id not in carried:
+        carried.add(old.content_id)
+        return old.content_id, None
+    return 0, tree.content(new.content_id)
+
+
+def _rebind(tree: WorkingTree, plan: Plan, old: FileRow, new: FileRow, carried: set[int]) -> None:
+    """The same file, perhaps of another object or no longer stale: no revision."""
+    content_id, content = _content(tree, old, new, carried)
+    row = old._replace(
+        content_id=content_id, provider=new.provider, object_key=new.object_key, stale_since_us=new.stale_since_us
+    )
+    if row != old:
+        plan.files_put[old.path] = FilePut(row, content)
+
+
+def _account(tree: WorkingTree, path: str, old: FileRow | None, new: FileRow | None, revision: int) -> None:
+    """Add the difference to the directory that holds the file. (Its file count is kept while planning.)"""
+    holder = tree.directories.holding(path)
+    holder.revision = revision
+    if new is not None:
+        holder.digest_change += file_term(path, new.content_sha256)
+        holder.bytes_change += new.size_bytes
+        holder.rules_change += enforceable_count(new.semantics.permissions)
+        holder.entries_change += 1
+    if old is not None:
+        holder.digest_change -= file_term(path, old.content_sha256)
+        holder.bytes_change -= old.size_bytes
+        holder.rules_change -= enforceable_count(old.semantics.permissions)
+        holder.entries_change -= 1
+
+
+def _event(
+    path: str,
+    old: FileRow | None,
+    new: FileRow | None,
+    revision: int,
+    moved: tuple[str, str],
+    cause: Verdict,
+    now_us: int,
+) -> EventRow:
+    if new is None:
+        kind, content_sha256, size_bytes = EventType.FILE_DELETED, b"", 0
+        moved_to, moved_from = moved[0], ""
+    else:
+        kind = EventType.FILE_CREATED if old is None else EventType.FILE_UPDATED
+        content_sha256, size_bytes = new.content_sha256, new.size_bytes
+        moved_to, moved_from = "", moved[1]
+    member = cause.member
+    return EventRow(
+        revision, kind, path, moved_to, moved_from, content_sha256, size_bytes, Origin.PROVIDER,
+        cause.key.provider, member.correlation_id, member.traceparent, now_us,
+    )  # fmt: skip
+
+
+def _settle_objects(tree: WorkingTree, plan: Plan, evented: set[str]) -> None:
+    for subject in tree.objects.values():
+        if subject.changed:
+            plan.objects_put.append(subject.settled())
+        effects = subject.effects
+        if not effects:
+            continue
+        if subject.path is None:
+            changed = _path_before(tree, subject) is not None
+        else:
+            changed = subject.path in evented
+        if not changed and not subject.signalled:
+            for verdict in effects:
+                verdict.outcome = Outcome.UNCHANGED
+            continue
+        for verdict in effects[:-1]:
+            verdict.outcome = Outcome.COALESCED
+        effects[-1].outcome = Outcome.APPLIED
+
+
+def _resolve_dead_letter(plan: Plan, verdict: Verdict, earlier_envelope: str, now_us: int) -> None:
+    """A dead letter was planned again: its outcome moves, so that the sums stay what was accepted."""
+    counts, provider = plan.outcome_counts, verdict.key.provider
+    plan.dead_letters_resolved.add(verdict.key)
+    dead = (provider, Outcome.DEAD_LETTERED)
+    counts[dead] = counts.get(dead, 0) - 1
+    if earlier_envelope != verdict.member.envelope_id:
+        # A redelivery was accepted as well: of the two, the earlier one counts as the duplicate from now on.
+        duplicate = (provider, Outcome.DUPLICATE)
+        counts[duplicate] = counts.get(duplicate, 0) + 1
+        seen = DuplicateKey(earlier_envelope, verdict.member.change_index)
+        plan.duplicates_put.append(DuplicateRow(seen, now_us))
+
+
+def _dead_letter(verdict: Verdict, now_us: int, dead_letter_id: str) -> DeadLetterRow:
+    member, failure = verdict.member, verdict.failure
+    assert failure is not None, "a dead letter has a reason"
+    normalise = member.kind is MemberKind.FAILED
+    return DeadLetterRow(
+        dead_letter_id=dead_letter_id,
+        stage=STAGE_NORMALISE if normalise else STAGE_APPLY,
+        key=verdict.key,
+        envelope_id=member.envelope_id,
+        failure=failure,
+        raw=(member.raw or _NO_RAW) if normalise else _NO_RAW,
+        adapter_version=member.adapter_version,
+        event_name=member.event_name,
+        correlation_id=member.correlation_id,
+        received_us=member.received_us,
+        created_us=now_us,
+        member=None if normalise else member,
+    )

@@ -1,0 +1,1 @@
+"""The embedded engine: one SQLite file (apsw) per node, one writer, readers on their own snapshots."""

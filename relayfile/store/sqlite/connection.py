@@ -1,0 +1,34 @@
+"""How connections to the node's file are set up. SQLite's durability rests on these few lines.
+
+`synchronous=FULL` makes a commit an fsync of the write-ahead log. Checkpoints are never automatic: SQLite would run
+them inside a commit and hide their fsync's failure; the engine runs them and sees it.
+"""
+
+from pathlib import Path
+
+import apsw
+
+BUSY_TIMEOUT_MS = 5_000
+STATEMENT_CACHE_ENTRIES = 256
+
+
+def open_writer(path: Path, cache_bytes: int) -> apsw.Connection:
+    """The one connection that writes."""
+    connection = apsw.Connection(str(path), statementcachesize=STATEMENT_CACHE_ENTRIES)
+    connection.set_busy_timeout(BUSY_TIMEOUT_MS)
+    mode = connection.execute("PRAGMA journal_mode=WAL").fetchall()
+    assert mode == [("wal",)], mode
+    connection.execute("PRAGMA synchronous=FULL")
+    connection.execute("PRAGMA foreign_keys=OFF")
+    connection.execute(f"PRAGMA cache_size=-{cache_bytes // 1024}")
+    connection.wal_autocheckpoint(0)
+    return connection
+
+
+def open_reader(path: Path, cache_bytes: int) -> apsw.Connection:
+    """A connection that cannot write."""
+    connection = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READONLY, statementcachesize=STATEMENT_CACHE_ENTRIES)
+    connection.set_busy_timeout(BUSY_TIMEOUT_MS)
+    connection.execute("PRAGMA query_only=ON")
+    connection.execute(f"PRAGMA cache_size=-{cache_bytes // 1024}")
+    return connection

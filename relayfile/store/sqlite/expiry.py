@@ -1,0 +1,53 @@
+"""What nothing may ask for any more, removed in small batches: released contents, deliveries past their retention."""
+
+from collections.abc import Iterable
+
+import apsw
+
+from relayfile.store.sqlite.write import PERIOD_US, SLOTS
+
+CONTENT_GRACE_US = 60_000_000
+"""How long a replaced content stays, so that a reader in chunks can finish."""
+
+_GARBAGE = (
+    "SELECT shard_id, released_us, content_id FROM content_garbage WHERE shard_id = ? AND released_us < ? LIMIT ?"
+)
+_GARBAGE_DELETE = "DELETE FROM content_garbage WHERE shard_id = ? AND released_us = ? AND content_id = ?"
+_CONTENT_DELETE = "DELETE FROM content WHERE content_id = ?"
+_PERIOD_KEYS = (
+    ("delivery", "shard_id, workspace_id, provider, delivery_id, change_key"),
+    ("duplicate_seen", "shard_id, workspace_id, envelope_id, change_index"),
+)
+
+
+def remove_garbage(connection: apsw.Connection, shard_ids: Iterable[int], now_us: int, limit: int) -> int:
+    """Inside the caller's transaction; how many contents went."""
+    found: list[tuple[int, int, int]] = []
+    for shard_id in shard_ids:
+        if len(found) >= limit:
+            break
+        found += connection.execute(_GARBAGE, (shard_id, now_us - CONTENT_GRACE_US, limit - len(found)))
+    connection.executemany(_CONTENT_DELETE, [(content_id,) for _, _, content_id in found])
+    connection.executemany(_GARBAGE_DELETE, found)
+    return len(found)
+
+
+def expired_slot(now_us: int, retention_us: int) -> int | None:
+    """The slot whose rows are all older than the retention and which the next period will use; None: not yet."""
+    period = now_us // PERIOD_US
+    newest_row_us = (period - 1) * PERIOD_US
+    return (period + 1) % SLOTS if now_us - newest_row_us >= retention_us else None
+
+
+def empty_slot(connection: apsw.Connection, slot: int, limit: int) -> int:
+    """Inside the caller's transaction; how many rows went, 0 when the slot is empty."""
+    count = 0
+    for table, columns in _PERIOD_KEYS:
+        name = f"{table}_{slot}"
+        connection.execute(
+            f"DELETE FROM {name} WHERE ({columns}) IN (SELECT {columns} FROM {name} LIMIT ?)", (limit - count,)
+        )
+        count += connection.changes()
+        if count >= limit:
+            break
+    return count

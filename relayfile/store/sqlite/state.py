@@ -1,0 +1,63 @@
+"""What the engine remembers of its file between transactions, and how apsw's errors become ours."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import count
+
+import apsw
+
+from relayfile.errors import DataCorrupted, StorageFailed, Unavailable
+from relayfile.store.sqlite.write import SLOTS, slot_of
+
+RETRY_AFTER_S = 1.0
+
+
+@dataclass(slots=True)
+class WriterState:
+    """Counters of one open file."""
+
+    content_ids: "count[int]"
+    """Numbers for new contents."""
+    filled_slots: set[int]
+    """Delivery periods that have rows."""
+    shard_ids: tuple[int, ...] = ()
+    """The shards that this node acquired."""
+    commit_count: int = 0
+    wal_bytes: int = 0
+    failure: str = ""
+    """Set once the disk failed: nothing is written any more."""
+
+    @classmethod
+    def read(cls, connection: apsw.Connection) -> "WriterState":
+        """Of a file that was just opened."""
+        newest = connection.execute("SELECT coalesce(max(content_id), 0) FROM content").get
+        garbage = connection.execute("SELECT coalesce(max(content_id), 0) FROM content_garbage").get
+        filled = {
+            slot
+            for slot in range(SLOTS)
+            for table in ("delivery", "duplicate_seen")
+            if connection.execute(f"SELECT 1 FROM {table}_{slot} LIMIT 1").fetchone()
+        }
+        return cls(content_ids=count(max(newest, garbage) + 1), filled_slots=filled)
+
+    def slots_newest_first(self, now_us: int) -> tuple[int, ...]:
+        """Where a known delivery may be."""
+        newest = slot_of(now_us)
+        return tuple(slot for back in range(SLOTS) if (slot := (newest - back) % SLOTS) in self.filled_slots)
+
+
+@contextmanager
+def errors_as_ours(fail: Callable[[str], StorageFailed]) -> Iterator[None]:
+    """Full disk: try again later. Damage and failing disk: the end, by `fail`. The rest are our own faults and pass."""
+    try:
+        yield
+    except apsw.FullError:
+        raise Unavailable(what="disk of this node (it is full)", retry_after_s=RETRY_AFTER_S) from None
+    except apsw.BusyError:
+        raise Unavailable(what="database file of this node (it is locked)", retry_after_s=RETRY_AFTER_S) from None
+    except (apsw.CorruptError, apsw.NotADBError) as error:
+        fail(str(error))
+        raise DataCorrupted(what=str(error)) from error
+    except (apsw.IOError, apsw.CantOpenError, apsw.NoLFSError) as error:
+        raise fail(str(error)) from error

@@ -1,0 +1,238 @@
+"""Turns a group of plans into rows, table by table: one statement and many bindings each.
+
+Pure but for the order it fixes; the engine runs what it yields inside its transaction. Refuses to decide anything: a
+plan says what is written, this module only how.
+"""
+
+from collections.abc import Iterator, Sequence
+from itertools import count
+from typing import TypeAlias
+
+from relayfile.store.engine import PlannedEntry, WorkspaceKey
+from relayfile.store.plan.result import Plan
+from relayfile.store.sqlite.rows import encode_mapping, encode_semantics
+
+Value: TypeAlias = "str | int | bytes | None"
+Rows: TypeAlias = list[tuple[Value, ...]]
+
+PERIOD_US = 7 * 86_400 * 1_000_000
+"""Length of a delivery period (D16)."""
+SLOTS = 3
+
+
+def slot_of(decided_us: int) -> int:
+    """The table that holds what was decided then."""
+    return decided_us // PERIOD_US % SLOTS
+
+
+def _insert(table: str, columns: int) -> str:
+    return f"INSERT INTO {table} VALUES ({', '.join('?' * columns)})"
+
+
+def _upsert(table: str, keys: str, values: str, key_first: str = "shard_id, workspace_id") -> str:
+    names = [name.strip() for name in f"{key_first}, {keys}, {values}".split(",") if name.strip()]
+    key_names = [name.strip() for name in f"{key_first}, {keys}".split(",") if name.strip()]
+    changes = ", ".join(f"{name} = excluded.{name}" for name in names if name not in key_names)
+    return (
+        f"INSERT INTO {table} ({', '.join(names)}) VALUES ({', '.join('?' * len(names))})"
+        f" ON CONFLICT ({', '.join(key_names)}) DO UPDATE SET {changes}"
+    )
+
+
+_CONTENT = _insert("content", 3)
+_GARBAGE = _insert("content_garbage", 3)
+_EVENT = _insert("event", 15)
+_FILE = _upsert(
+    "file",
+    "path",
+    "revision, content_id, content_sha256, size_bytes, content_type, provider, object_key, modified_us, origin,"
+    "semantics, stale_since_us",
+)
+_FILE_DELETE = "DELETE FROM file WHERE shard_id = ? AND workspace_id = ? AND path = ?"
+_DIRECTORY = _upsert("directory", "path", "file_count, total_bytes, rule_count, digest, entry_count, revision")
+_DIRECTORY_DELETE = "DELETE FROM directory WHERE shard_id = ? AND workspace_id = ? AND path = ?"
+_OBJECT = _upsert(
+    "object",
+    "provider, object_key",
+    "path, deleted, displaced_from, provider_newest_us, provider_full_us, provider_delete_us, provider_patch_marks,"
+    "received_newest_us, received_full_us, received_delete_us, received_patch_marks, received_by, changed_us",
+)
+_DELIVERY = [
+    _upsert(f"delivery_{slot}", "provider, delivery_id, change_key", "envelope_id, outcome, decided_us")
+    for slot in range(SLOTS)
+]
+_DUPLICATE = [_upsert(f"duplicate_seen_{slot}", "envelope_id, change_index", "decided_us") for slot in range(SLOTS)]
+_WORKSPACE = _upsert(
+    "workspace", "", "history_id, revision, created_us, deleted_us, modified_us, files_max, total_bytes_max"
+)
+_OUTCOME_COUNT = (
+    "INSERT INTO outcome_count (shard_id, workspace_id, provider, outcome, count) VALUES (?, ?, ?, ?, ?)"
+    " ON CONFLICT (shard_id, workspace_id, provider, outcome) DO UPDATE SET count = count + excluded.count"
+)
+_FAILURE_COUNT = (
+    "INSERT INTO failure_count (shard_id, workspace_id, provider, reason, count) VALUES (?, ?, ?, ?, ?)"
+    " ON CONFLICT (shard_id, workspace_id, provider, reason) DO UPDATE SET count = count + excluded.count"
+)
+_PROVIDER_SEEN = (
+    "INSERT INTO provider_seen (shard_id, workspace_id, provider, last_received_us, last_applied_us)"
+    " VALUES (?, ?, ?, ?, ?) ON CONFLICT (shard_id, workspace_id, provider) DO UPDATE SET"
+    " last_received_us = max(coalesce(last_received_us, 0), coalesce(excluded.last_received_us, last_received_us, 0)),"
+    " last_applied_us = coalesce(excluded.last_applied_us, last_applied_us)"
+)
+_DEAD_LETTER = (
+    "INSERT INTO dead_letter (shard_id, workspace_id, dead_letter_id, stage, state, provider, delivery_id, change_key,"
+    " envelope_id, reason, message, content_id, body_size_bytes, headers, adapter_version, event_name, correlation_id,"
+    " received_us, created_us, attempt_count, last_attempt_us)"
+    " VALUES (?, ?, ?, ?, 1, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 1, ?)"
+)
+_RESOLVED = "shard_id = ?1 AND workspace_id = ?2 AND provider = ?3 AND delivery_id = ?4 AND change_key = ?5"
+_RESOLVED_GARBAGE = (
+    "INSERT INTO content_garbage (shard_id, released_us, content_id)"
+    f" SELECT shard_id, ?6, content_id FROM dead_letter WHERE {_RESOLVED} AND content_id > 0"
+)
+_RESOLVED_COUNT = (
+    "UPDATE failure_count SET count = count - 1 WHERE shard_id = ?1 AND workspace_id = ?2 AND provider = ?3"
+    f" AND reason IN (SELECT reason FROM dead_letter WHERE {_RESOLVED})"
+)
+_RESOLVED_DELETE = f"DELETE FROM dead_letter WHERE {_RESOLVED}"
+
+
+def statements(entries: Sequence[PlannedEntry], content_ids: "count[int]") -> Iterator[tuple[str, Rows]]:
+    """What writes the entries: (statement, bindings), deletes of a table before its inserts. Empty ones are left out.
+
+    `content_ids` numbers new contents; gaps are harmless.
+    """
+    yield from _workspaces(entries)
+    yield from _files(entries, content_ids)
+    yield from _directories(entries)
+    yield _EVENT, [(*key, *event) for key, plan, _ in entries for event in plan.events]
+    yield _OBJECT, _objects(entries)
+    yield from _deliveries(entries)
+    yield (
+        _OUTCOME_COUNT,
+        [
+            (*key, provider, outcome, number)
+            for key, plan, _ in entries
+            for (provider, outcome), number in plan.outcome_counts.items()
+        ],
+    )
+    yield _PROVIDER_SEEN, [row for key, plan, _ in entries for row in _provider_seen(key, plan)]
+    yield from _dead_letters(entries, content_ids)
+
+
+def _workspaces(entries: Sequence[PlannedEntry]) -> Iterator[tuple[str, Rows]]:
+    rows: Rows = []
+    for key, plan, _ in entries:
+        workspace = plan.workspace
+        if workspace is not None and plan.workspace_changed:
+            if plan.events:
+                workspace = workspace._replace(modified_us=plan.events[-1].committed_us)
+            rows.append((*key, *workspace))
+    yield _WORKSPACE, rows
+
+
+def _files(entries: Sequence[PlannedEntry], content_ids: "count[int]") -> Iterator[tuple[str, Rows]]:
+    files: Rows = []
+    contents: Rows = []
+    for key, plan, _ in entries:
+        shard_id, workspace_id = key
+        for row, content in plan.files_put.values():
+            path, revision, content_id, sha256, size, kind, provider, object_key, modified, origin, semantics, stale = (
+                row
+            )
+            if content is not None:
+                content_id = next(content_ids)
+                contents.append((content_id, shard_id, content))
+            files.append(
+                (
+                    shard_id, workspace_id, path, revision, content_id, sha256, size, kind, provider, object_key,
+                    modified, origin, encode_semantics(semantics), stale,
+                )
+            )  # fmt: skip
+    yield _FILE_DELETE, [(*key, path) for key, plan, _ in entries for path in plan.files_deleted]
+    yield _FILE, files
+    yield _CONTENT, contents
+    yield (
+        _GARBAGE,
+        [
+            (key.shard_id, planned_us, content_id)
+            for key, plan, planned_us in entries
+            for content_id in plan.contents_released
+        ],
+    )
+
+
+def _directories(entries: Sequence[PlannedEntry]) -> Iterator[tuple[str, Rows]]:
+    yield _DIRECTORY_DELETE, [(*key, path) for key, plan, _ in entries for path in plan.directories_deleted]
+    yield (
+        _DIRECTORY,
+        [
+            (*key, row[0], row[1], row[2], row[3], row[4].to_bytes(32, "big"), row[5], row[6])
+            for key, plan, _ in entries
+            for row in plan.directories_put.values()
+        ],
+    )
+
+
+def _objects(entries: Sequence[PlannedEntry]) -> Rows:
+    rows: Rows = []
+    for key, plan, planned_us in entries:
+        for object_key, path, deleted, displaced_from, provider, received, received_by in plan.objects_put:
+            rows.append(
+                (
+                    *key, *object_key, path, deleted, displaced_from,
+                    provider[0], provider[1], provider[2], encode_mapping(provider[3]),
+                    received[0], received[1], received[2], encode_mapping(received[3]),
+                    received_by, planned_us,
+                )
+            )  # fmt: skip
+    return rows
+
+
+def _deliveries(entries: Sequence[PlannedEntry]) -> Iterator[tuple[str, Rows]]:
+    deliveries: list[Rows] = [[] for _ in range(SLOTS)]
+    duplicates: list[Rows] = [[] for _ in range(SLOTS)]
+    for key, plan, planned_us in entries:
+        slot = slot_of(planned_us)
+        deliveries[slot] += [(*key, *row[0], row[1], row[2], row[3]) for row in plan.deliveries_put]
+        duplicates[slot] += [(*key, *row[0], row[1]) for row in plan.duplicates_put]
+    for slot in range(SLOTS):
+        yield _DELIVERY[slot], deliveries[slot]
+        yield _DUPLICATE[slot], duplicates[slot]
+
+
+def _provider_seen(key: WorkspaceKey, plan: Plan) -> Iterator[tuple[Value, ...]]:
+    applied = {event.provider: event.committed_us for event in plan.events if event.provider}
+    for provider in plan.last_received_us.keys() | applied.keys():
+        yield (*key, provider, plan.last_received_us.get(provider), applied.get(provider))
+
+
+def _dead_letters(entries: Sequence[PlannedEntry], content_ids: "count[int]") -> Iterator[tuple[str, Rows]]:
+    rows: Rows = []
+    contents: Rows = []
+    reasons: dict[tuple[WorkspaceKey, str, str], int] = {}
+    for key, plan, _ in entries:
+        for row in plan.dead_letters:
+            content_id = 0
+            if row.raw.body:
+                content_id = next(content_ids)
+                contents.append((content_id, key.shard_id, row.raw.body))
+            rows.append(
+                (
+                    *key, row.dead_letter_id, row.stage, *row.key, row.envelope_id, row.failure.reason,
+                    row.failure.message, content_id, len(row.raw.body), encode_mapping(row.raw.headers),
+                    row.adapter_version, row.event_name, row.correlation_id, row.received_us, row.created_us,
+                    row.created_us,
+                )
+            )  # fmt: skip
+            reason = (key, row.key.provider, row.failure.reason)
+            reasons[reason] = reasons.get(reason, 0) + 1
+    resolved: Rows = [
+        (*key, *delivery, planned_us) for key, plan, planned_us in entries for delivery in plan.dead_letters_resolved
+    ]
+    yield _RESOLVED_GARBAGE, resolved
+    yield _RESOLVED_COUNT, [row[:-1] for row in resolved]
+    yield _RESOLVED_DELETE, [row[:-1] for row in resolved]
+    yield _DEAD_LETTER, rows
+    yield _CONTENT, contents
+    yield _FAILURE_COUNT, [(*key, provider, reason, number) for (key, provider, reason), number in reasons.items()]

@@ -1,0 +1,55 @@
+"""Wakes whoever waits for a workspace's next revision.
+
+Owns no data: readers read the log, this only tells them when. Refuses to queue anything, so that a slow reader costs
+nothing: it is woken once and finds all that happened meanwhile in the log.
+"""
+
+import asyncio
+
+
+class RevisionFeed:
+    """The newest committed revisions of the workspaces that moved since this process started. Of one event loop."""
+
+    def __init__(self) -> None:
+        self._newest: dict[str, int] = {}
+        self._waiting: dict[str, list[tuple[int, asyncio.Future[int]]]] = {}
+
+    def newest(self, workspace_id: str) -> int:
+        """The newest revision told; 0 when none was."""
+        return self._newest.get(workspace_id, 0)
+
+    def tell(self, workspace_id: str, revision: int) -> None:
+        """`revision` is durable and visible. Wakes all who wait for a later one than theirs."""
+        self._newest[workspace_id] = revision
+        waiting = self._waiting.pop(workspace_id, None)
+        if waiting is None:
+            return
+        patient = []
+        for after, future in waiting:
+            if after >= revision:
+                patient.append((after, future))
+            elif not future.done():
+                future.set_result(revision)
+        if patient:
+            self._waiting[workspace_id] = patient
+
+    async def wait(self, workspace_id: str, after_revision: int) -> int:
+        """Return the newest revision as soon as it is greater than `after_revision`. Cancel it to give up."""
+        newest = self._newest.get(workspace_id, 0)
+        if newest > after_revision:
+            return newest
+        future: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        entry = (after_revision, future)
+        self._waiting.setdefault(workspace_id, []).append(entry)
+        try:
+            return await future
+        finally:
+            if not future.done() or future.cancelled():
+                self._forget(workspace_id, entry)
+
+    def _forget(self, workspace_id: str, entry: tuple[int, asyncio.Future[int]]) -> None:
+        waiting = self._waiting.get(workspace_id)
+        if waiting is not None and entry in waiting:
+            waiting.remove(entry)
+            if not waiting:
+                del self._waiting[workspace_id]

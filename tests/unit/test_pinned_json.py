@@ -1,0 +1,53 @@
+import pytest
+
+from relayfile import pinned_json
+from relayfile.pinned_json import JsonValue, NotJson
+
+
+def test_the_form_is_pinned() -> None:
+    assert pinned_json.write({"b": [1, 2.5, None], "a": {"é": True}, "c": {}}) == (
+        b'{\n  "a": {\n    "\xc3\xa9": true\n  },\n  "b": [\n    1,\n    2.5,\n    null\n  ],\n  "c": {}\n}\n'
+    )
+
+
+@pytest.mark.parametrize(
+    "data",
+    [b"", b"{", b"nan", b"NaN", b'"\xff"', b"[" * 100_000, b'"\\ud800"', b"1e999", b"{'a': 1}", b"\xef\xbb\xbf{}"],
+)
+def test_what_is_not_json_is_refused(data: bytes) -> None:
+    with pytest.raises(NotJson):
+        pinned_json.read(data)
+
+
+def test_of_repeated_members_the_last_counts() -> None:
+    assert pinned_json.read(b'{"a": 1, "a": 2}') == {"a": 2}
+
+
+# RFC 7386, appendix A.
+@pytest.mark.parametrize(
+    ("target", "patch", "result"),
+    [
+        ({"a": "b"}, {"a": "c"}, {"a": "c"}),
+        ({"a": "b"}, {"b": "c"}, {"a": "b", "b": "c"}),
+        ({"a": "b"}, {"a": None}, {}),
+        ({"a": "b", "b": "c"}, {"a": None}, {"b": "c"}),
+        ({"a": ["b"]}, {"a": "c"}, {"a": "c"}),
+        ({"a": "c"}, {"a": ["b"]}, {"a": ["b"]}),
+        ({"a": {"b": "c"}}, {"a": {"b": "d", "c": None}}, {"a": {"b": "d"}}),
+        ({"a": [{"b": "c"}]}, {"a": [1]}, {"a": [1]}),
+        (["a", "b"], ["c", "d"], ["c", "d"]),
+        ({"a": "b"}, ["c"], ["c"]),
+        ({"a": "foo"}, None, None),
+        ({"a": "foo"}, "bar", "bar"),
+        ({"e": None}, {"a": 1}, {"e": None, "a": 1}),
+        ([1, 2], {"a": "b", "c": None}, {"a": "b"}),
+        ({}, {"a": {"bb": {"ccc": None}}}, {"a": {"bb": {}}}),
+    ],
+)
+def test_merging_follows_the_rfc(target: JsonValue, patch: JsonValue, result: JsonValue) -> None:
+    assert pinned_json.merge(target, patch) == result
+
+
+def test_two_patches_that_no_one_patch_equals() -> None:
+    with pytest.raises(ValueError, match="replaces a value"):
+        pinned_json.merge_patches({"a": 1}, {"a": {"b": 2}})
