@@ -10,9 +10,10 @@ own coroutine, so that a cancelled call ends the generator at once, in the same 
 
 from __future__ import annotations  # gRPC's classes are generic in their stubs only
 
+import asyncio
 import inspect
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, aclosing
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, aclosing, asynccontextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -20,7 +21,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import grpc
 import grpc.aio
 
-from relayfile.errors import ServedLater
+from relayfile.errors import Draining, ServedLater
 
 CORRELATION_KEY = "x-correlation-id"
 CORRELATION_BYTES_MAX = 128
@@ -66,6 +67,18 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         self._new_id = new_id
         self._untouched = untouched
         self._wrapped: dict[str, Handler] = {}
+        self._refusing = False
+        self._streams: set[asyncio.Task[Any]] = set()
+
+    def refuse_new(self) -> None:
+        """From now on new calls end as ``Draining``; those that are being served go on."""
+        self._refusing = True
+
+    def end_streams(self) -> None:
+        """End every open call that streams its answer as ``Draining``, so that its client goes elsewhere."""
+        self._refusing = True
+        for task in self._streams:
+            task.cancel()
 
     async def intercept_service(
         self,
@@ -91,13 +104,14 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
                 call = self._call(method, context)
                 async with AsyncExitStack() as stack:
                     await self._enter(stack, call)
-                    source = behaviour(_checked(handler, call, request), context)
-                    if inspect.isawaitable(source):
-                        await source
-                        return
-                    async with aclosing(source) as messages:
-                        async for message in messages:
-                            await context.write(message)
+                    async with self._ending_with_us():
+                        source = behaviour(_checked(handler, call, request), context)
+                        if inspect.isawaitable(source):
+                            await source
+                            return
+                        async with aclosing(source) as messages:
+                            async for message in messages:
+                                await context.write(message)
 
             serve = serve_stream
         else:
@@ -126,6 +140,24 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
     async def _enter(self, stack: AsyncExitStack, call: Call) -> None:
         for stage in self._stages:
             await stack.enter_async_context(stage(call))
+        if self._refusing:
+            raise Draining
+
+    @asynccontextmanager
+    async def _ending_with_us(self) -> AsyncIterator[None]:
+        """Around a streamed answer: a cancellation that is ours, and not the client's, is said to be so."""
+        task = asyncio.current_task()
+        assert task is not None
+        self._streams.add(task)
+        try:
+            yield
+        except asyncio.CancelledError:
+            if self._refusing and task.cancelling():
+                task.uncancel()
+                raise Draining from None
+            raise
+        finally:
+            self._streams.discard(task)
 
 
 def _not_served(_servicer: object, _request: Any, _context: Any) -> Any:

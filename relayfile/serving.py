@@ -25,6 +25,7 @@ from relayfile.clock import Clock
 from relayfile.errors import StartRefused
 from relayfile.ids import IdSource
 from relayfile.interception import CallInterceptor
+from relayfile.lifecycle import Lifecycle, Phase
 from relayfile.settings import ClusterSettings
 from relayfile.status import error_stage
 from relayfile.telemetry import RpcInstruments, Tracing, telemetry_stage
@@ -37,6 +38,8 @@ MESSAGE_BYTES_MAX = (4 << 20) + (64 << 10)
 """4 MiB of records, and room for what frames them."""
 METADATA_BYTES_MAX = 32 << 10
 KEEPALIVE_TIMEOUT_MS = 10_000
+STREAM_GRACE_S = 2.0
+"""How long calls without a streamed answer may take to end once streams are closed."""
 
 Scope = dict[str, Any]
 Receive = Callable[[], Awaitable[dict[str, Any]]]
@@ -90,9 +93,8 @@ class GrpcServer:
         require_entries(method for service in services for method in service.methods())
         self.names = tuple(service.name for service in services)
         self.health = health.aio.HealthServicer()
-        self._server = grpc.aio.server(
-            interceptors=[policy.interceptor(), *interceptors], options=server_options(settings)
-        )
+        self._calls = policy.interceptor()
+        self._server = grpc.aio.server(interceptors=[self._calls, *interceptors], options=server_options(settings))
         for service in services:
             service.add(service.servicer, self._server)
         health_pb2_grpc.add_HealthServicer_to_server(self.health, self._server)
@@ -110,8 +112,13 @@ class GrpcServer:
         for name in ("", *self.names):
             await self.health.set(name, state)
 
+    def refuse_new(self) -> None:
+        """New calls end as ``Draining``; open ones go on. Health and reflection still answer."""
+        self._calls.refuse_new()
+
     async def stop(self, grace_s: float) -> None:
-        """No new calls; those being served have ``grace_s`` to end and are cancelled then. Always call it."""
+        """End streamed answers as ``Draining``; other calls have ``grace_s``. Always call it before the loop ends."""
+        self._calls.end_streams()
         await self._server.stop(grace_s)
 
 
@@ -137,10 +144,12 @@ class HttpListener:
             backlog=backlog,
         )
         self._server = uvicorn.Server(config)
+        self._begun = False
         self._ended = asyncio.Event()
 
     async def serve(self) -> None:
         """Serve until ``stop``; run it in a task of the process's group."""
+        self._begun = True
         try:
             await self._server._serve([self._socket])  # noqa: SLF001 - serve() would take the process's signal handlers
         finally:
@@ -150,6 +159,9 @@ class HttpListener:
     async def stop(self) -> None:
         """Accept nothing more, let what is being answered end, and return when ``serve`` has."""
         self._server.should_exit = True
+        if not self._begun:
+            self._socket.close()
+            return
         await self._ended.wait()
 
 
@@ -176,6 +188,24 @@ class AdminPorts:
     def set_ready(self, *, ready: bool) -> None:
         """What /readyz says; set it together with the public server's health."""
         self._ready = ready
+
+    def stop_with(self, lifecycle: Lifecycle, public: GrpcServer) -> None:
+        """Register how the public server and these ports stop: health first, calls next, streams after the drain."""
+
+        async def not_serving() -> None:
+            self.set_ready(ready=False)
+            await public.set_serving(serving=False)
+
+        async def refuse_new() -> None:
+            public.refuse_new()
+
+        async def close_streams() -> None:
+            await public.stop(STREAM_GRACE_S)
+
+        lifecycle.on_stop(Phase.NOT_SERVING, "health", not_serving)
+        lifecycle.on_stop(Phase.STOP_ACCEPTING, "new calls", refuse_new)
+        lifecycle.on_stop(Phase.CLOSE_STREAMS, "gRPC server", close_streams)
+        lifecycle.on_stop(Phase.CLOSE_ENGINE, "admin ports", self.stop)
 
     async def start(self) -> None:
         """Accept gRPC connections; ``http.serve`` is a task of its own."""

@@ -19,6 +19,7 @@ from relayfile.auth import KeyStore, TokenSigner, TokenVerifier, current_princip
 from relayfile.clock import SystemClock
 from relayfile.errors import StartRefused
 from relayfile.interception import current_call, not_served
+from relayfile.lifecycle import Lifecycle, Phase
 from relayfile.serving import AdminPorts, CallPolicy, GrpcServer, Service, channel, write_address_file
 from relayfile.settings import StoreSettings, load
 from relayfile.status import from_rpc_error
@@ -187,6 +188,33 @@ async def test_a_ready_process_tells_where_it_is(tmp_path: Path) -> None:
             "admin_grpc": system.admin.grpc_address,
         }
         assert not any(address.endswith(":0") for address in told.values())
+
+
+async def test_stopping_says_so_lets_calls_end_and_sends_streams_elsewhere(tmp_path: Path) -> None:
+    async with running(tmp_path) as system:
+        lifecycle = Lifecycle(grace_s=5)
+        system.admin.stop_with(lifecycle, system.server)
+        seen: list[object] = []
+        never = asyncio.Event()
+
+        async def requests() -> AsyncIterator[file_pb2.ExportTreeRequest]:
+            yield file_pb2.ExportTreeRequest(start=file_pb2.ExportStart(workspace_id="acme"))
+            await never.wait()
+
+        stream = system.files.ExportTree(requests(), metadata=system.token())
+        await stream.read()
+
+        async def while_draining() -> None:
+            seen.append((await system.get("/readyz"))[0])
+            request = file_pb2.GetFileRequest(workspace_id="acme")
+            seen.append(type(await failure(system.files.GetFile(request, metadata=system.token()))))
+            seen.append(stream.done())
+
+        lifecycle.on_stop(Phase.DRAIN, "test", while_draining)
+        ended = asyncio.ensure_future(failure(stream.read()))
+        await lifecycle.stop()
+        assert seen == [503, errors.Draining, False]
+        assert isinstance(await ended, errors.Draining)
 
 
 async def test_a_port_that_is_taken_stops_the_start(tmp_path: Path) -> None:
