@@ -191,8 +191,9 @@ class Engine(Protocol):
         """Own these shards from now on: each one's epoch grows by one. Durable when it returns."""
         ...
 
-    async def remove_garbage(self, released_before_us: int, limit: int) -> int:
-        """Delete at most `limit` released contents in one transaction; how many there were."""
+    async def remove_expired(self, now_us: int, limit: int) -> int:
+        """Delete at most about `limit` rows that nothing may ask for any more: contents that were released a minute
+        ago, deliveries beyond their retention. One transaction; how many there were."""
         ...
 
     async def close(self) -> None:

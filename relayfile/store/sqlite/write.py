@@ -11,6 +11,7 @@ from typing import TypeAlias
 from relayfile.store.engine import PlannedEntry, WorkspaceKey
 from relayfile.store.plan.result import Plan
 from relayfile.store.sqlite.rows import encode_mapping, encode_semantics
+from relayfile.store.wire import member_message
 
 Value: TypeAlias = "str | int | bytes | None"
 Rows: TypeAlias = list[tuple[Value, ...]]
@@ -213,14 +214,15 @@ def _dead_letters(entries: Sequence[PlannedEntry], content_ids: "count[int]") ->
     reasons: dict[tuple[WorkspaceKey, str, str], int] = {}
     for key, plan, _ in entries:
         for row in plan.dead_letters:
+            body = row.raw.body if row.member is None else member_message(row.member).SerializeToString()
             content_id = 0
-            if row.raw.body:
+            if body:
                 content_id = next(content_ids)
-                contents.append((content_id, key.shard_id, row.raw.body))
+                contents.append((content_id, key.shard_id, body))
             rows.append(
                 (
                     *key, row.dead_letter_id, row.stage, *row.key, row.envelope_id, row.failure.reason,
-                    row.failure.message, content_id, len(row.raw.body), encode_mapping(row.raw.headers),
+                    row.failure.message, content_id, len(body), encode_mapping(row.raw.headers),
                     row.adapter_version, row.event_name, row.correlation_id, row.received_us, row.created_us,
                     row.created_us,
                 )

@@ -1,0 +1,90 @@
+"""One store node: its engine, its shards, and the one pipeline that writes them.
+
+Owns what the servicers share, and the background work of a node. Refuses to know any wire format.
+"""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from relayfile.clock import Clock
+from relayfile.errors import Unavailable
+from relayfile.store.commit import CommitLimits, Committer
+from relayfile.store.engine import Engine
+from relayfile.store.entry_kinds import ApplyFolds, CreateWorkspaces, NewWorkspace, PlanContext
+from relayfile.store.ownership import Ownership, StaticPlacement
+from relayfile.store.plan.limits import PlanLimits
+from relayfile.store.plan.rows import WorkspaceRow
+from relayfile.store.watch import RevisionFeed
+from relayfile.telemetry import StoreInstruments
+
+EXPIRED_ROWS_PER_BATCH = 500
+"""Small, so that a commit waits little behind it."""
+
+
+@dataclass(frozen=True, slots=True)
+class NodePolicy:
+    """The settings that decide how the node behaves."""
+
+    commit: CommitLimits
+    plan: PlanLimits
+    creates_workspaces: bool
+    """Whether the first delivery to an unknown workspace makes it."""
+    expiry_interval_s: float
+
+
+class Node:
+    """A node that owns its shards. Made by `start`; `run` must be running for anything to be written."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        ownership: Ownership,
+        clock: Clock,
+        new_id: Callable[[], str],
+        instruments: StoreInstruments,
+        policy: NodePolicy,
+    ) -> None:
+        self.engine = engine
+        self.ownership = ownership
+        self.clock = clock
+        self.instruments = instruments
+        self.policy = policy
+        self.feed = RevisionFeed()
+        self.committer = Committer(engine, ownership, self.feed, clock, instruments, policy.commit)
+        context = PlanContext(engine, clock, new_id)
+        self.apply_folds = ApplyFolds(context, policy.plan, creates_workspaces=policy.creates_workspaces)
+        self._create_workspaces = CreateWorkspaces(context)
+
+    @classmethod
+    async def start(
+        cls,
+        engine: Engine,
+        placement: StaticPlacement,
+        clock: Clock,
+        new_id: Callable[[], str],
+        instruments: StoreInstruments,
+        policy: NodePolicy,
+    ) -> "Node":
+        """Acquire the node's shards; whatever an earlier process of it still sends is fenced from then on."""
+        return cls(engine, await Ownership.acquire(engine, placement), clock, new_id, instruments, policy)
+
+    async def run(self) -> None:
+        """Write, and remove what expired, until cancelled. Raises `StorageFailed` when the process must end."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self.committer.run(), name="store-committer")
+            tasks.create_task(self._remove_expired(), name="store-expiry")
+
+    async def create_workspace(self, workspace_id: str, files_max: int = 0, total_bytes_max: int = 0) -> WorkspaceRow:
+        """Make an empty workspace; durable when it returns. `WorkspaceAlreadyExists`; `NotOwner` at the wrong node."""
+        key = self.ownership.local_key(workspace_id)
+        mutation = NewWorkspace(files_max, total_bytes_max)
+        return await self.committer.submit(key, self._create_workspaces, mutation, change_count=1, byte_count=0)
+
+    async def _remove_expired(self) -> None:
+        while True:
+            try:
+                removed = await self.engine.remove_expired(self.clock.now_us(), EXPIRED_ROWS_PER_BATCH)
+            except Unavailable:
+                removed = 0  # The disk is full, and removing needs room too; it is tried again in the next round.
+            await asyncio.sleep(self.policy.expiry_interval_s if removed < EXPIRED_ROWS_PER_BATCH else 0.01)

@@ -1,0 +1,94 @@
+"""`ShardService`: what a node offers to the ingest processes."""
+
+from __future__ import annotations  # gRPC's classes are generic in their stubs only
+
+from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING, Any
+
+from relayfile.errors import InvalidArgument, WorkspaceNotFound
+from relayfile.model import Outcome
+from relayfile.store.apply_stream import ApplyStream
+from relayfile.store.content_chunks import ChunkedContent
+from relayfile.store.engine import ProviderOutcomes
+from relayfile.store.node import Node
+from relayfile.store.sessions import Reports, Sequences
+from relayfile.v1 import ingest_pb2, shard_pb2, shard_pb2_grpc
+from relayfile.wire import from_us
+
+if TYPE_CHECKING:
+    import grpc.aio
+
+RAW_BODY_BYTES_MAX = 26 << 20
+"""Of a delivery that could not be normalised; see `RawDelivery`."""
+
+
+class ShardService(shard_pb2_grpc.ShardServiceServicer):
+    """Served by every node for its own shards; the rest of the service answers UNIMPLEMENTED until it is built."""
+
+    def __init__(self, node: Node, credit_bytes: int, content_bytes_max: int) -> None:
+        self._node = node
+        self._credit_bytes = credit_bytes
+        self._chunked_bytes_max = max(content_bytes_max, RAW_BODY_BYTES_MAX)
+        self._sequences = Sequences()
+        self._reports = Reports()
+
+    async def ApplyEnvelopes(  # type: ignore[override]  # a coroutine that writes, so that it can read meanwhile
+        self,
+        request_iterator: AsyncIterator[shard_pb2.ApplyEnvelopesRequest],
+        context: grpc.aio.ServicerContext[Any, Any],
+    ) -> None:
+        hello = None
+        async for first in request_iterator:
+            hello = first.hello
+            break
+        if hello is None or not hello.session_id or not hello.ingest_id:
+            raise InvalidArgument.of("hello", "must be the first message, with a session_id and an ingest_id")
+        placement = self._node.ownership.placement
+        welcome = shard_pb2.StreamWelcome(
+            node_index=placement.node_index, shard_count=placement.shard_count, credit_bytes=self._credit_bytes
+        )
+        await context.write(shard_pb2.ApplyEnvelopesResponse(welcome=welcome, pauses_complete=True))
+        expected = self._sequences.of(hello.session_id)
+        stream = ApplyStream(self._node, hello.ingest_id, expected, self._reports, self._credit_bytes)
+        await stream.serve(request_iterator, context.write, ChunkedContent(self._chunked_bytes_max))
+
+    async def GetOutcomes(
+        self, request: shard_pb2.GetOutcomesRequest, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> shard_pb2.GetOutcomesResponse:
+        workspace_id = request.workspace_id
+        if workspace_id:
+            key = self._node.ownership.local_key(workspace_id)
+            async with self._node.engine.view(key) as view:
+                if await view.workspace() is None:
+                    raise WorkspaceNotFound(workspace=workspace_id)
+                outcomes = await view.outcomes()
+        else:
+            outcomes = await self._node.engine.node_outcomes()
+        return shard_pb2.GetOutcomesResponse(
+            providers=[provider_status(one) for one in outcomes],
+            reports=[
+                shard_pb2.IngestReport(
+                    ingest_id=report.ingest_id, report_time=from_us(report.reported_us), pending=report.pending
+                )
+                for report in self._reports.about(workspace_id)
+            ],
+        )
+
+
+def provider_status(outcomes: ProviderOutcomes) -> ingest_pb2.ProviderStatus:
+    """The shard's part of a provider's status: what is decided. Pending changes and health are the caller's to add."""
+    counts = outcomes.counts
+    return ingest_pb2.ProviderStatus(
+        provider=outcomes.provider,
+        accepted=sum(counts.values()),
+        applied=counts.get(Outcome.APPLIED, 0),
+        coalesced=counts.get(Outcome.COALESCED, 0),
+        duplicate=counts.get(Outcome.DUPLICATE, 0),
+        suppressed=counts.get(Outcome.SUPPRESSED, 0),
+        stale=counts.get(Outcome.STALE, 0),
+        unchanged=counts.get(Outcome.UNCHANGED, 0),
+        ignored=counts.get(Outcome.IGNORED, 0),
+        dead_lettered=counts.get(Outcome.DEAD_LETTERED, 0),
+        last_received_time=None if outcomes.last_received_us is None else from_us(outcomes.last_received_us),
+        failure_reasons=outcomes.failure_reasons,
+    )

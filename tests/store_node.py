@@ -1,0 +1,168 @@
+"""A store node for tests: the real engine and pipeline in this process, and `ApplyEnvelopes` on a loopback port.
+
+Without tokens: who may call is tested where access is. A test may drop the node in the middle, as a crash would.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+import grpc.aio
+from prometheus_client import CollectorRegistry
+
+from relayfile.clock import Clock, SystemClock
+from relayfile.data_directory import DataDirectory
+from relayfile.ids import IdSource
+from relayfile.interception import CallInterceptor
+from relayfile.placement import shard_of
+from relayfile.status import error_stage
+from relayfile.store.commit import CommitLimits
+from relayfile.store.node import Node, NodePolicy
+from relayfile.store.ownership import StaticPlacement
+from relayfile.store.plan.limits import PlanLimits
+from relayfile.store.shard_service import ShardService
+from relayfile.store.sqlite.engine import SqliteEngine, SqliteLimits, open_engine
+from relayfile.store.sqlite.schema import NodeIdentity
+from relayfile.telemetry import StoreInstruments
+from relayfile.v1 import shard_pb2, shard_pb2_grpc
+
+SHARDS = 256
+POLICY = NodePolicy(commit=CommitLimits(), plan=PlanLimits(), creates_workspaces=True, expiry_interval_s=60.0)
+CREDIT_BYTES = 16 << 20
+CONTENT_BYTES_MAX = 16 << 20
+
+
+@dataclass(slots=True)
+class RunningNode:
+    """What a test sees of a node."""
+
+    node: Node
+    engine: SqliteEngine
+    registry: CollectorRegistry
+    address: str
+
+
+def open_test_engine(
+    directory: DataDirectory, clock: Clock | None = None, limits: SqliteLimits | None = None
+) -> SqliteEngine:
+    """The engine of a cluster with one node."""
+    return open_engine(directory, NodeIdentity(SHARDS, 0, 1), clock or SystemClock(), limits or SqliteLimits())
+
+
+@asynccontextmanager
+async def running_node(
+    path: Path, policy: NodePolicy = POLICY, clock: Clock | None = None, limits: SqliteLimits | None = None
+) -> AsyncIterator[RunningNode]:
+    """A node over the data in `path`. Leaving it drains nothing: what is not committed is lost, as in a crash."""
+    clock = clock or SystemClock()
+    registry = CollectorRegistry()
+    with DataDirectory(path) as directory:
+        engine = open_test_engine(directory, clock, limits)
+        server = grpc.aio.server(
+            interceptors=[CallInterceptor([error_stage], IdSource(clock).new_id, frozenset())],
+            options=[("grpc.so_reuseport", 0)],
+        )
+        try:
+            placement = StaticPlacement(SHARDS, 0, ("127.0.0.1:0",))
+            instruments = StoreInstruments.declare(registry)
+            node = await Node.start(engine, placement, clock, IdSource(clock).new_id, instruments, policy)
+            service = ShardService(node, CREDIT_BYTES, CONTENT_BYTES_MAX)  # type: ignore[abstract]  # SetPause comes later
+            shard_pb2_grpc.add_ShardServiceServicer_to_server(service, server)
+            port = server.add_insecure_port("127.0.0.1:0")
+            await server.start()
+            running = asyncio.ensure_future(node.run())
+            try:
+                yield RunningNode(node, engine, registry, f"127.0.0.1:{port}")
+            finally:
+                running.cancel()
+                await asyncio.wait((running,))
+                if not running.cancelled() and (failure := running.exception()) is not None:
+                    raise failure
+        finally:
+            await server.stop(None)
+            await engine.close()
+
+
+class Sender:
+    """The ingest side of one stream, by hand: sequences and refs are counted here."""
+
+    def __init__(self, address: str, session_id: str = "session", ingest_id: str = "ingest-0") -> None:
+        self._channel = grpc.aio.insecure_channel(address)
+        self._stub = shard_pb2_grpc.ShardServiceStub(self._channel)
+        self._call = self._stub.ApplyEnvelopes()
+        self._hello = shard_pb2.StreamHello(session_id=session_id, ingest_id=ingest_id)
+        self.acks: dict[tuple[int, int], shard_pb2.SubBatchAck] = {}
+        self.resyncs: list[shard_pb2.Resync] = []
+        self.welcome = shard_pb2.StreamWelcome()
+
+    async def __aenter__(self) -> Self:
+        await self._call.write(shard_pb2.ApplyEnvelopesRequest(hello=self._hello))
+        response = await self._call.read()
+        assert isinstance(response, shard_pb2.ApplyEnvelopesResponse), response
+        self.welcome = response.welcome
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._call.cancel()
+        await self._channel.close()
+
+    async def send(self, *batches: shard_pb2.SubBatch) -> None:
+        """In one message."""
+        await self._call.write(shard_pb2.ApplyEnvelopesRequest(sub_batches=batches))
+
+    async def send_request(self, request: shard_pb2.ApplyEnvelopesRequest) -> None:
+        """As it is."""
+        await self._call.write(request)
+
+    async def read(self) -> shard_pb2.ApplyEnvelopesResponse | None:
+        """The next response, noted; None at the end of the stream."""
+        response = await self._call.read()
+        if not isinstance(response, shard_pb2.ApplyEnvelopesResponse):
+            return None
+        for ack in response.acks:
+            self.acks[ack.shard_id, ack.sequence] = ack
+        self.resyncs.extend(response.resyncs)
+        return response
+
+    async def answered(self, batch: shard_pb2.SubBatch) -> shard_pb2.SubBatchAck:
+        """Read until the sub-batch is answered."""
+        while (batch.shard_id, batch.sequence) not in self.acks:
+            assert await self.read() is not None, "the stream ended before the answer"
+        return self.acks[batch.shard_id, batch.sequence]
+
+    async def done_writing(self) -> None:
+        """End our side."""
+        await self._call.done_writing()
+
+
+def upsert(number: int, content: bytes = b"{}", *, envelope: str = "", object_id: str = "") -> shard_pb2.FoldMember:
+    """A change of object `issue/<number>`."""
+    return shard_pb2.FoldMember(
+        spool_ref=number.to_bytes(12, "big"),
+        envelope_id=envelope or f"envelope-{number:017d}",
+        delivery_id=f"delivery-{number}",
+        kind=shard_pb2.MEMBER_KIND_UPSERT,
+        path=f"/github/issues/{object_id or number}.json",
+        provider_object_id=f"issue/{object_id or number}",
+        received_unix_us=1_800_000_000_000_000 + number,
+        content=content,
+        content_type="application/json",
+    )
+
+
+def fold(*members: shard_pb2.FoldMember) -> shard_pb2.Fold:
+    """Members of one object."""
+    return shard_pb2.Fold(provider="github", change_key=f"o:{members[0].provider_object_id}", members=members)
+
+
+def sub_batch(workspace_id: str, sequence: int, folds: Sequence[shard_pb2.Fold], epoch: int = 0) -> shard_pb2.SubBatch:
+    """Folds of one workspace, for its shard."""
+    return shard_pb2.SubBatch(
+        shard_id=shard_of(workspace_id, SHARDS),
+        epoch=epoch,
+        sequence=sequence,
+        workspaces=[shard_pb2.WorkspaceFolds(workspace_id=workspace_id, folds=folds)],
+    )
