@@ -5,7 +5,7 @@ environment. A small table of our own instead of pydantic-settings: that costs 0
 and would still need ranges, units, sources and documentation beside it.
 """
 
-from relayfile.settings.environment import Row, Settings, child_environment, describe, environment_of, load
+from relayfile.settings.environment import Row, Settings, child_environment, describe, load
 from relayfile.settings.groups import ClientSettings, ClusterSettings, CommonSettings
 from relayfile.settings.ingest import IngestSettings, ProviderSecrets
 from relayfile.settings.store import StoreSettings
@@ -23,6 +23,5 @@ __all__ = [
     "SyncdSettings",
     "child_environment",
     "describe",
-    "environment_of",
     "load",
 ]

@@ -84,16 +84,6 @@ def definitions(group: type[Settings]) -> Iterator[tuple[str, str, Definition[An
         yield field.name, definition.env or PREFIX + field.name.removesuffix("_s").upper(), definition
 
 
-def environment_of(settings: Settings) -> dict[str, str]:
-    """The variables that make a child process read the same settings; those at their default are left out."""
-    defaults = type(settings)
-    return {
-        env: definition.render(getattr(settings, attribute))
-        for attribute, env, definition in definitions(defaults)
-        if getattr(settings, attribute) != _default(defaults, attribute)
-    }
-
-
 def child_environment(own: Mapping[str, str]) -> dict[str, str]:
     """This process's environment with `own` variables on top, for a process that it starts."""
     return {**os.environ, **own}
@@ -154,7 +144,6 @@ __all__ = [
     "child_environment",
     "definitions",
     "describe",
-    "environment_of",
     "load",
     "refuse_unknown",
 ]
