@@ -12,6 +12,7 @@ from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
 
 from relayfile.clock import Clock
+from relayfile.errors import Draining
 from relayfile.paths import ROOT, TreePath
 from relayfile.store.engine import WorkspaceKey
 from relayfile.store.plan.rows import DirectoryRow
@@ -64,23 +65,31 @@ class _Found:
     trees: Sequence[DirectoryRow | None] = ()
 
 
-@dataclass(frozen=True, slots=True)
 class EventWatch:
     """Serves watch streams."""
 
-    reading: Reading
-    clock: Clock
-    mark_interval_s: float
+    def __init__(self, reading: Reading, clock: Clock, mark_interval_s: float) -> None:
+        self._reading = reading
+        self._clock = clock
+        self._mark_interval_s = mark_interval_s
+        self._waiting: set[asyncio.Timeout] = set()
+        self._ended = False
+
+    def end(self) -> None:
+        """End every stream with `Draining`: those that wait now, others before their next message."""
+        self._ended = True
+        for patience in self._waiting:
+            patience.reschedule(asyncio.get_running_loop().time())
 
     async def messages(
         self, request: event_pb2.WatchEventsRequest
     ) -> AsyncGenerator[event_pb2.WatchEventsResponse, None]:
         """Events and marks, until the call ends."""
         question = self._checked(request)
-        async with self.reading.snapshot(question.key) as snapshot:
+        async with self._reading.snapshot(question.key) as snapshot:
             position = await _start(snapshot, question)
-        while True:
-            async with self.reading.snapshot(question.key) as snapshot:
+        while not self._ended:
+            async with self._reading.snapshot(question.key) as snapshot:
                 if snapshot.workspace.history_id != position.history_id:
                     raise await expired(snapshot)
                 found = await self._read(snapshot, question, position)
@@ -92,6 +101,7 @@ class EventWatch:
                 position.quiet = not await self._news(question, position)
             elif message is None:
                 await asyncio.sleep(0)
+        raise Draining
 
     async def _read(self, snapshot: Snapshot, question: _Question, position: _Position) -> _Found:
         page = await read_log(snapshot, position.cursor)
@@ -102,7 +112,7 @@ class EventWatch:
         return _Found(page, marked=True, trees=[await tree_at(snapshot.view, root) for root in question.roots])
 
     def _mark_is_due(self, question: _Question, position: _Position, page: LogPage) -> bool:
-        since = self.clock.monotonic() - position.marked_at
+        since = self._clock.monotonic() - position.marked_at
         if since >= question.interval_s:
             return page.level or position.marked_at > float("-inf") or self._begin(position)
         if not page.level:
@@ -111,7 +121,7 @@ class EventWatch:
 
     def _begin(self, position: _Position) -> bool:
         """A stream that starts behind has its first interval from now."""
-        position.marked_at = self.clock.monotonic()
+        position.marked_at = self._clock.monotonic()
         return False
 
     def _message(self, question: _Question, position: _Position, found: _Found) -> event_pb2.WatchEventsResponse | None:
@@ -125,10 +135,10 @@ class EventWatch:
             fill_event(message.events.add(), event)
         if found.marked:
             position.marked_revision = found.page.cursor if found.page.level else -1
-            position.marked_at = self.clock.monotonic()
+            position.marked_at = self._clock.monotonic()
             message.mark.revision = found.page.cursor
             message.mark.history_id = position.history_id
-            fill_time(message.mark.mark_time, self.clock.now_us())
+            fill_time(message.mark.mark_time, self._clock.now_us())
             for path, tree in zip(question.roots, found.trees, strict=False):
                 root = message.mark.roots.add(path=path)
                 fill_totals(root.totals, tree)
@@ -136,11 +146,15 @@ class EventWatch:
 
     async def _news(self, question: _Question, position: _Position) -> bool:
         """Wait until something may have to be sent; False when that is only a mark."""
-        left = question.interval_s - (self.clock.monotonic() - position.marked_at)
+        left = question.interval_s - (self._clock.monotonic() - position.marked_at)
         patience = min(left, QUIET_S) if position.cursor != position.marked_revision else left
         try:
-            async with asyncio.timeout(max(patience, 0)):
-                await self.reading.feed.wait(question.key.workspace_id, position.cursor)
+            async with asyncio.timeout(max(patience, 0)) as waiting:
+                self._waiting.add(waiting)
+                try:
+                    await self._reading.feed.wait(question.key.workspace_id, position.cursor)
+                finally:
+                    self._waiting.discard(waiting)
             return True
         except TimeoutError:
             return False
@@ -157,15 +171,15 @@ class EventWatch:
             checks.directory_path(raw, f"mark_paths[{index}]")
             for index, raw in enumerate(request.mark_paths[:MARK_PATHS_MAX])
         )
-        interval = self.mark_interval_s
+        interval = self._mark_interval_s
         if request.HasField("mark_interval"):
             asked = request.mark_interval.seconds + request.mark_interval.nanos / 1e9
             in_range = MARK_INTERVAL_MIN_S <= asked <= MARK_INTERVAL_MAX_S
             checks.require(in_range, "mark_interval", f"is {asked:g} s, and must be 1 s to 10 s")
-            interval = min(asked, self.mark_interval_s)
+            interval = min(asked, self._mark_interval_s)
         checks.done()
         return _Question(
-            self.reading.key(request.workspace_id),
+            self._reading.key(request.workspace_id),
             after,
             request.history_id,
             compile_filter(request.filter),

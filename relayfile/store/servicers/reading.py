@@ -5,7 +5,6 @@ for up to the call's deadline, and a view is left before anything is sent.
 """
 
 import asyncio
-import hashlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -15,9 +14,8 @@ from relayfile.errors import DeadlineExpired, WorkspaceNotFound
 from relayfile.paths import TreePath
 from relayfile.store.engine import Engine, TreeView, WorkspaceKey, WorkspaceView
 from relayfile.store.ownership import Ownership
+from relayfile.store.plan.digest import file_term
 from relayfile.store.plan.rows import DirectoryRow, WorkspaceRow
-
-DIGEST_ENTRIES_LENGTH_BYTES = 8
 
 
 class Feed(Protocol):
@@ -91,11 +89,4 @@ async def tree_at(view: TreeView, path: TreePath) -> DirectoryRow | None:
     file = await view.file(path)
     if file is None:
         return None
-    return DirectoryRow(path, 1, file.size_bytes, 0, file_digest(path, file.content_sha256), 0, file.revision)
-
-
-def file_digest(path: str, content_sha256: bytes) -> int:
-    """What one file adds to the digests above it (architecture D9)."""
-    raw = path.encode()
-    length = len(raw).to_bytes(DIGEST_ENTRIES_LENGTH_BYTES, "big")
-    return int.from_bytes(hashlib.sha256(length + raw + content_sha256).digest(), "big")
+    return DirectoryRow(path, 1, file.size_bytes, 0, file_term(path, file.content_sha256), 0, file.revision)

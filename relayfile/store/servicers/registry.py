@@ -4,7 +4,9 @@ Owns the list. Services of which nothing is served yet are in it too, with the g
 need the same credentials, and answer that they are served later.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from relayfile.clock import Clock
 from relayfile.serving import Service
@@ -42,7 +44,15 @@ class ServiceParts:
     started_us: int
 
 
-def store_services(parts: ServiceParts) -> list[Service]:
+class StoreServices(NamedTuple):
+    """What a node serves."""
+
+    services: list[Service]
+    end_streams: Callable[[], None]
+    """Ends the streams that would never end, so that their clients look for the next process."""
+
+
+def store_services(parts: ServiceParts) -> StoreServices:
     """The services, ready to be served. RPCs that a class leaves out answer that they are served later."""
     files = FileService(parts.reading, parts.limits)  # type: ignore[abstract]  # see above, as for all below
     events = EventService(parts.reading, parts.clock, parts.mark_interval_s)
@@ -54,7 +64,7 @@ def store_services(parts: ServiceParts) -> list[Service]:
     writeback = writeback_pb2_grpc.WritebackServiceServicer()  # type: ignore[abstract]
     routes = route_pb2_grpc.RouteServiceServicer()  # type: ignore[abstract]
     admin = admin_pb2_grpc.AdminServiceServicer()  # type: ignore[abstract]
-    return [
+    services = [
         Service("relayfile.v1.FileService", file_pb2_grpc.add_FileServiceServicer_to_server, files),
         Service("relayfile.v1.EventService", event_pb2_grpc.add_EventServiceServicer_to_server, events),
         Service("relayfile.v1.WorkspaceService", workspace_pb2_grpc.add_WorkspaceServiceServicer_to_server, workspaces),
@@ -68,3 +78,4 @@ def store_services(parts: ServiceParts) -> list[Service]:
         Service("relayfile.v1.RouteService", route_pb2_grpc.add_RouteServiceServicer_to_server, routes),
         Service("relayfile.v1.AdminService", admin_pb2_grpc.add_AdminServiceServicer_to_server, admin),
     ]
+    return StoreServices(services, events.end_streams)

@@ -10,12 +10,12 @@ from typing import Final
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from relayfile.store.engine import KeptDeadLetter, ProviderOutcomes
+from relayfile.store.plan import digest
 from relayfile.store.plan.rows import DirectoryRow, EventRow, FileRow
 from relayfile.v1 import dead_letter_pb2, event_pb2, file_pb2, ingest_pb2, types_pb2
 
 OBJECT_PREFIX: Final = "o:"
 """Leads the key of an object that a provider identifies; other keys are paths."""
-DIGEST_BYTES: Final = 32
 _STAGES: Final = {
     "normalise": dead_letter_pb2.DEAD_LETTER_STAGE_NORMALISE,
     "apply": dead_letter_pb2.DEAD_LETTER_STAGE_APPLY,
@@ -57,7 +57,7 @@ def fill_totals(into: types_pb2.TreeTotals, row: DirectoryRow | None) -> None:
     """What a directory holds; None is one that holds nothing."""
     into.file_count = row.file_count if row else 0
     into.total_bytes = row.total_bytes if row else 0
-    into.digest = (row.digest if row else 0).to_bytes(DIGEST_BYTES, "big")
+    into.digest = digest.to_bytes(row.digest if row else 0)
 
 
 def fill_directory(into: file_pb2.DirectoryMeta, path: str, row: DirectoryRow | None) -> None:
