@@ -1,0 +1,153 @@
+"""A store node inside of a test: the real engine, the real servicers, a real gRPC server on loopback."""
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import grpc.aio
+from relayfile.store.sqlite.engine import open_engine
+
+from relayfile.auth import ALL, KeyStore, TokenSigner, TokenVerifier, auth_stage
+from relayfile.clock import SystemClock
+from relayfile.data_directory import DataDirectory
+from relayfile.ids import IdSource
+from relayfile.interception import CallInterceptor
+from relayfile.status import error_stage
+from relayfile.store.engine import Engine
+from relayfile.store.ownership import Ownership, StaticPlacement
+from relayfile.store.proxy import OwnerRouting, Peers
+from relayfile.store.servicers.file_service import ReadLimits
+from relayfile.store.servicers.reading import Reading
+from relayfile.store.servicers.registry import ServiceParts, store_services
+from relayfile.store.sqlite.schema import NodeIdentity
+from relayfile.store.watch import RevisionFeed
+from relayfile.v1 import (
+    dead_letter_pb2_grpc,
+    event_pb2_grpc,
+    file_pb2_grpc,
+    topology_pb2_grpc,
+    workspace_pb2_grpc,
+)
+from tests.support.trees import TreeWriter
+
+SHARDS = 8
+LIMITS = ReadLimits(
+    page_entries_default=5_000,
+    page_entries_max=20_000,
+    message_bytes_target=1 << 20,
+    export_files_max=1_000_000,
+    exports_concurrent_max=4,
+)
+CLIENT_OPTIONS = (("grpc.max_receive_message_length", 5 << 20), ("grpc.use_local_subchannel_pool", 1))
+
+
+class Client:
+    """Stubs to one node, with a token."""
+
+    def __init__(self, address: str, token: str) -> None:
+        self.channel = grpc.aio.insecure_channel(address, options=CLIENT_OPTIONS)
+        self.metadata = (("authorization", f"Bearer {token}"),)
+        self.files: file_pb2_grpc.FileServiceAsyncStub = file_pb2_grpc.FileServiceStub(self.channel)
+        self.events: event_pb2_grpc.EventServiceAsyncStub = event_pb2_grpc.EventServiceStub(self.channel)
+        self.workspaces: workspace_pb2_grpc.WorkspaceServiceAsyncStub = workspace_pb2_grpc.WorkspaceServiceStub(
+            self.channel
+        )
+        self.topology: topology_pb2_grpc.TopologyServiceAsyncStub = topology_pb2_grpc.TopologyServiceStub(self.channel)
+        self.dead_letters: dead_letter_pb2_grpc.DeadLetterServiceAsyncStub = dead_letter_pb2_grpc.DeadLetterServiceStub(
+            self.channel
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class TestNode:
+    """A running node and ways to it."""
+
+    __test__ = False
+
+    address: str
+    engine: Engine
+    ownership: Ownership
+    feed: RevisionFeed
+    writer: TreeWriter
+    client: Client
+    signer: TokenSigner
+    database: Path
+    server: grpc.aio.Server
+
+    async def stop(self) -> None:
+        """No more answers; the data stays open."""
+        await self.server.stop(0)
+
+    def caller(self, workspaces: str | Sequence[str] = ALL, address: str = "") -> Client:
+        """Another client, for these workspaces; close its channel."""
+        return Client(address or self.address, self.signer.mint("test", workspaces=_claim(workspaces), ttl_s=3600))
+
+
+def _claim(workspaces: str | Sequence[str]) -> str | tuple[str, ...]:
+    return workspaces if isinstance(workspaces, str) else tuple(workspaces)
+
+
+@asynccontextmanager
+async def started_nodes(
+    directory: Path, count: int = 1, *, limits: ReadLimits = LIMITS, mark_interval_s: float = 10.0
+) -> AsyncIterator[list[TestNode]]:
+    """`count` nodes that share the shards."""
+    clock = SystemClock()
+    keys = KeyStore(directory / "keys")
+    signer = TokenSigner(keys.signing_key(), clock)
+    servers: list[grpc.aio.Server] = []
+    async with AsyncExitStack() as stack:
+        addresses: list[str] = []
+        routings: list[_LateRouting] = []
+        for _ in range(count):
+            routing = _LateRouting()
+            stages = (error_stage, auth_stage(TokenVerifier(keys.public_file, clock)))
+            calls = CallInterceptor(stages, IdSource(clock).new_id, frozenset())
+            server = grpc.aio.server(interceptors=[calls, routing], options=(("grpc.so_reuseport", 0),))
+            addresses.append(f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}")
+            servers.append(server)
+            routings.append(routing)
+        nodes: list[TestNode] = []
+        for index, server in enumerate(servers):
+            data = stack.enter_context(DataDirectory(directory / f"store-{index}"))
+            engine = open_engine(data, NodeIdentity(SHARDS, index, count), clock)
+            stack.push_async_callback(engine.close)
+            ownership = await Ownership.acquire(engine, StaticPlacement(SHARDS, index, tuple(addresses)))
+            feed = RevisionFeed()
+            writer = TreeWriter(engine, ownership, feed, clock)
+            peers = Peers(grpc.aio.insecure_channel)
+            stack.push_async_callback(peers.close)
+            routings[index].routing = OwnerRouting(ownership, peers)
+            parts = ServiceParts(
+                reading=Reading(engine, feed, ownership, 5.0),
+                limits=limits,
+                ownership=ownership,
+                maker=writer,
+                clock=clock,
+                mark_interval_s=mark_interval_s,
+                cluster_id="test",
+                version="0",
+                started_us=clock.now_us(),
+            )
+            for service in store_services(parts).services:
+                service.add(service.servicer, server)
+            await server.start()
+            stack.push_async_callback(server.stop, 0)
+            client = Client(addresses[index], signer.mint("test", workspaces=ALL, ttl_s=3600))
+            stack.push_async_callback(client.channel.close)
+            nodes.append(
+                TestNode(
+                    addresses[index], engine, ownership, feed, writer, client, signer, data.path / "store.db", server
+                )
+            )
+        yield nodes
+
+
+class _LateRouting(grpc.aio.ServerInterceptor):
+    """Stands in for the routing until the addresses of all nodes are known."""
+
+    routing: OwnerRouting
+
+    async def intercept_service(self, continuation, handler_call_details):  # type: ignore[no-untyped-def]
+        return await self.routing.intercept_service(continuation, handler_call_details)
