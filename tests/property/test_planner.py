@@ -179,3 +179,82 @@ def test_a_resend_answers_the_same_and_counts_nothing(drawn: list[Change]) -> No
     assert store.outcomes == counted
     assert store.files == files
     store.check()
+
+
+# --- a reference that shares nothing with the planner
+
+
+@dataclass
+class Referee:
+    """Provider-timed upserts and deletes by the letter: each object's newest change, and paths by arrival."""
+
+    newest: dict[str, tuple[int, bool]]
+    """Object -> (provider time, whether it is a delete)."""
+    holders: dict[str, str]
+    """Path -> object."""
+    displaced: dict[str, str]
+    """Object -> the path that it lost."""
+    contents: dict[str, bytes]
+    """Path -> content."""
+
+    def arrive(self, object_id: str, kind: MemberKind, path: str, content: bytes, time_us: int) -> None:
+        seen = self.newest.get(object_id)
+        if seen is not None and (time_us < seen[0] or (time_us == seen[0] and seen[1] and kind is UPSERT)):
+            return
+        home = next((where for where, holder in self.holders.items() if holder == object_id), None)
+        if kind is UPSERT:
+            holder = self.holders.get(path)
+            lost = self.displaced.get(object_id) == path and holder not in {None, object_id}
+            if lost and holder is not None and time_us <= self.newest[holder][0]:
+                return
+            if holder not in {None, object_id}:
+                assert holder is not None
+                self.displaced[holder] = path
+            self._leave(home)
+            self.holders[path], self.contents[path] = object_id, content
+            self.displaced.pop(object_id, None)
+        else:
+            self._leave(home)
+        was_delete = seen is not None and seen[0] == time_us and seen[1]
+        self.newest[object_id] = (time_us, kind is DELETE or was_delete)
+
+    def _leave(self, path: str | None) -> None:
+        if path is not None:
+            del self.holders[path], self.contents[path]
+
+
+FLAT_PATHS = st.sampled_from(("/x", "/y", "/d/z"))
+TIMED = st.tuples(
+    st.sampled_from(OBJECTS), st.sampled_from((UPSERT, UPSERT, DELETE)), FLAT_PATHS, st.sampled_from(CONTENTS), TIMES
+)
+
+
+@ALL
+@given(st.lists(TIMED, min_size=1, max_size=25), st.integers(1, 6))
+def test_provider_timed_changes_against_the_reference(
+    drawn: list[tuple[str, MemberKind, str, bytes, int]], per_entry: int
+) -> None:
+    store, make, referee = ModelStore(), Deliveries(), Referee({}, {}, {}, {})
+    folds: list[Fold] = []
+    for object_id, kind, path, content, time_us in drawn:
+        referee.arrive(object_id, kind, path, content, time_us)
+        folds.append(make.fold(object_id, [make.member(kind, path, content, occurred_us=time_us)]))
+    for start in range(0, len(folds), per_entry):
+        store.apply(*folds[start : start + per_entry])
+    store.check()
+    assert store.tree() == dict(sorted(referee.contents.items()))
+
+
+@ALL
+@given(st.permutations(range(8)), st.lists(st.tuples(st.booleans(), TIMES), min_size=8, max_size=8))
+def test_any_order_of_arrival_ends_the_same(order: list[int], drawn: list[tuple[bool, int]]) -> None:
+    """One object, distinct contents: the newest time, and of equal ones a delete, or the last of them to arrive."""
+    store, make = ModelStore(), Deliveries()
+    for index in order:
+        is_delete, time_us = drawn[index]
+        kind = DELETE if is_delete else UPSERT
+        store.apply(make.fold("issue/1", [make.member(kind, "/x", b"%d" % index, occurred_us=time_us)]))
+    newest = max(time_us for _, time_us in drawn)
+    last = [index for index in order if drawn[index][1] == newest]
+    gone = any(drawn[index][0] for index in last)
+    assert store.tree() == ({} if gone else {"/x": b"%d" % last[-1]})
