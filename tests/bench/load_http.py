@@ -12,6 +12,7 @@ import sys
 import time
 from array import array
 from dataclasses import dataclass
+from typing import cast
 
 import uvloop
 
@@ -57,8 +58,8 @@ class Requests:
 
     def _body(self, number: int, text: bytes) -> bytes:
         return (
-            b'{"changes":[{"kind":"upsert","path":"/generic/records/%010d.json","provider_object_id":"record/%010d",'
-            b'"content":"%b","content_type":"text/plain"}]}' % (number, number, text)
+            b'{"provider":"generic","changes":[{"path":"/generic/records/%010d.json","object_id":"record/%010d",'
+            b'"content_text":"%b","content_type":"text/plain"}]}' % (number, number, text)
         )
 
     def _make(self, number: int) -> bytes:
@@ -111,8 +112,7 @@ class Connection(asyncio.Protocol):
         self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's are none by class
         self._ask()
 
     def _ask(self) -> None:

@@ -2,11 +2,15 @@
 
 Per object: the newest provider time wins, a delete wins a tie, otherwise the last arrival; without a provider time the
 last arrival wins. Per path: whoever arrived last at it holds it; who lost it comes back only with a newer provider time
-than the holder's. Shares no code with the planner and the coalescer.
+than the holder's. Contents are JSON objects, compared by value. Shares no code with the planner and the coalescer.
 """
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import Any, Literal
+
+Kind = Literal["upsert", "delete", "patch"]
+Json = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,9 +19,13 @@ class Arrival:
 
     object_id: str
     path: str
-    is_delete: bool
+    kind: Kind
     occurred_us: int | None
-    content: bytes
+    content: Json
+
+    @property
+    def is_delete(self) -> bool:
+        return self.kind == "delete"
 
 
 @dataclass(slots=True)
@@ -32,7 +40,7 @@ class _Object:
 class _Tree:
     objects: dict[str, _Object] = field(default_factory=dict)
     holders: dict[str, str] = field(default_factory=dict)
-    contents: dict[str, bytes] = field(default_factory=dict)
+    contents: dict[str, Json] = field(default_factory=dict)
 
     def arrive(self, change: Arrival) -> None:
         known = self.objects.setdefault(change.object_id, _Object())
@@ -64,11 +72,13 @@ class _Tree:
             displaced = self.objects[holder]
             displaced.path, displaced.lost_path = "", True
             del self.holders[change.path]
+            del self.contents[change.path]
         if known.path not in ("", change.path):
             self._leave(change.object_id, known)
         known.path, known.lost_path = change.path, False
         self.holders[change.path] = change.object_id
-        self.contents[change.path] = change.content
+        before = self.contents.get(change.path, {}) if known.path == change.path and change.kind == "patch" else {}
+        self.contents[change.path] = _merged(before, change.content) if change.kind == "patch" else change.content
 
     def _leave(self, object_id: str, known: _Object) -> None:
         if known.path and self.holders.get(known.path) == object_id:
@@ -77,11 +87,25 @@ class _Tree:
         known.path = ""
 
 
+def _merged(value: Json, patch: Json) -> Json:
+    """RFC 7386."""
+    result = dict(value)
+    for name, new in patch.items():
+        if new is None:
+            result.pop(name, None)
+        elif isinstance(new, dict):
+            old = result.get(name)
+            result[name] = _merged(old if isinstance(old, dict) else {}, new)
+        else:
+            result[name] = new
+    return result
+
+
 def _newer(left: int | None, right: int | None) -> bool:
     return left is not None and (right is None or left > right)
 
 
-def fold(arrivals: Iterable[Arrival]) -> dict[str, bytes]:
+def fold(arrivals: Iterable[Arrival]) -> dict[str, Json]:
     """Path to content at the end."""
     arrivals = list(arrivals)
     tree = _Tree()
