@@ -80,13 +80,14 @@ class CoalesceLimits:
 class Fold:
     """Changes of one object in the order in which they arrived: at least one, once it has left the reducer."""
 
-    __slots__ = ("_notes", "_records", "_winner", "_winner_received", "content_bytes", "count", "key")
+    __slots__ = ("_notes", "_records", "_winner", "_winner_received", "content_bytes", "count", "key", "note_bytes")
 
     def __init__(self, key: ObjectKey) -> None:
         self.key = key
         self.count = 0
         self.content_bytes = 0
         """Upper bound of the content that is not elided."""
+        self.note_bytes = 0
         self._records = bytearray()
         self._notes: list[bytes | None] = []
         # The newest full change of each clock, with its place and size.
@@ -99,6 +100,8 @@ class Fold:
         occurred = _NO_TIME if occurred_us is None else occurred_us
         self._records += _RECORD.pack(row_id, ordinal, offset, length, index, kind, occurred, received_us, size)
         self._notes.append(note)
+        if note is not None:
+            self.note_bytes += len(note)
         mine = stamp(kind, occurred_us, received_us)
         winner = self._winner_received if mine.provider_us is None else self._winner
         if winner is None or not wins_over(winner[0], mine, winner_is_later=False):
@@ -129,7 +132,9 @@ class Fold:
             yield FoldMember(change, note, elided)
 
 
-class _Window:
+class Window:
+    """The time in which further changes of an object are held."""
+
     __slots__ = ("end_s", "fold", "key")
 
     def __init__(self, key: ObjectKey, end_s: float) -> None:
@@ -143,10 +148,11 @@ class Coalescer:
 
     def __init__(self, limits: CoalesceLimits) -> None:
         self._limits = limits
-        self._windows: dict[ObjectKey, _Window] = {}
+        self._windows: dict[ObjectKey, Window] = {}
         # All windows are equally long, so that those opened first close first.
-        self._closing: deque[_Window] = deque()
+        self._closing: deque[Window] = deque()
         self._flushed: list[Fold] = []
+        self._is_closed = False
         self.members_held = 0
         """Changes that are held, without those that wait to be taken."""
 
@@ -155,22 +161,37 @@ class Coalescer:
         """Objects with an open window."""
         return len(self._windows)
 
-    def offer(self, key: ObjectKey, change: Change, note: bytes | None, now_s: float) -> bool:
-        """Whether this change goes out now; else it is held.
+    def offer(self, key: ObjectKey, now_s: float) -> Window | None:
+        """None: a change of this object goes out now. Else the window that must `hold` it, before anything else.
 
         Take what `take_flushed` has before sending it: there may be earlier changes of the same object.
         """
-        if self._limits.window_s <= 0:
-            return True
+        if self._limits.window_s <= 0 or self._is_closed:
+            return None
         if self._closing and self._closing[0].end_s <= now_s:
             self.expire(now_s)
         window = self._windows.get(key)
         if window is None:
             window = self._open(key, now_s)
             if self._limits.leading:
-                return True
-        self._hold(window, change, note)
-        return False
+                return None
+        return window
+
+    def hold(self, window: Window, change: Change, note: bytes | None) -> None:
+        """Keep a change until its window closes. `note` leaves with it, untouched."""
+        limits = self._limits
+        fold = window.fold
+        if fold is not None and fold.content_bytes + change.size_bytes > limits.fold_bytes_max:
+            self._flush(window)
+            fold = None
+        if fold is None:
+            fold = window.fold = Fold(window.key)
+        fold.add(change, note)
+        self.members_held += 1
+        if fold.count >= limits.fold_members_max:
+            self._flush(window)
+        while self.members_held > limits.members_max:
+            self._close_next()
 
     def expire(self, now_s: float) -> None:
         """Close every window whose time has come; what they held waits in `take_flushed`."""
@@ -183,7 +204,8 @@ class Coalescer:
                 del self._windows[window.key]
 
     def close_all(self) -> None:
-        """Close every window now, as a process does that is about to stop."""
+        """Close every window now and open none any more, as a process does that is about to stop."""
+        self._is_closed = True
         while self._closing:
             self._close_next()
 
@@ -201,35 +223,20 @@ class Coalescer:
         """Whether `take_flushed` has anything."""
         return bool(self._flushed)
 
-    def _open(self, key: ObjectKey, now_s: float) -> _Window:
+    def _open(self, key: ObjectKey, now_s: float) -> Window:
         while len(self._windows) >= self._limits.objects_max:
             self._close_next()
-        window = _Window(key, now_s + self._limits.window_s)
+        window = Window(key, now_s + self._limits.window_s)
         self._windows[key] = window
         self._closing.append(window)
         return window
-
-    def _hold(self, window: _Window, change: Change, note: bytes | None) -> None:
-        limits = self._limits
-        fold = window.fold
-        if fold is not None and fold.content_bytes + change.size_bytes > limits.fold_bytes_max:
-            self._flush(window)
-            fold = None
-        if fold is None:
-            fold = window.fold = Fold(window.key)
-        fold.add(change, note)
-        self.members_held += 1
-        if fold.count >= limits.fold_members_max:
-            self._flush(window)
-        while self.members_held > limits.members_max:
-            self._close_next()
 
     def _close_next(self) -> None:
         window = self._closing.popleft()
         del self._windows[window.key]
         self._flush(window)
 
-    def _flush(self, window: _Window) -> bool:
+    def _flush(self, window: Window) -> bool:
         fold, window.fold = window.fold, None
         if fold is None:
             return False

@@ -32,6 +32,7 @@ class PayloadBuilder:
         "received_us",
         "row_id",
         "size_bytes",
+        "stored",
         "workspace_id",
     )
 
@@ -46,6 +47,8 @@ class PayloadBuilder:
         """Provider to changes."""
         self.placed: list[Placed] = []
         self.size_bytes = 0
+        self.stored = b""
+        """What `payload` returned."""
         self._pieces: list[bytes] = []
 
     def add(self, envelope: types_pb2.Envelope) -> int:
@@ -68,9 +71,9 @@ class PayloadBuilder:
 
     def payload(self) -> bytes:
         """The bytes to store; the pieces are given up, so call once."""
-        payload = b"".join(self._pieces)
+        self.stored = b"".join(self._pieces)
         self._pieces = []
-        return payload
+        return self.stored
 
     def provider_counts(self) -> str:
         """`name=count` for each provider, separated by spaces (a provider's name has neither)."""

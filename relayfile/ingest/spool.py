@@ -69,13 +69,17 @@ class Spool:
         directory: DataDirectory,
         limits: SpoolLimits,
         *,
+        stored: Callable[[Sequence[PayloadBuilder]], None],
         arrived: Callable[[Sequence[PayloadBuilder]], None],
         reached: Callable[[str], None] = lambda point: None,
     ) -> None:
-        """`arrived` gets the rows of each commit, in row order, once they are durable. `reached` hears fault points."""
+        """`stored` gets the rows of each commit once they are durable, to count them; `arrived` gets them after their
+        senders were answered, to work on them. `reached` hears fault points.
+        """
         self.counters = SpoolCounters()
         self._directory = directory
         self._limits = limits
+        self._stored = stored
         self._arrived = arrived
         self._reached = reached
         self._groups: deque[_Group] = deque()
@@ -208,6 +212,7 @@ class Spool:
             self._start_timer(SETTLE_LINGER_S)
 
     def _answer(self, group: _Group) -> None:
+        self._stored(group.rows)
         if group.waiters:
             self._reached("ingest.spool.after_fsync_before_answer")
         for waiter in group.waiters:

@@ -195,15 +195,15 @@ class SpoolReader:
         for row_id, workspace_id, received_us, member_count, providers, size, bits in self._connection.execute(query):
             yield Remainder(row_id, workspace_id, received_us, member_count, providers, size, _bits(bits))
 
-    def rows_after(self, workspace_id: str, row_id: int, bytes_max: int) -> list[StoredRow]:
+    def rows_between(self, workspace_id: str, after: int, to: int, bytes_max: int) -> list[StoredRow]:
         """The next rows of a workspace, at least one if there is any, until `bytes_max` of payload are together."""
         query = (
             "SELECT row_id, member_count, bits, payload FROM batch LEFT JOIN settled USING (row_id)"
-            " WHERE workspace_id = ? AND row_id > ? ORDER BY row_id"
+            " WHERE workspace_id = ? AND row_id > ? AND row_id <= ? ORDER BY row_id"
         )
         rows: list[StoredRow] = []
         size = 0
-        cursor = self._connection.execute(query, (workspace_id, row_id))
+        cursor = self._connection.execute(query, (workspace_id, after, to))
         for row_id, member_count, bits, payload in cursor:
             rows.append(StoredRow(row_id, member_count, _bits(bits), payload))
             size += len(payload)

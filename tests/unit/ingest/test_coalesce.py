@@ -14,15 +14,23 @@ def upsert(number: int, *, occurred_us: int | None = None, size_bytes: int = 10)
     return Change(number, 0, 0, 0, 0, MemberKind.UPSERT, occurred_us, 1_000_000 + number, size_bytes)
 
 
+def offer(coalescer: Coalescer, key: ObjectKey, change: Change, now_s: float) -> bool:
+    """Whether the change goes out now; else it is held."""
+    window = coalescer.offer(key, now_s)
+    if window is not None:
+        coalescer.hold(window, change, None)
+    return window is None
+
+
 def left(coalescer: Coalescer) -> list[tuple[ObjectKey, list[int]]]:
     return [(fold.key, [member.change.row_id for member in fold.members()]) for fold in coalescer.take_flushed()]
 
 
 def test_the_first_change_goes_out_at_once_and_the_rest_when_the_window_closes() -> None:
     coalescer = Coalescer(limits())
-    assert coalescer.offer(A, upsert(1), None, 10.0)
-    assert not coalescer.offer(A, upsert(2), None, 11.0)
-    assert not coalescer.offer(A, upsert(3), None, 12.9)
+    assert offer(coalescer, A, upsert(1), 10.0)
+    assert not offer(coalescer, A, upsert(2), 11.0)
+    assert not offer(coalescer, A, upsert(3), 12.9)
     assert not coalescer.has_flushed
     assert coalescer.next_end_s() == 13.0
     coalescer.expire(13.0)
@@ -31,25 +39,25 @@ def test_the_first_change_goes_out_at_once_and_the_rest_when_the_window_closes()
 
 def test_an_object_that_never_rests_is_flushed_once_for_each_window() -> None:
     coalescer = Coalescer(limits())
-    assert coalescer.offer(A, upsert(0), None, 0.0)
+    assert offer(coalescer, A, upsert(0), 0.0)
     flushes = []
     for number in range(1, 100):
-        assert not coalescer.offer(A, upsert(number), None, number / 10)
+        assert not offer(coalescer, A, upsert(number), number / 10)
         flushes += left(coalescer)
     assert [numbers[-1] for _, numbers in flushes] == [29, 59, 89]
 
 
 def test_a_quiet_object_is_forgotten() -> None:
     coalescer = Coalescer(limits())
-    assert coalescer.offer(A, upsert(1), None, 0.0)
+    assert offer(coalescer, A, upsert(1), 0.0)
     coalescer.expire(3.0)
     assert coalescer.objects == 0
-    assert coalescer.offer(A, upsert(2), None, 3.5)
+    assert offer(coalescer, A, upsert(2), 3.5)
 
 
 def test_without_a_leading_edge_the_first_change_is_held_too() -> None:
     coalescer = Coalescer(limits(leading=False))
-    assert not coalescer.offer(A, upsert(1), None, 0.0)
+    assert not offer(coalescer, A, upsert(1), 0.0)
     coalescer.expire(2.9)
     assert left(coalescer) == []
     coalescer.expire(3.0)
@@ -59,14 +67,14 @@ def test_without_a_leading_edge_the_first_change_is_held_too() -> None:
 
 def test_no_window_means_no_folds() -> None:
     coalescer = Coalescer(limits(window_s=0))
-    assert all(coalescer.offer(A, upsert(number), None, 0.0) for number in range(3))
+    assert all(offer(coalescer, A, upsert(number), 0.0) for number in range(3))
     assert coalescer.objects == 0
 
 
 def test_a_full_fold_leaves_before_its_window_closes() -> None:
     coalescer = Coalescer(limits(fold_members_max=2))
     for number in range(4):
-        coalescer.offer(A, upsert(number), None, 0.0)
+        offer(coalescer, A, upsert(number), 0.0)
     assert left(coalescer) == [(A, [1, 2])]
     coalescer.expire(3.0)
     assert left(coalescer) == [(A, [3])]
@@ -74,10 +82,10 @@ def test_a_full_fold_leaves_before_its_window_closes() -> None:
 
 def test_too_many_objects_close_the_window_that_would_close_next() -> None:
     coalescer = Coalescer(limits(objects_max=2))
-    coalescer.offer(A, upsert(1), None, 0.0)
-    coalescer.offer(A, upsert(2), None, 0.0)
-    coalescer.offer(B, upsert(3), None, 0.1)
-    coalescer.offer(C, upsert(4), None, 0.2)
+    offer(coalescer, A, upsert(1), 0.0)
+    offer(coalescer, A, upsert(2), 0.0)
+    offer(coalescer, B, upsert(3), 0.1)
+    offer(coalescer, C, upsert(4), 0.2)
     assert left(coalescer) == [(A, [2])]
     assert coalescer.objects == 2
 
@@ -91,7 +99,7 @@ def test_only_the_newest_content_of_each_clock_travels() -> None:
         upsert(4),
         upsert(5, occurred_us=60),
     ):
-        coalescer.offer(A, change, None, 0.0)
+        offer(coalescer, A, change, 0.0)
     coalescer.close_all()
     (fold,) = coalescer.take_flushed()
     assert [(member.change.row_id, member.elided) for member in fold.members()] == [

@@ -1,0 +1,310 @@
+"""From durable rows to lanes, and from answers back to the spool.
+
+Each change of a row that became durable, or was read back, goes out at once or is held by the coalescer; folds whose
+window closed follow. What the shard answered is settled in the ledger; what it asks for again goes back to the front.
+
+Owns the lanes of all workspaces and the counts of what is pending. Everything happens in the event loop, in plain
+calls: no task and no future for a change. Refuses to wait: the pipeline around it has the timers and the streams.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+from relayfile.clock import Clock
+from relayfile.ingest.coalesce import Change, Coalescer, Fold, ObjectKey
+from relayfile.ingest.flight import SentBatch
+from relayfile.ingest.fold_wire import member_kind, micros, note_of, read_refs, spool_ref
+from relayfile.ingest.lane import Lane
+from relayfile.ingest.ledger import RowLedger
+from relayfile.ingest.node_stream import NodeStream
+from relayfile.ingest.parcel import Parcel, RecentPayloads, parcel_of, parcels_of
+from relayfile.ingest.payload import PayloadBuilder, Placed, read_payload
+from relayfile.ingest.router import Router
+from relayfile.ingest.spool_file import StoredRow
+from relayfile.model import change_key
+from relayfile.v1 import shard_pb2, types_pb2
+
+NOTES_BYTES_MAX = 48 << 20
+"""Encoded ids of held changes that are kept in memory; beyond, they are read back when their fold leaves."""
+LANE_BYTES_MAX = 2 << 20
+"""A lane with as much waiting takes no more arrivals: they stay in the spool and are read when there is room."""
+
+
+@dataclass(slots=True)
+class DispatchCounters:
+    """Since the process started."""
+
+    accepted: int = 0
+    """Changes made durable, without those that were in the spool at the start."""
+    outcomes: Counter[int] = field(default_factory=Counter)
+    """Outcome number to changes."""
+    folds: int = 0
+    folded_members: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class DispatchLimits:
+    """Bounds of what waits in memory."""
+
+    batch_changes_max: int
+    stream_queue_bytes_max: int
+    """What all lanes of one node may have waiting; a lane with nothing waiting may exceed it by one row."""
+
+
+class Dispatcher:
+    """See the module."""
+
+    def __init__(
+        self,
+        coalescer: Coalescer,
+        recent: RecentPayloads,
+        router: Router,
+        limits: DispatchLimits,
+        *,
+        stream_of: Callable[[str], NodeStream],
+        hungry: Callable[[Lane], None],
+        finished: Callable[[list[int]], None],
+        oldest_us: Callable[[str], int | None],
+        clock: Clock,
+    ) -> None:
+        """`stream_of` gives the stream to an address. `hungry` is told of lanes whose unread rows could be read now.
+
+        `finished` gets the rows that may leave the spool. `oldest_us` gives the receive time of the oldest change
+        of a workspace in the spool.
+        """
+        self.counters = DispatchCounters()
+        self.ledger = RowLedger()
+        self.lanes: dict[str, Lane] = {}
+        self.pending = 0
+        """Accepted changes without an outcome, unread ones included."""
+        self._coalescer = coalescer
+        self._recent = recent
+        self._router = router
+        self._limits = limits
+        self._stream_of = stream_of
+        self._hungry = hungry
+        self._finished = finished
+        self._oldest_us = oldest_us
+        self._clock = clock
+        self._notes_bytes = 0
+
+    # ... in
+
+    def stored(self, row: PayloadBuilder) -> None:
+        """A row became durable: its changes count as accepted and pending from now on."""
+        self.counters.accepted += row.member_count
+        self._accepted(row.workspace_id, row.row_id, row.providers)
+
+    def arrived(self, row: PayloadBuilder) -> None:
+        """A row that was stored is to be worked on. Rows of one workspace come in their order."""
+        lane = self.lanes[row.workspace_id]
+        if lane.has_unread or not self.has_room(lane):
+            lane.newest_row_id = row.row_id
+            self._hungry(lane)
+        else:
+            lane.newest_row_id = row.row_id
+            self._place(lane, row.row_id, row.member_count, 0, row.placed, row.stored)
+
+    def left(self, row_id: int, workspace_id: str, providers: dict[str, int]) -> None:
+        """A row was in the spool at the start; it is read when its lane has room. Rows come in their order."""
+        lane = self._accepted(workspace_id, row_id, providers)
+        lane.newest_row_id = row_id
+        self._hungry(lane)
+
+    def read_back(self, lane: Lane, row: StoredRow) -> None:
+        """An unread row was read from the spool."""
+        self._place(lane, row.row_id, row.member_count, row.bits, read_payload(row.payload), row.payload)
+
+    def has_room(self, lane: Lane) -> bool:
+        """Whether a lane may take one more row into memory."""
+        if not lane.has_queued:
+            return True
+        stream = self.stream(lane)
+        return lane.queued_bytes < LANE_BYTES_MAX and stream.queued_bytes < self._limits.stream_queue_bytes_max
+
+    def stream(self, lane: Lane) -> NodeStream:
+        """The stream to the node that owns a lane's shard now."""
+        return self._stream_of(self._router.address_of(lane.shard_id))
+
+    # ... held changes
+
+    def expire(self) -> None:
+        """Send what windows held that have closed."""
+        self._coalescer.expire(self._clock.monotonic())
+        self._send_flushed()
+
+    def release(self) -> None:
+        """Send everything that is held, and hold nothing from now on."""
+        self._coalescer.close_all()
+        self._send_flushed()
+
+    # ... out: what streams call
+
+    def take(self, stream: NodeStream, lane: Lane, bytes_max: int) -> list[Parcel]:
+        """The next sub-batch of a lane; nothing when another stream has the lane now."""
+        owner = self.stream(lane)
+        if owner is not stream:
+            owner.enqueue(lane)
+            return []
+        before = lane.queued_bytes
+        parcels = lane.take(bytes_max, self._limits.batch_changes_max, self._build)
+        stream.queued_bytes += lane.queued_bytes - before
+        if lane.has_unread:
+            self._hungry(lane)
+        return parcels
+
+    def answered(self, batch: SentBatch, ack: shard_pb2.SubBatchAck) -> None:
+        """The outcomes of a batch are durable; what has none goes back to the front of its lane."""
+        self._settle_batch(batch, ack)
+        finished = self.ledger.take_finished()
+        if finished:
+            self._finished(finished)
+
+    def moved(self, stream: NodeStream, batch: SentBatch, refusal: shard_pb2.SubBatchRefusal) -> bool:
+        """The node of `stream` does not own the shard. False when nobody knows who does: the batch must stay there."""
+        lane = batch.lane
+        if self._router.learn(lane.shard_id, refusal.epoch, refusal.address):
+            for each in self.lanes.values():
+                if each.shard_id == lane.shard_id:
+                    stream.queued_bytes -= each.queued_bytes
+                    self.stream(each).queued_bytes += each.queued_bytes
+                    self.stream(each).enqueue(each)
+        owner = self.stream(lane)
+        if owner is stream:
+            return False
+        owner.queued_bytes += lane.push_front(batch.parcels)
+        lane.in_flight = False
+        owner.enqueue(lane)
+        return True
+
+    def reports(self, stream: NodeStream, *, everything: bool) -> list[shard_pb2.PendingReport]:
+        """What changed since the last report of the lanes of a stream, or all of it. Idle lanes are forgotten."""
+        reports: list[shard_pb2.PendingReport] = []
+        for lane in [lane for lane in self.lanes.values() if self.stream(lane) is stream]:
+            if everything:
+                lane.reported.clear()
+            changed = [item for item in lane.pending.items() if item[1] != lane.reported.get(item[0], 0)]
+            if changed:
+                lane.reported.update(changed)
+                oldest_us = self._oldest_us(lane.workspace_id) or 0
+                reports += [_report(lane, provider, count, oldest_us) for provider, count in changed]
+            if not lane.in_flight and not lane.is_queued and not any(lane.pending.values()):
+                del self.lanes[lane.workspace_id]
+        return reports
+
+    # ... inside
+
+    def _accepted(self, workspace_id: str, row_id: int, providers: dict[str, int]) -> Lane:
+        lane = self.lanes.get(workspace_id)
+        if lane is None:
+            lane = self.lanes[workspace_id] = Lane(workspace_id, self._router.shard_of(workspace_id))
+            lane.last_row_id = lane.newest_row_id = row_id - 1
+        for provider, count in providers.items():
+            lane.pending[provider] = lane.pending.get(provider, 0) + count
+            self.pending += count
+        return lane
+
+    def _place(
+        self, lane: Lane, row_id: int, member_count: int, bits: int, placed: Iterable[Placed], payload: bytes
+    ) -> None:
+        """Offer the changes of a row to the coalescer, in order."""
+        self.ledger.load(row_id, member_count, bits, len(payload))
+        lane.last_row_id = row_id
+        stream = self.stream(lane)
+        now_s = self._clock.monotonic()
+        ordinal = 0
+        held = False
+        for envelope, offset, length in placed:
+            changes = envelope.changes
+            for index in range(len(changes) or 1):
+                if not bits >> ordinal & 1:
+                    window = None
+                    key = ""
+                    if changes:
+                        change = changes[index]
+                        key = change_key(change.provider_object_id, change.path, index)
+                        window = self._coalescer.offer(ObjectKey(lane.workspace_id, envelope.provider, key), now_s)
+                    if self._coalescer.has_flushed:
+                        self._send_flushed()
+                    ref = spool_ref(row_id, ordinal)
+                    if window is None:
+                        parcel = parcel_of(envelope, index, ref, key or change_key("", "", index))
+                        stream.queued_bytes += lane.push(parcel)
+                    else:
+                        held = True
+                        facts = _facts(envelope, index, row_id, ordinal, offset, length)
+                        self._coalescer.hold(window, facts, self._note(envelope, index, ref))
+                ordinal += 1
+        if held:
+            self._recent.put(row_id, payload)
+            self._send_flushed()
+        stream.enqueue(lane)
+
+    def _note(self, envelope: types_pb2.Envelope, index: int, ref: bytes) -> bytes | None:
+        if self._notes_bytes >= NOTES_BYTES_MAX:
+            return None
+        note = note_of(envelope, index, ref)
+        self._notes_bytes += len(note)
+        return note
+
+    def _send_flushed(self) -> None:
+        for fold in self._coalescer.take_flushed():
+            self.counters.folds += 1
+            self.counters.folded_members += fold.count
+            lane = self.lanes[fold.key.workspace_id]
+            stream = self.stream(lane)
+            stream.queued_bytes += lane.push(fold)
+            stream.enqueue(lane)
+
+    def _build(self, fold: Fold) -> list[Parcel]:
+        parcels = parcels_of(fold, self._recent)
+        self._notes_bytes -= fold.note_bytes
+        return parcels
+
+    def _settle_batch(self, batch: SentBatch, ack: shard_pb2.SubBatchAck) -> None:
+        lane = batch.lane
+        self.counters.outcomes.update(ack.outcomes)
+        if not ack.content_needed and ack.spool_refs == b"".join([parcel.refs for parcel in batch.parcels]):
+            for parcel in batch.parcels:
+                self._settle(lane, parcel, parcel.refs)
+            return
+        decided = {spool_ref(*ref) for ref in read_refs(ack.spool_refs)}
+        again: list[Parcel] = []
+        for parcel in batch.parcels:
+            refs = [spool_ref(*ref) for ref in read_refs(parcel.refs)]
+            self._settle(lane, parcel, b"".join([ref for ref in refs if ref in decided]))
+            missing = {ref for ref in refs if ref not in decided}
+            if missing:
+                again += [parcel] if parcel.source is None else parcels_of(parcel.source, self._recent, missing)
+        self.stream(lane).queued_bytes += lane.push_front(again)
+
+    def _settle(self, lane: Lane, parcel: Parcel, refs: bytes) -> None:
+        settled = self.ledger.settle(refs)
+        lane.settled(parcel.provider, settled)
+        self.pending -= settled
+
+
+def _report(lane: Lane, provider: str, pending: int, oldest_us: int) -> shard_pb2.PendingReport:
+    return shard_pb2.PendingReport(
+        workspace_id=lane.workspace_id,
+        provider=provider,
+        pending=pending,
+        oldest_received_unix_us=oldest_us if pending else 0,
+    )
+
+
+def _facts(envelope: types_pb2.Envelope, index: int, row_id: int, ordinal: int, offset: int, length: int) -> Change:
+    change = envelope.changes[index]
+    occurred_us = micros(change.occurred_at) if change.HasField("occurred_at") else None
+    return Change(
+        row_id,
+        ordinal,
+        offset,
+        length,
+        index,
+        member_kind(envelope, index),
+        occurred_us,
+        micros(envelope.received_at),
+        len(change.content),
+    )

@@ -1,0 +1,115 @@
+"""One workspace's way to the store: what waits, what is on its way, and how much of its spool is unread.
+
+A lane has at most one sub-batch without an answer, so that order holds whatever happens to a batch: what is refused,
+cut or asked for again goes back to the front. Owns order inside a workspace. Refuses to know nodes and streams.
+"""
+
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+
+from relayfile.ingest.coalesce import Fold
+from relayfile.ingest.fold_wire import REF_BYTES
+from relayfile.ingest.parcel import Parcel
+
+NOTE_BYTES_GUESS = 256
+"""What a change without its content is taken to cost on the wire, before it was encoded."""
+
+
+class Lane:
+    """A workspace with changes that have no outcome yet."""
+
+    __slots__ = (
+        "_queue",
+        "in_flight",
+        "is_hungry",
+        "is_queued",
+        "last_row_id",
+        "newest_row_id",
+        "pending",
+        "queued_bytes",
+        "reported",
+        "shard_id",
+        "workspace_id",
+    )
+
+    def __init__(self, workspace_id: str, shard_id: int) -> None:
+        self.workspace_id = workspace_id
+        self.shard_id = shard_id
+        self.in_flight = False
+        """A sub-batch of it has no answer yet."""
+        self.is_queued = False
+        """It stands in its stream's queue of lanes that have something to send."""
+        self.is_hungry = False
+        """It stands in the backlog's queue of lanes to read for."""
+        self.last_row_id = 0
+        """Rows up to this one were read into memory."""
+        self.newest_row_id = 0
+        """The newest durable row of the workspace."""
+        self.pending: dict[str, int] = {}
+        """Provider to accepted changes without an outcome, unread ones included."""
+        self.reported: dict[str, int] = {}
+        """What the store was told of `pending` last."""
+        self.queued_bytes = 0
+        self._queue: deque[Parcel | Fold] = deque()
+
+    @property
+    def has_unread(self) -> bool:
+        """Whether the spool has rows of it that were not read; arrivals must then wait behind them."""
+        return self.newest_row_id > self.last_row_id
+
+    @property
+    def has_queued(self) -> bool:
+        """Whether something waits to be sent."""
+        return bool(self._queue)
+
+    def push(self, item: Parcel | Fold) -> int:
+        """Queue behind everything; returns the bytes by which the queue grew."""
+        size = _size(item)
+        self._queue.append(item)
+        self.queued_bytes += size
+        return size
+
+    def push_front(self, parcels: Sequence[Parcel]) -> int:
+        """Queue ahead of everything, in this order; returns the bytes by which the queue grew."""
+        size = sum(map(_size, parcels))
+        self._queue.extendleft(reversed(parcels))
+        self.queued_bytes += size
+        return size
+
+    def take(self, bytes_max: int, changes_max: int, build: Callable[[Fold], Iterable[Parcel]]) -> list[Parcel]:
+        """The next sub-batch: at least one parcel, and no more than the bounds unless that one is larger.
+
+        A parcel whose body follows in chunks goes alone.
+        """
+        queue = self._queue
+        taken: list[Parcel] = []
+        size = changes = 0
+        while queue:
+            item = queue[0]
+            if isinstance(item, Fold):
+                queue.popleft()
+                self.queued_bytes -= _size(item)
+                self.push_front(list(build(item)))
+                continue
+            size += item.size_bytes
+            changes += len(item.refs) // REF_BYTES
+            if taken and (size > bytes_max or changes > changes_max or item.body):
+                break
+            queue.popleft()
+            self.queued_bytes -= item.size_bytes
+            taken.append(item)
+            if item.body:
+                break
+        return taken
+
+    def settled(self, provider: str, count: int) -> None:
+        """`count` changes of a provider have their outcome."""
+        left = self.pending.get(provider, 0) - count
+        assert left >= 0, f"{self.workspace_id}: more outcomes than changes of {provider}"
+        self.pending[provider] = left
+
+
+def _size(item: Parcel | Fold) -> int:
+    if isinstance(item, Fold):
+        return item.content_bytes + item.count * NOTE_BYTES_GUESS
+    return item.size_bytes

@@ -1,0 +1,297 @@
+"""The one stream to a store node: what is sent, what has no answer yet, and how a cut stream goes on (D13).
+
+Sub-batches of one (session, shard) carry contiguous sequence numbers; what has no answer is kept as bytes and sent
+again in order when the stream is back. Credits of the node and the process's own limits bound what is in flight. Reader
+and writer run concurrently: an answer is taken in while a message waits for room in the connection.
+
+Owns sequences, credits and the retries of one node. Refuses to decide what an answer means for a change.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol, TypeAlias
+
+import grpc
+import grpc.aio
+from tenacity import AsyncRetrying, retry_if_exception_type, wait_random_exponential
+
+from relayfile import faults
+from relayfile.clock import Clock
+from relayfile.ingest.flight import Flight, SentBatch, Workers
+from relayfile.ingest.fold_wire import chunk_messages, hello_message, report_message
+from relayfile.ingest.lane import Lane
+from relayfile.ingest.parcel import Parcel
+from relayfile.telemetry import get_logger
+from relayfile.v1 import shard_pb2
+
+METHOD = "/relayfile.v1.ShardService/ApplyEnvelopes"
+QUANTUM_BYTES = 256 << 10
+"""What one workspace may put into a message while others wait."""
+HEALTHY_AFTER_S = 1.0
+"""A stream that lived so long is connected anew at once; a shorter life counts as a failed attempt."""
+RETRY_S_MAX = 2.0
+
+_log = get_logger(__name__)
+
+Connect = Callable[[str], tuple[grpc.aio.Channel, Sequence[tuple[str, str]]]]
+"""A channel to an address, and the metadata that authorises a call on it."""
+
+
+class Answers(Protocol):
+    """Who is told what became of batches, and fills lanes again."""
+
+    def answered(self, batch: SentBatch, ack: shard_pb2.SubBatchAck) -> None:
+        """A batch was committed. What must be sent again was pushed to the front of its lane on return."""
+        ...
+
+    def moved(self, stream: "NodeStream", batch: SentBatch, refusal: shard_pb2.SubBatchRefusal) -> bool:
+        """The node does not own the shard. True: the batch was taken over and goes elsewhere; False: send it again."""
+        ...
+
+    def take(self, stream: "NodeStream", lane: Lane, bytes_max: int) -> list[Parcel]:
+        """The next sub-batch of a lane; nothing when the lane is not this stream's any more."""
+        ...
+
+    def reports(self, stream: "NodeStream", *, everything: bool) -> list[shard_pb2.PendingReport]:
+        """What the node should know of what this process holds: `everything`, or what changed since it was asked for.
+
+        Asked for at most once a second.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StreamLimits:
+    """Bounds of one stream."""
+
+    session_id: str
+    ingest_id: str
+    message_bytes_target: int
+    batch_bytes_max: int
+    in_flight_bytes_max: int
+    welcome_timeout_s: float
+
+
+_Call: TypeAlias = "grpc.aio.StreamStreamCall[bytes, shard_pb2.ApplyEnvelopesResponse]"
+_StreamStream: TypeAlias = "grpc.aio.StreamStreamMultiCallable[bytes, shard_pb2.ApplyEnvelopesResponse]"
+
+
+class _Cut(Exception):
+    """The stream ended."""
+
+
+class NodeStream:
+    """The connection to one node, for as long as the process lives."""
+
+    def __init__(
+        self, address: str, limits: StreamLimits, *, connect: Connect, workers: Workers, answers: Answers, clock: Clock
+    ) -> None:
+        self.address = address
+        self.queued_bytes = 0
+        """Of all its lanes; kept by the dispatcher."""
+        self.is_connected = False
+        self.batches_sent = 0
+        self._limits = limits
+        self._connect = connect
+        self._workers = workers
+        self._answers = answers
+        self._clock = clock
+        self._flight = Flight(limits.in_flight_bytes_max, workers)
+        self._ready: deque[Lane] = deque()
+        self._again: deque[SentBatch] = deque()
+        self._wake = asyncio.Event()
+        self._report_due = False
+        self._report_all = True
+        workers.on_free(self._wake.set)
+
+    # ... what the dispatcher calls
+
+    def enqueue(self, lane: Lane) -> None:
+        """A lane has something to send; it is served when its turn comes."""
+        if not lane.in_flight and not lane.is_queued and lane.has_queued:
+            lane.is_queued = True
+            self._ready.append(lane)
+            self._wake.set()
+
+    def tick(self) -> None:
+        """Once a second: reports are due, and a node without answers gives up its workers."""
+        self._report_due = True
+        self._flight.give_up_stalled(self._clock.monotonic())
+        self._wake.set()
+
+    @property
+    def in_flight_bytes(self) -> int:
+        """Sent and not answered."""
+        return self._flight.size_bytes
+
+    # ... the connection
+
+    async def run(self) -> None:
+        """Keep a stream open, until cancelled."""
+        while True:
+            attempts = AsyncRetrying(
+                wait=wait_random_exponential(multiplier=0.1, max=RETRY_S_MAX),
+                retry=retry_if_exception_type(_Cut),
+                sleep=asyncio.sleep,
+            )
+            async for attempt in attempts:
+                with attempt:
+                    await self._live_once()
+
+    async def _live_once(self) -> None:
+        """One stream from hello to its end; `_Cut` when it ended early."""
+        channel, metadata = self._connect(self.address)
+        started_s = self._clock.monotonic()
+        why = ""
+        try:
+            stream: _StreamStream = channel.stream_stream(
+                METHOD, response_deserializer=shard_pb2.ApplyEnvelopesResponse.FromString
+            )
+            call = stream(metadata=metadata)
+            try:
+                await self._greet(call)
+                started_s = self._clock.monotonic()
+                async with asyncio.TaskGroup() as both:
+                    both.create_task(self._read(call))
+                    both.create_task(self._write(call))
+            finally:
+                call.cancel()
+        except* (_Cut, grpc.aio.AioRpcError, grpc.aio.UsageError, asyncio.InvalidStateError, TimeoutError) as ended:
+            why = _reason(ended)
+        finally:
+            self._disconnected()
+            await channel.close()
+        lived_s = self._clock.monotonic() - started_s
+        _log.info("stream to a store node ended", address=self.address, why=why, after_s=round(lived_s, 3))
+        if lived_s < HEALTHY_AFTER_S:
+            raise _Cut(why)
+
+    async def _greet(self, call: _Call) -> None:
+        async with asyncio.timeout(self._limits.welcome_timeout_s):
+            await call.write(hello_message(self._limits.session_id, self._limits.ingest_id))
+            response = await _next(call)
+        if not response.HasField("welcome"):
+            raise _Cut("the node did not say welcome")
+        self._flight.credit_bytes = response.welcome.credit_bytes
+        self._flight.connected(self._clock.monotonic())
+        self._again = deque(self._flight.batches())
+        self.is_connected = True
+        self._report_due = self._report_all = True
+        self._take_in(response)
+
+    def _disconnected(self) -> None:
+        self.is_connected = False
+        self._again.clear()
+        self._flight.disconnected()
+
+    # ... answers
+
+    async def _read(self, call: _Call) -> None:
+        while True:
+            self._take_in(await _next(call))
+
+    def _take_in(self, response: shard_pb2.ApplyEnvelopesResponse) -> None:
+        if response.credit_bytes:
+            self._flight.credit_bytes = response.credit_bytes
+        for ack in response.acks:
+            self._acked(ack)
+        for resync in response.resyncs:
+            self._again.extend(self._flight.since(resync.shard_id, resync.from_sequence))
+        self._wake.set()
+
+    def _acked(self, ack: shard_pb2.SubBatchAck) -> None:
+        batch = self._flight.find(ack.shard_id, ack.sequence)
+        if batch is None:
+            return  # an answer to what was sent twice
+        if ack.HasField("refusal"):
+            self._refused(batch, ack.refusal)
+            return
+        self._flight.landed(batch, self._clock.monotonic())
+        self._answers.answered(batch, ack)
+        batch.lane.in_flight = False
+        self.enqueue(batch.lane)
+
+    def _refused(self, batch: SentBatch, refusal: shard_pb2.SubBatchRefusal) -> None:
+        if refusal.reason == "NOT_OWNER" and self._answers.moved(self, batch, refusal):
+            self._flight.landed(batch, self._clock.monotonic())
+            return
+        if not batch.parked:
+            batch.parked = True
+            delay_s = max(0.01, refusal.retry_after.seconds + refusal.retry_after.nanos / 1e9)
+            asyncio.get_running_loop().call_later(delay_s, self._unpark, batch)
+
+    def _unpark(self, batch: SentBatch) -> None:
+        batch.parked = False
+        if self.is_connected and self._flight.find(batch.lane.shard_id, batch.sequence) is batch:
+            self._again.append(batch)
+            self._wake.set()
+
+    # ... messages
+
+    async def _write(self, call: _Call) -> None:
+        while True:
+            self._wake.clear()
+            batches = self._next_batches()
+            if batches:
+                self.batches_sent += len(batches)
+                await call.write(b"".join([batch.wire for batch in batches]))
+                faults.point("ingest.stream.after_send_before_ack")
+                for chunk in chunk_messages(batches[-1].body):
+                    await call.write(chunk)
+            elif self._report_due:
+                self._report_due = False
+                reports = self._answers.reports(self, everything=self._report_all)
+                self._report_all = False
+                if reports:
+                    await call.write(report_message(reports))
+            else:
+                await self._wake.wait()
+
+    def _next_batches(self) -> list[SentBatch]:
+        """What goes into the next message; a batch whose body follows goes alone."""
+        target = self._limits.message_bytes_target
+        batches: list[SentBatch] = []
+        size = 0
+        for batch in self._candidates():
+            if batches and batch.body:
+                self._again.appendleft(batch)
+                break
+            batches.append(batch)
+            size += len(batch.wire)
+            if size >= target or batch.body:
+                break
+        return batches
+
+    def _candidates(self) -> Iterator[SentBatch]:
+        """What must be sent again, then one batch of each lane in turn, as far as credits and workers go."""
+        while self._again:
+            batch = self._again.popleft()
+            if not batch.parked and self._flight.find(batch.lane.shard_id, batch.sequence) is batch:
+                yield batch
+        while self._ready and self._flight.has_credit and self._workers.any_free:
+            lane = self._ready.popleft()
+            lane.is_queued = False
+            bytes_max = QUANTUM_BYTES if self._ready else self._limits.batch_bytes_max
+            parcels = self._answers.take(self, lane, bytes_max)
+            if parcels:
+                yield self._flight.depart(lane, parcels, self._clock.monotonic())
+
+
+async def _next(
+    call: _Call,
+) -> shard_pb2.ApplyEnvelopesResponse:
+    response = await call.read()
+    if not isinstance(response, shard_pb2.ApplyEnvelopesResponse):
+        raise _Cut("the node ended the stream")
+    return response
+
+
+def _reason(ended: BaseExceptionGroup) -> str:
+    first = ended.exceptions[0]
+    while isinstance(first, BaseExceptionGroup):
+        first = first.exceptions[0]
+    if isinstance(first, grpc.aio.AioRpcError):
+        return f"{first.code().name}: {first.details()}"
+    return str(first) or type(first).__name__

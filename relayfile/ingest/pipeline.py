@@ -1,0 +1,315 @@
+"""The running ingest: what accepts, holds, sends and settles, and the few tasks that keep it going.
+
+Owns the lifetime of the spool, the streams and the tasks; implements `Intake`. The tasks are: one stream for each node,
+one that closes windows, one that reads the backlog, one that ticks once a second. None is made for a change.
+"""
+
+import asyncio
+from collections import Counter, deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from relayfile import faults
+from relayfile.clock import Clock
+from relayfile.data_directory import DataDirectory
+from relayfile.errors import Draining, Unavailable
+from relayfile.ingest.admission import Admission
+from relayfile.ingest.coalesce import CoalesceLimits, Coalescer
+from relayfile.ingest.dispatch import Dispatcher, DispatchLimits
+from relayfile.ingest.flight import Workers
+from relayfile.ingest.lane import Lane
+from relayfile.ingest.node_stream import Connect, NodeStream, StreamLimits
+from relayfile.ingest.parcel import RecentPayloads
+from relayfile.ingest.payload import PayloadBuilder, parse_provider_counts, read_payload
+from relayfile.ingest.router import Router
+from relayfile.ingest.spool import Spool, SpoolLimits
+from relayfile.ingest.spool_file import StoredRow
+from relayfile.settings import IngestSettings
+from relayfile.v1 import types_pb2
+
+MEMBERS_HELD_MAX = 2_000_000
+"""Changes that windows hold at most; about 60 bytes each, and their notes as far as these have room."""
+STREAM_QUEUE_BYTES_MAX = 32 << 20
+"""What may wait in memory for one node, in its lanes."""
+READ_BYTES = 256 << 10
+"""What the backlog reads of one workspace before it is the next one's turn."""
+TICK_S = 1.0
+EXPIRE_S_MIN = 0.005
+DRAIN_POLL_S = 0.02
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Surroundings:
+    """What the pipeline is given by the process around it."""
+
+    directory: DataDirectory
+    """Locked by the caller."""
+    clock: Clock
+    connect: Connect
+    session_id: str
+    """New at every start."""
+    ingest_id: str
+    """The same over restarts."""
+
+
+class Pipeline:
+    """See the module. Make it in the running loop, `open` it, `run` it in a task, `drain` and then `close` it."""
+
+    def __init__(self, settings: IngestSettings, around: Surroundings) -> None:
+        self._settings = settings
+        self._around = around
+        self.router = Router(settings.nodes)
+        self.spool = Spool(
+            around.directory,
+            _spool_limits(settings),
+            stored=self._stored,
+            arrived=self._arrived,
+            reached=faults.point,
+        )
+        self.reader = self.spool.open()
+        self.admission = Admission(settings.spool_bytes_max)
+        self.coalescer = Coalescer(_coalesce_limits(settings))
+        self._backlog = Backlog(self)
+        self._streams = Streams(self._stream)
+        self._workers = Workers(settings.envelope_workers)
+        self.dispatcher = Dispatcher(
+            self.coalescer,
+            RecentPayloads(self.reader.piece, settings.spool_read_bytes_max),
+            self.router,
+            DispatchLimits(settings.batch_changes_max, STREAM_QUEUE_BYTES_MAX),
+            stream_of=self._streams.get,
+            hungry=self._backlog.mark,
+            finished=self._finished,
+            oldest_us=self.reader.oldest_received_us,
+            clock=around.clock,
+        )
+        self._state = _State()
+        for row in self.reader.remainders():
+            self._recover(row.row_id, row.workspace_id, row.providers, row.payload_bytes, row.bits)
+
+    # ... Intake
+
+    async def accept(self, envelopes: Sequence[types_pb2.Envelope]) -> None:
+        """See `Intake.accept`."""
+        if self._state.is_draining:
+            raise Draining
+        if not envelopes:
+            return
+        workspace_id = envelopes[0].workspace_id
+        size_bytes = sum([envelope.ByteSize() for envelope in envelopes])
+        self.admission.enter(workspace_id, size_bytes)
+        self._state.accepting += 1
+        try:
+            async with asyncio.timeout(self._settings.accept_deadline_s):
+                await self.spool.append(envelopes)
+        except TimeoutError:
+            raise Unavailable(what="spool (its disk is slow)") from None
+        finally:
+            self._state.accepting -= 1
+            self.admission.leave(workspace_id, size_bytes)
+
+    # ... figures
+
+    @property
+    def pending(self) -> int:
+        """Accepted changes without an outcome."""
+        return self.dispatcher.pending
+
+    @property
+    def streams(self) -> Sequence[NodeStream]:
+        """One for each node that is known."""
+        return self._streams.all
+
+    # ... life
+
+    async def run(self) -> None:
+        """Until cancelled. Raises `StorageFailed` when the spool's disk fails: the process must end then."""
+        async with asyncio.TaskGroup() as tasks:
+            self._streams.start(tasks)
+            for address in self.router.nodes:
+                self._streams.get(address)
+            tasks.create_task(self._expire())
+            tasks.create_task(self._backlog.run())
+            tasks.create_task(self._tick())
+            raise await self.spool.failed()
+
+    async def drain(self) -> None:
+        """Accept nothing more, send everything, and return when every change has its outcome, however long it takes."""
+        self._state.is_draining = True
+        self.dispatcher.release()
+        while self.pending or self._state.accepting:
+            await asyncio.sleep(DRAIN_POLL_S)
+            self.dispatcher.release()  # what was being accepted when draining began
+
+    async def close(self) -> int:
+        """Close the spool, after `run` was cancelled; returns how many changes are left in it."""
+        self.spool.settle(self.dispatcher.ledger.take_finished(), list(self.dispatcher.ledger.take_dirty()))
+        await self.spool.close()
+        self.reader.close()
+        return self.pending
+
+    # ... inside
+
+    def _stored(self, rows: Sequence[PayloadBuilder]) -> None:
+        for row in rows:
+            self.admission.stored_bytes += row.size_bytes
+            self.dispatcher.stored(row)
+
+    def _arrived(self, rows: Sequence[PayloadBuilder]) -> None:
+        for row in rows:
+            self.dispatcher.arrived(row)
+
+    def _finished(self, row_ids: list[int]) -> None:
+        self.admission.stored_bytes -= self.dispatcher.ledger.take_freed_bytes()
+        self.spool.settle(row_ids)
+
+    def _recover(self, row_id: int, workspace_id: str, providers: str, payload_bytes: int, bits: int) -> None:
+        counts = parse_provider_counts(providers)
+        if bits:
+            # Which providers' changes are settled is known only after reading: a rare row, read once.
+            counts = _open_counts(self.reader.rows_between(workspace_id, row_id - 1, row_id, 1)[0])
+        self.admission.stored_bytes += payload_bytes
+        self.dispatcher.left(row_id, workspace_id, counts)
+
+    def _stream(self, address: str) -> NodeStream:
+        settings = self._settings
+        limits = StreamLimits(
+            session_id=self._around.session_id,
+            ingest_id=self._around.ingest_id,
+            message_bytes_target=settings.message_bytes_target,
+            batch_bytes_max=settings.batch_bytes_max,
+            in_flight_bytes_max=max(1, settings.in_flight_bytes_max // len(settings.nodes)),
+            welcome_timeout_s=settings.call_timeout_s,
+        )
+        return NodeStream(
+            address,
+            limits,
+            connect=self._around.connect,
+            workers=self._workers,
+            answers=self.dispatcher,
+            clock=self._around.clock,
+        )
+
+    async def _expire(self) -> None:
+        if not self._settings.coalesce_window_s:
+            return
+        while True:
+            end_s = self.coalescer.next_end_s()
+            if end_s is None:
+                # A window that opens while this sleeps closes after it.
+                await asyncio.sleep(self._settings.coalesce_window_s)
+                continue
+            await asyncio.sleep(max(EXPIRE_S_MIN, end_s - self._around.clock.monotonic()))
+            self.dispatcher.expire()
+
+    async def _tick(self) -> None:
+        while True:
+            await asyncio.sleep(TICK_S)
+            for stream in self.streams:
+                stream.tick()
+            finished, bits = self.dispatcher.ledger.take_finished(), list(self.dispatcher.ledger.take_dirty())
+            if finished or bits:
+                self._finished(finished)
+                self.spool.settle([], bits)
+
+
+class Backlog:
+    """Reads rows that had no room when they came, one workspace after the other, as their lanes get room."""
+
+    def __init__(self, pipeline: Pipeline) -> None:
+        self._pipeline = pipeline
+        self._lanes: deque[Lane] = deque()
+        self._marked = asyncio.Event()
+
+    def mark(self, lane: Lane) -> None:
+        """A lane has unread rows, and may have room."""
+        if not lane.is_hungry:
+            lane.is_hungry = True
+            self._lanes.append(lane)
+            self._marked.set()
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        while True:
+            while self._lanes:
+                self._feed(self._lanes.popleft())
+                await asyncio.sleep(0)
+            self._marked.clear()
+            await self._marked.wait()
+
+    def _feed(self, lane: Lane) -> None:
+        lane.is_hungry = False
+        dispatcher = self._pipeline.dispatcher
+        if not lane.has_unread or not dispatcher.has_room(lane):
+            return  # marked again when its next sub-batch is taken
+        rows = self._pipeline.reader.rows_between(lane.workspace_id, lane.last_row_id, lane.newest_row_id, READ_BYTES)
+        for row in rows:
+            dispatcher.read_back(lane, row)
+        if not rows:
+            lane.last_row_id = lane.newest_row_id
+        self.mark(lane)
+
+
+class Streams:
+    """The streams by address, each with its task once `start` was called."""
+
+    def __init__(self, make: Callable[[str], NodeStream]) -> None:
+        self._make = make
+        self._streams: dict[str, NodeStream] = {}
+        self._tasks: asyncio.TaskGroup | None = None
+
+    @property
+    def all(self) -> Sequence[NodeStream]:
+        """In the order in which they were first needed."""
+        return list(self._streams.values())
+
+    def get(self, address: str) -> NodeStream:
+        """The stream to an address."""
+        stream = self._streams.get(address)
+        if stream is None:
+            stream = self._streams[address] = self._make(address)
+            if self._tasks is not None:
+                self._tasks.create_task(stream.run())
+        return stream
+
+    def start(self, tasks: asyncio.TaskGroup) -> None:
+        """Run every stream, now and later, in this group."""
+        self._tasks = tasks
+        for stream in self._streams.values():
+            tasks.create_task(stream.run())
+
+
+@dataclass(slots=True)
+class _State:
+    is_draining: bool = False
+    accepting: int = 0
+
+
+def _spool_limits(settings: IngestSettings) -> SpoolLimits:
+    return SpoolLimits(
+        commit_linger_s=settings.spool_commit_linger_s,
+        commit_bytes_max=settings.spool_commit_bytes_max,
+        verify=settings.spool_verify,
+    )
+
+
+def _coalesce_limits(settings: IngestSettings) -> CoalesceLimits:
+    return CoalesceLimits(
+        window_s=settings.coalesce_window_s,
+        leading=settings.coalesce_leading == "on",
+        objects_max=settings.envelope_queue_size,
+        members_max=MEMBERS_HELD_MAX,
+        fold_members_max=settings.fold_members_max,
+        fold_bytes_max=settings.fold_bytes_max,
+    )
+
+
+def _open_counts(row: StoredRow) -> dict[str, int]:
+    """Provider to changes of a row that have no outcome yet."""
+    counts: Counter[str] = Counter()
+    ordinal = 0
+    for placed in read_payload(row.payload):
+        for _ in range(len(placed.envelope.changes) or 1):
+            counts[placed.envelope.provider] += not row.bits >> ordinal & 1
+            ordinal += 1
+    return dict(counts)
