@@ -68,6 +68,14 @@ class ApplyStream:
         self._answers: list[shard_pb2.SubBatchAck] = []
         self._resyncs: list[shard_pb2.Resync] = []
         self._moved = asyncio.Event()
+        self._draining = False
+
+    async def drain(self) -> None:
+        """Take nothing more, and return when everything taken was answered. What comes meanwhile gets no answer: its
+        sender sends it again to the next process."""
+        self._draining = True
+        while self._in_flight_count or self._answers:
+            await self._wait()
 
     async def serve(
         self,
@@ -80,7 +88,7 @@ class ApplyStream:
             answering = tasks.create_task(self._send_answers(write), name="apply-answers")
             async for request in requests:
                 complete = chunked.pass_on(request)
-                if complete is not None:
+                if complete is not None and not self._draining:
                     self._take(complete)
                 while self._in_flight_bytes > self._credit_bytes:
                     await self._wait()

@@ -6,7 +6,7 @@ keeps the rows and checks them in every transaction.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 from relayfile.errors import NotOwner
@@ -62,6 +62,12 @@ class Ownership:
         shards = shards_of_node(placement.node_index, len(placement.addresses), placement.shard_count)
         address = placement.addresses[placement.node_index]
         return cls(placement, await engine.acquire_shards(shards, placement.node_index, address))
+
+    def advertise(self, address: str) -> None:
+        """This node is reached at `address`: of a node with port 0, which learns its port after it owns its shards."""
+        addresses = list(self.placement.addresses)
+        addresses[self.placement.node_index] = address
+        self.placement = replace(self.placement, addresses=tuple(addresses))
 
     def owner_of(self, workspace_id: str) -> Owner:
         """Who serves the workspace."""

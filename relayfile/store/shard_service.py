@@ -2,6 +2,7 @@
 
 from __future__ import annotations  # gRPC's classes are generic in their stubs only
 
+import asyncio
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +32,7 @@ class ShardService(shard_pb2_grpc.ShardServiceServicer):
         self._chunked_bytes_max = max(content_bytes_max, RAW_BODY_BYTES_MAX)
         self._sequences = Sequences()
         self._reports = Reports()
+        self._streams: set[ApplyStream] = set()
 
     async def ApplyEnvelopes(  # type: ignore[override]  # a coroutine that writes, so that it can read meanwhile
         self,
@@ -50,7 +52,15 @@ class ShardService(shard_pb2_grpc.ShardServiceServicer):
         await context.write(shard_pb2.ApplyEnvelopesResponse(welcome=welcome, pauses_complete=True))
         expected = self._sequences.of(hello.session_id)
         stream = ApplyStream(self._node, hello.ingest_id, expected, self._reports, self._credit_bytes)
-        await stream.serve(request_iterator, context.write, ChunkedContent(self._chunked_bytes_max))
+        self._streams.add(stream)
+        try:
+            await stream.serve(request_iterator, context.write, ChunkedContent(self._chunked_bytes_max))
+        finally:
+            self._streams.discard(stream)
+
+    async def drain(self) -> None:
+        """Take nothing more from the streams, and return when what was taken is answered."""
+        await asyncio.gather(*(stream.drain() for stream in self._streams))
 
     async def GetOutcomes(
         self, request: shard_pb2.GetOutcomesRequest, context: grpc.aio.ServicerContext[Any, Any]

@@ -82,9 +82,9 @@ def open_engine(
             _verify(writer, path, failure)
             directory.clear_failure()
         migrate(writer, path)
-        check_identity(writer, path, identity)
+        cluster_id = check_identity(writer, path, identity)
         directory.sync()
-        return SqliteEngine(path, writer, limits, directory, clock)
+        return SqliteEngine(path, writer, limits, directory, clock, cluster_id)
     except BaseException:
         writer.close()
         raise
@@ -104,8 +104,15 @@ class SqliteEngine:
     """One node's file. Made by `open_engine`; used from one event loop."""
 
     def __init__(
-        self, path: Path, writer: apsw.Connection, limits: SqliteLimits, directory: DataDirectory, clock: Clock
+        self,
+        path: Path,
+        writer: apsw.Connection,
+        limits: SqliteLimits,
+        directory: DataDirectory,
+        clock: Clock,
+        cluster_id: str,
     ) -> None:
+        self.cluster_id = cluster_id
         self._path = path
         self._writer = writer
         self._limits = limits

@@ -24,6 +24,8 @@ class NodeIdentity:
     shard_count: int
     node_index: int
     node_count: int
+    cluster_id: str = ""
+    """Recorded when the file is made, and kept whatever is said later: it only names the cluster."""
 
 
 def migrate(connection: apsw.Connection, path: Path) -> None:
@@ -39,8 +41,11 @@ def migrate(connection: apsw.Connection, path: Path) -> None:
             connection.execute("INSERT INTO schema_migrations VALUES (?)", (version,))
 
 
-def check_identity(connection: apsw.Connection, path: Path, identity: NodeIdentity) -> None:
-    """Record what the file is made for, or compare with what was recorded: `SettingError` names both values."""
+def check_identity(connection: apsw.Connection, path: Path, identity: NodeIdentity) -> str:
+    """Record what the file is made for, or compare with what was recorded: `SettingError` names both values.
+
+    Returns the cluster's id.
+    """
     recorded = {str(name): str(value) for name, value in connection.execute("SELECT name, value FROM meta")}
     facts = (
         ("shard_count", "RELAYFILE_SHARD_COUNT", identity.shard_count),
@@ -56,8 +61,9 @@ def check_identity(connection: apsw.Connection, path: Path, identity: NodeIdenti
                 way_out=f"set it to {recorded[name]} again, or start with an empty data directory",
             )
     with connection:
-        for name, _, value in facts:
-            connection.execute("INSERT OR IGNORE INTO meta VALUES (?, ?)", (name, str(value)))
+        for name, text in (*((name, str(value)) for name, _, value in facts), ("cluster_id", identity.cluster_id)):
+            connection.execute("INSERT OR IGNORE INTO meta VALUES (?, ?)", (name, text))
+    return recorded.get("cluster_id", identity.cluster_id)
 
 
 def _migrations() -> Iterator[tuple[str, str]]:

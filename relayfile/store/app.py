@@ -1,0 +1,155 @@
+"""The composition root of a store node: the only place that names the concrete engine and wires the parts.
+
+Starts in the order data, shards, ports; stops in the order of `relayfile.lifecycle.Phase`: what was taken is committed
+and answered before the streams end, and the file is closed last.
+"""
+
+import asyncio
+import hashlib
+from functools import partial
+
+from relayfile import __version__
+from relayfile.data_directory import DataDirectory
+from relayfile.foundation import Foundation, lay
+from relayfile.lifecycle import EXIT_OK, Lifecycle, Phase, Stop, until_stopped
+from relayfile.serving import AdminPorts, GrpcServer, Service, channel, write_address_file
+from relayfile.settings import StoreSettings
+from relayfile.store.commit import CommitLimits
+from relayfile.store.node import Node, NodePolicy
+from relayfile.store.ownership import StaticPlacement
+from relayfile.store.plan.limits import PlanLimits
+from relayfile.store.proxy import OwnerRouting, Peers
+from relayfile.store.queues import QueueBounds
+from relayfile.store.servicers.file_service import ReadLimits
+from relayfile.store.servicers.reading import Reading
+from relayfile.store.servicers.registry import ServiceParts, store_services
+from relayfile.store.shard_service import ShardService
+from relayfile.store.sqlite.engine import SqliteEngine, SqliteLimits, open_engine
+from relayfile.store.sqlite.schema import NodeIdentity
+from relayfile.telemetry import StoreInstruments
+from relayfile.v1 import shard_pb2_grpc
+
+ENTRY_CHANGES_MAX = 500
+"""Changes of one workspace that are planned at once: about 5 ms of the loop."""
+MICROSECONDS = 1_000_000
+STREAMS_GRACE_S = 1.0
+
+
+async def run(settings: StoreSettings, stop: Stop) -> int:
+    """Run a node until it is to stop; the exit code. `SettingError` and `StartRefused` when it cannot start."""
+    foundation = lay("store", settings)
+    with DataDirectory(settings.data_dir) as directory:
+        engine = _open(directory, settings, foundation)
+        try:
+            await _serve(engine, settings, foundation, stop)
+        finally:
+            await engine.close()
+            await asyncio.to_thread(foundation.tracing.close)
+    return EXIT_OK
+
+
+async def _serve(engine: SqliteEngine, settings: StoreSettings, foundation: Foundation, stop: Stop) -> None:
+    instruments = StoreInstruments.declare(foundation.registry)
+    addresses = settings.nodes or (settings.public_address,)
+    placement = StaticPlacement(settings.shard_count, settings.node_index, addresses)
+    clock, new_id = foundation.clock, foundation.ids.new_id
+    node = await Node.start(engine, placement, clock, new_id, instruments, _policy(settings))
+    shards = ShardService(  # type: ignore[abstract]  # what it leaves out answers that it is served later
+        node, settings.stream_credit_bytes, settings.content_bytes_max
+    )
+    peers = Peers(partial(channel, settings=settings))
+    services = [
+        *store_services(_parts(node, engine, settings)),
+        Service("relayfile.v1.ShardService", shard_pb2_grpc.add_ShardServiceServicer_to_server, shards),
+    ]
+    routing = OwnerRouting(node.ownership, peers)
+    server = GrpcServer(settings, settings.address, services, foundation.policy, [routing])
+    if not settings.nodes and not settings.advertise_address:
+        node.ownership.advertise(server.address)
+    admin = AdminPorts(
+        settings,
+        http_address=settings.admin_http_address,
+        grpc_address=settings.admin_grpc_address,
+        registry=foundation.registry,
+        public=server,
+    )
+
+    async def stop_serving() -> None:
+        admin.set_ready(ready=False)
+        await server.set_serving(serving=False)
+
+    async def refuse_new() -> None:
+        server.refuse_new()
+
+    async def drain() -> None:
+        await shards.drain()
+        await node.committer.drain()
+
+    async def close_streams() -> None:
+        await server.stop(STREAMS_GRACE_S)
+        await peers.close()
+
+    lifecycle = Lifecycle(settings.shutdown_grace_s)
+    lifecycle.on_stop(Phase.NOT_SERVING, "health", stop_serving)
+    lifecycle.on_stop(Phase.STOP_ACCEPTING, "calls", refuse_new)
+    lifecycle.on_stop(Phase.DRAIN, "commits", drain)
+    lifecycle.on_stop(Phase.CLOSE_STREAMS, "streams", close_streams)
+    lifecycle.on_stop(Phase.CLOSE_ENGINE, "admin ports", admin.stop)
+
+    def work(tasks: asyncio.TaskGroup) -> None:
+        tasks.create_task(node.run(), name="store-node")
+        tasks.create_task(admin.http.serve(), name="admin-http")
+
+    await server.start()
+    await admin.start()
+    await server.set_serving(serving=True)
+    admin.set_ready(ready=True)
+    write_address_file(settings, grpc=server.address, admin=admin)
+    await until_stopped(stop, lifecycle, work)
+
+
+def _open(directory: DataDirectory, settings: StoreSettings, foundation: Foundation) -> SqliteEngine:
+    # Every node of a static cluster is made with the same list: what it hashes to names the cluster without a talk.
+    cluster_id = hashlib.sha256(",".join(settings.nodes or (settings.address,)).encode()).hexdigest()[:16]
+    identity = NodeIdentity(settings.shard_count, settings.node_index, len(settings.nodes) or 1, cluster_id)
+    limits = SqliteLimits(
+        cache_bytes=settings.sqlite_cache_bytes,
+        wal_bytes_max=settings.wal_bytes_max,
+        delivery_retention_us=round(settings.delivery_retention_s * MICROSECONDS),
+    )
+    return open_engine(directory, identity, foundation.clock, limits)
+
+
+def _policy(settings: StoreSettings) -> NodePolicy:
+    return NodePolicy(
+        commit=CommitLimits(
+            linger_s=settings.store_commit_linger_s,
+            group_changes_max=settings.commit_changes_max,
+            group_bytes_max=settings.commit_bytes_max,
+            entry_changes_max=min(ENTRY_CHANGES_MAX, settings.commit_changes_max),
+            bounds=QueueBounds(settings.workspace_queue_changes_max, settings.node_queue_bytes_max),
+        ),
+        plan=PlanLimits(settings.content_bytes_max, round(settings.clock_skew_max_s * MICROSECONDS)),
+        creates_workspaces=settings.create_workspaces == "on-first-write",
+        expiry_interval_s=settings.retention_interval_s,
+    )
+
+
+def _parts(node: Node, engine: SqliteEngine, settings: StoreSettings) -> ServiceParts:
+    return ServiceParts(
+        reading=Reading(engine, node.feed, node.ownership, settings.call_timeout_s),
+        limits=ReadLimits(
+            settings.page_entries_default,
+            settings.page_entries_max,
+            settings.message_bytes_target,
+            settings.export_files_max,
+            settings.exports_concurrent_max,
+        ),
+        ownership=node.ownership,
+        maker=node,
+        clock=node.clock,
+        mark_interval_s=settings.watch_mark_interval_s,
+        cluster_id=engine.cluster_id,
+        version=__version__,
+        started_us=node.clock.now_us(),
+    )
