@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import grpc.aio
-from relayfile.store.sqlite.engine import open_engine
 
 from relayfile.auth import ALL, KeyStore, TokenSigner, TokenVerifier, auth_stage
 from relayfile.clock import SystemClock
@@ -20,6 +19,7 @@ from relayfile.store.proxy import OwnerRouting, Peers
 from relayfile.store.servicers.file_service import ReadLimits
 from relayfile.store.servicers.reading import Reading
 from relayfile.store.servicers.registry import ServiceParts, store_services
+from relayfile.store.sqlite.engine import open_engine
 from relayfile.store.sqlite.schema import NodeIdentity
 from relayfile.store.watch import RevisionFeed
 from relayfile.v1 import (
