@@ -29,7 +29,10 @@ class StoreSettings(ClusterSettings):
     )
 
     store_commit_linger_s: float = duration(
-        "2ms", "0s", "100ms", "longest wait for company before a commit; adaptive: 0 when the committer is idle"
+        "5ms",
+        "0s",
+        "100ms",
+        "longest wait for company before a commit; adaptive: a change that comes alone never waits",
     )
     commit_bytes_max: int = size("8MiB", "64KiB", "256MiB", "bytes of content in one transaction")
     commit_changes_max: int = count(2_000, 1, 100_000, "changes in one transaction (measured optimum 500 to 2,000)")

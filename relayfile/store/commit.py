@@ -28,8 +28,10 @@ Answer = TypeVar("Answer")
 Mutation_contra = TypeVar("Mutation_contra", contravariant=True)
 Answer_co = TypeVar("Answer_co", covariant=True)
 
-BUSY_CHANGES = 64
+BUSY_CHANGES = 8
 """A group of this size says that more is coming: the next one waits a little for company."""
+COMPANY_CHANGES = 64
+"""Company enough: a group of this size waits no longer."""
 
 
 class EntryKind(Protocol[Mutation_contra, Answer_co]):
@@ -49,7 +51,8 @@ class EntryKind(Protocol[Mutation_contra, Answer_co]):
 class CommitLimits:
     """How much goes into one transaction, and what may wait for one."""
 
-    linger_s: float = 0.002
+    linger_s: float = 0.005
+    """Longest wait for company; only when the group before had some, so that a lone change never waits."""
     group_changes_max: int = 2_000
     group_bytes_max: int = 8 << 20
     entry_changes_max: int = 500
@@ -145,24 +148,26 @@ class Committer:
 
     async def _gather(self, group: _Group, writing: asyncio.Task[None] | None) -> None:
         """Fill the next group until the one before it is durable and nothing ready is left out."""
-        lingered = not self._busy
+        patience: asyncio.TimerHandle | None = None
+        patient = self._busy and self._limits.linger_s > 0
+
+        def lose_patience() -> None:
+            nonlocal patient
+            patient = False
+            self._wake.set()
+
         while True:
             self._wake.clear()
             await self._plan_ready(group)
-            if writing is None or writing.done():
-                if group.entries and (lingered or self._is_full(group)):
-                    self._busy = group.change_count >= BUSY_CHANGES
-                    return
-                if group.entries:
-                    lingered = True
-                    await self._linger()
-                    continue
+            if group.entries and (writing is None or writing.done()):
+                if not patient or group.change_count >= COMPANY_CHANGES:
+                    break
+                if patience is None:
+                    patience = asyncio.get_running_loop().call_later(self._limits.linger_s, lose_patience)
             await self._wake.wait()
-
-    async def _linger(self) -> None:
-        """Wait for company, as far as the limits allow."""
-        if self._limits.linger_s > 0:
-            await asyncio.sleep(self._limits.linger_s)
+        if patience is not None:
+            patience.cancel()
+        self._busy = group.change_count >= BUSY_CHANGES
 
     async def _plan_ready(self, group: _Group) -> None:
         """Plan ready entries into `group` until it is full, giving the loop a turn after each."""
