@@ -8,7 +8,7 @@ calls: no task and no future for a change. Refuses to wait: the pipeline around 
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
 from relayfile.clock import Clock
@@ -178,17 +178,19 @@ class Dispatcher:
         owner.enqueue(lane)
         return True
 
-    def reports(self, stream: NodeStream, *, everything: bool) -> list[shard_pb2.PendingReport]:
-        """What changed since the last report of the lanes of a stream, or all of it. Idle lanes are forgotten."""
+    def reports(self, stream: NodeStream, *, again: bool) -> list[shard_pb2.PendingReport]:
+        """Everything that is pending in the lanes of a stream, and zeros for what was and is not any more.
+
+        Nothing when that is what was said last, unless `again`. Idle lanes are forgotten.
+        """
+        lanes = [lane for lane in self.lanes.values() if self.stream(lane) is stream]
         reports: list[shard_pb2.PendingReport] = []
-        for lane in [lane for lane in self.lanes.values() if self.stream(lane) is stream]:
-            if everything:
-                lane.reported.clear()
-            changed = [item for item in lane.pending.items() if item[1] != lane.reported.get(item[0], 0)]
-            if changed:
-                lane.reported.update(changed)
-                oldest_us = self._oldest_us(lane.workspace_id) or 0
-                reports += [_report(lane, provider, count, oldest_us) for provider, count in changed]
+        for lane in lanes:
+            if again or lane.pending != lane.reported:
+                reports = [report for each in lanes for report in self._report(each)]
+                break
+        for lane in lanes:
+            lane.reported = dict(lane.pending)
             if not lane.in_flight and not lane.is_queued and not any(lane.pending.values()):
                 del self.lanes[lane.workspace_id]
         return reports
@@ -262,6 +264,17 @@ class Dispatcher:
         self._notes_bytes -= fold.note_bytes
         return parcels
 
+    def _report(self, lane: Lane) -> Iterator[shard_pb2.PendingReport]:
+        told = [item for item in lane.pending.items() if item[1] or lane.reported.get(item[0])]
+        oldest_us = (self._oldest_us(lane.workspace_id) or 0) if any(count for _, count in told) else 0
+        for provider, count in told:
+            yield shard_pb2.PendingReport(
+                workspace_id=lane.workspace_id,
+                provider=provider,
+                pending=count,
+                oldest_received_unix_us=oldest_us if count else 0,
+            )
+
     def _settle_batch(self, batch: SentBatch, ack: shard_pb2.SubBatchAck) -> None:
         lane = batch.lane
         self.counters.outcomes.update(ack.outcomes)
@@ -283,15 +296,6 @@ class Dispatcher:
         settled = self.ledger.settle(refs)
         lane.settled(parcel.provider, settled)
         self.pending -= settled
-
-
-def _report(lane: Lane, provider: str, pending: int, oldest_us: int) -> shard_pb2.PendingReport:
-    return shard_pb2.PendingReport(
-        workspace_id=lane.workspace_id,
-        provider=provider,
-        pending=pending,
-        oldest_received_unix_us=oldest_us if pending else 0,
-    )
 
 
 def _facts(envelope: types_pb2.Envelope, index: int, row_id: int, ordinal: int, offset: int, length: int) -> Change:

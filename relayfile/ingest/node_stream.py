@@ -54,8 +54,8 @@ class Answers(Protocol):
         """The next sub-batch of a lane; nothing when the lane is not this stream's any more."""
         ...
 
-    def reports(self, stream: "NodeStream", *, everything: bool) -> list[shard_pb2.PendingReport]:
-        """What the node should know of what this process holds: `everything`, or what changed since it was asked for.
+    def reports(self, stream: "NodeStream", *, again: bool) -> list[shard_pb2.PendingReport]:
+        """All that this process holds for the node; nothing when that did not change, unless `again`.
 
         Asked for at most once a second.
         """
@@ -242,7 +242,7 @@ class NodeStream:
                     await call.write(chunk)
             elif self._report_due:
                 self._report_due = False
-                reports = self._answers.reports(self, everything=self._report_all)
+                reports = self._answers.reports(self, again=self._report_all)
                 self._report_all = False
                 if reports:
                     await call.write(report_message(reports))
