@@ -1,6 +1,7 @@
 # Every target makes .venv first; a second run starts at once.
 # make PYTHON=/path/to/python3.12 chooses another interpreter for .venv.
 PYTHON ?=
+PAYLOADS ?= ../shared/data/github-webhooks
 BIN := .venv/bin
 STAMP := .venv/.setup-done
 
@@ -15,7 +16,7 @@ $(STAMP): requirements.lock pyproject.toml tools/setup.sh
 	@sh tools/setup.sh $(PYTHON)
 
 demo: $(STAMP)  ## webhooks in, files out, in under a minute
-	@$(BIN)/relayfile demo
+	@$(BIN)/relayfile demo $(if $(wildcard $(PAYLOADS)),--payloads $(PAYLOADS))
 
 test: lint type  ## lint, types and every test of a normal change
 	@$(BIN)/python -m pytest -m "not full and not soak"

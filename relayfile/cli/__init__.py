@@ -11,8 +11,8 @@ from collections.abc import Callable
 import typer
 
 from relayfile import __version__
-from relayfile.cli import config
-from relayfile.errors import RelayfileError, SettingError, StartRefused
+from relayfile.cli import address, config, demo, mirror, processes, send, token, up
+from relayfile.errors import SettingError, StartRefused
 
 EXIT_FAILED = 1
 EXIT_REFUSED = 2
@@ -26,9 +26,18 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
-COMMANDS: tuple[tuple[str, Callable[..., None]], ...] = (("config", config.config),)
+COMMANDS: tuple[tuple[str, Callable[..., None]], ...] = (
+    ("demo", demo.demo),
+    ("up", up.up),
+    ("send", send.send),
+    ("token", token.token),
+    ("address", address.address),
+    ("config", config.config),
+    ("store", processes.store),
+)
 for _name, _command in COMMANDS:
     app.command(_name)(_command)
+app.add_typer(mirror.app, name="mirror")
 
 
 @app.callback(invoke_without_command=True)
@@ -39,9 +48,14 @@ def _relayfile(version: bool = typer.Option(False, "--version", help="Print the 
 
 
 def main() -> None:
-    """Run a command; an error of ours is one line on standard error."""
+    """Run a command; an error of ours, or of a peer, is one line on standard error."""
     try:
         app()
-    except RelayfileError as error:
+    except Exception as raised:
+        from relayfile.status import leading_error
+
+        error = leading_error(raised)
+        if error is None:
+            raise
         print(f"relayfile: {error}", file=sys.stderr)
         sys.exit(EXIT_REFUSED if isinstance(error, SettingError | StartRefused) else EXIT_FAILED)

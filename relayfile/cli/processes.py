@@ -1,0 +1,29 @@
+"""`relayfile store | ingest | syncd`: one process each, configured by its environment.
+
+Settings are read before anything else is imported, so that a bad one is refused at once.
+"""
+
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import TYPE_CHECKING
+
+import typer
+
+from relayfile.settings import StoreSettings, load
+
+if TYPE_CHECKING:
+    from relayfile.lifecycle import Stop
+
+
+def store() -> None:
+    """Run a store node until it is told to stop (SIGTERM drains, a second one exits at once)."""
+    settings = load(StoreSettings)
+    from relayfile.store.app import run
+
+    _serve(partial(run, settings))
+
+
+def _serve(main: "Callable[[Stop], Awaitable[int]]") -> None:
+    from relayfile.lifecycle import run_process
+
+    raise typer.Exit(run_process(main))

@@ -1,0 +1,33 @@
+"""`relayfile token`: a signed token for a person, an agent or a service."""
+
+from pathlib import Path
+
+import typer
+
+from relayfile.settings.definition import parse_duration
+
+
+def token(
+    workspace: list[str] = typer.Option([], "--workspace", "-w", help="Workspace it grants; repeatable; * for all."),
+    subject: str = typer.Option("developer", "--subject", help="Who holds it: the agent's or person's name."),
+    scope: list[str] = typer.Option(["relayfile:*:*"], "--scope", help="Scope it grants; may be repeated."),
+    ttl: str = typer.Option("24h", "--ttl", help="How long it is valid, for example 15m or 7d."),
+    service: str = typer.Option("", "--service", help="Make it a service identity of this name, for all workspaces."),
+    data_dir: Path = typer.Option(
+        Path("relayfile-data"), "--data-dir", envvar="RELAYFILE_DATA_DIR", help="Data directory whose key signs."
+    ),
+) -> None:
+    """Print a token signed with the data directory's key. Whoever can read that key can do this; nobody else can."""
+    from relayfile.auth import KeyStore, TokenSigner
+    from relayfile.clock import SystemClock
+    from relayfile.local.layout import Layout
+
+    if not workspace and not service:
+        raise typer.BadParameter("name at least one workspace, or * for all", param_hint="--workspace")
+    try:
+        ttl_s = parse_duration(ttl)
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="--ttl") from None
+    signer = TokenSigner(KeyStore(Layout(data_dir.resolve()).keys).signing_key(), SystemClock())
+    workspaces = "*" if service or "*" in workspace else tuple(workspace)
+    print(signer.mint(subject, workspaces=workspaces, ttl_s=ttl_s, scopes=tuple(scope), service=service))

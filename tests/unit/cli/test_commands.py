@@ -1,0 +1,61 @@
+"""Commands as a person runs them: what they print, and their exit codes."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from relayfile.auth import KeyStore, TokenVerifier
+from relayfile.clock import SystemClock
+
+Run = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    def call(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+        environment = {"PATH": "/usr/bin:/bin", "RELAYFILE_DATA_DIR": str(tmp_path), **variables}
+        command = [sys.executable, "-m", "relayfile", *arguments]
+        return subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, check=False)
+
+    return call
+
+
+def test_config_says_where_a_value_comes_from(run: Run) -> None:
+    done = run("config", "--json", RELAYFILE_COALESCE_WINDOW="250ms")
+    rows = {row["name"]: row for row in json.loads(done.stdout)}
+    window = rows["RELAYFILE_COALESCE_WINDOW"]
+    assert (window["value"], window["default"], window["source"]) == ("250ms", "3s", "environment")
+    assert rows["RELAYFILE_ENVELOPE_WORKERS"]["source"] == "default"
+
+
+@pytest.mark.parametrize("command", ["config", "store"])
+def test_a_bad_setting_is_one_line_that_names_it(run: Run, command: str) -> None:
+    done = run(command, RELAYFILE_CALL_TIMEOUT="soon")
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
+    assert "RELAYFILE_CALL_TIMEOUT is 'soon', which is not a duration" in done.stderr
+
+
+def test_token_is_verified_by_the_same_directory(run: Run, tmp_path: Path) -> None:
+    done = run("token", "--workspace", "demo", "--subject", "ada", "--scope", "relayfile:fs:read:*")
+    store = KeyStore(tmp_path / "keys")
+    principal = TokenVerifier(store.public_file, SystemClock()).verify(done.stdout.strip())
+    assert principal.subject == "ada"
+    assert principal.may_use("demo")
+    assert not principal.may_use("other")
+
+
+def test_token_wants_a_workspace(run: Run) -> None:
+    done = run("token")
+    assert done.returncode == 2
+    assert "--workspace" in done.stderr
+
+
+def test_without_a_running_system_the_way_out_is_named(run: Run) -> None:
+    done = run("mirror", "list")
+    assert done.returncode == 2
+    assert "start one with `relayfile up" in done.stderr
