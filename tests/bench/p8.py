@@ -77,7 +77,7 @@ async def until_holds(inotify: Inotify, path: Path, title: str) -> float:
         event = await inotify.get()
         if event.name is None or event.name.name != path.name:
             continue
-        if json.loads(path.read_bytes())["title"] == title:  # noqa: ASYNC240 - a kilobyte that was just written
+        if json.loads(path.read_bytes())["title"] == title:
             return time.perf_counter()
 
 
