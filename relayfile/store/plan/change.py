@@ -14,7 +14,7 @@ from relayfile.model import NO_SEMANTICS, Failure, MemberKind, Origin, Outcome
 from relayfile.store.plan.entry import Member
 from relayfile.store.plan.identity import ObjectDraft, default_path
 from relayfile.store.plan.patch import Json, NotJson, parse, patched, serialise
-from relayfile.store.plan.rows import FileRow, ObjectKey, Watermark
+from relayfile.store.plan.rows import NO_WATERMARK, FileRow, ObjectKey, Watermark
 from relayfile.store.plan.verdict import Verdict
 from relayfile.store.plan.watermark import advanced, fresh_part, is_stale, with_patch_marks
 from relayfile.store.plan.working_tree import ELIDED, WorkingTree
@@ -23,6 +23,9 @@ from relayfile.watermark import provider_time
 JSON_TYPE = "application/json"
 _MERGE_PATCH_TYPE = "application/merge-patch+json"
 _UNKNOWN_TYPE = "application/octet-stream"
+# Read for every member; a name of the module costs half of an attribute of the enum.
+_UPSERT, _DELETE, _PATCH = MemberKind.UPSERT, MemberKind.DELETE, MemberKind.PATCH
+_BY_PROVIDER = Origin.PROVIDER
 
 
 class Age(NamedTuple):
@@ -50,17 +53,17 @@ def apply_member(tree: WorkingTree, subject: ObjectDraft, verdict: Verdict, inge
     member = verdict.member
     # Echoes of our own write-backs are `suppressed` here, before anything else, once there are operations.
     age = _age(tree, subject, member, ingest_id)
-    if is_stale(age.mark, member.kind, age.time_us, age.slack_us):
+    if age.mark is not NO_WATERMARK and is_stale(age.mark, member.kind, age.time_us, age.slack_us):
         verdict.outcome = Outcome.STALE
         return
     if member.path.endswith(paths.ACCESS_MARKER) and paths.name(member.path) == paths.ACCESS_MARKER:
         verdict.failure = Failure("ACL_PATH_REFUSED", "Access rules are set through the file API, not by a provider.")
         return
-    if member.kind is MemberKind.UPSERT:
+    if member.kind is _UPSERT:
         _upsert(tree, subject, verdict, age)
-    elif member.kind is MemberKind.DELETE:
+    elif member.kind is _DELETE:
         _delete(tree, subject, verdict, age)
-    elif member.kind is MemberKind.PATCH:
+    elif member.kind is _PATCH:
         _patch(tree, subject, verdict, age)
     else:
         _signal(tree, subject, verdict, age)
@@ -91,7 +94,7 @@ def _upsert(tree: WorkingTree, subject: ObjectDraft, verdict: Verdict, age: Age)
     new = NewFile(member.content, member.content_type or _UNKNOWN_TYPE, None)
     if _put(tree, subject, verdict, age, new):
         subject.signalled = False
-        _advance(subject, age, advanced(age.mark, MemberKind.UPSERT, age.time_us))
+        _advance(subject, age, advanced(age.mark, _UPSERT, age.time_us))
 
 
 def _delete(tree: WorkingTree, subject: ObjectDraft, verdict: Verdict, age: Age) -> None:
@@ -104,7 +107,7 @@ def _delete(tree: WorkingTree, subject: ObjectDraft, verdict: Verdict, age: Age)
     if not subject.deleted or subject.path is not None:
         subject.path, subject.deleted, subject.changed = None, True, True
     subject.signalled = False
-    _advance(subject, age, advanced(age.mark, MemberKind.DELETE, age.time_us, deletes_beat=age.by_provider))
+    _advance(subject, age, advanced(age.mark, _DELETE, age.time_us, deletes_beat=age.by_provider))
 
 
 def _signal(tree: WorkingTree, subject: ObjectDraft, verdict: Verdict, age: Age) -> None:
@@ -121,7 +124,7 @@ def _patch(tree: WorkingTree, subject: ObjectDraft, verdict: Verdict, age: Age) 
     member = verdict.member
     if member.content is None:
         if _put(tree, subject, verdict, age, _patched_file(tree, subject, member, None)):
-            _advance(subject, age, advanced(age.mark, MemberKind.PATCH, age.time_us))
+            _advance(subject, age, advanced(age.mark, _PATCH, age.time_us))
         return
     try:
         patch = parse(member.content)
@@ -141,13 +144,13 @@ def _patch(tree: WorkingTree, subject: ObjectDraft, verdict: Verdict, age: Age) 
         verdict.failure = _not_json("The file's content", error)
         return
     if _put(tree, subject, verdict, age, new):
-        mark = advanced(age.mark, MemberKind.PATCH, age.time_us)
+        mark = advanced(age.mark, _PATCH, age.time_us)
         _advance(subject, age, with_patch_marks(mark, fresh, age.time_us))
 
 
 def _replace_whole(tree: WorkingTree, subject: ObjectDraft, verdict: Verdict, age: Age, value: Json) -> None:
     """A patch that is no object replaces everything (RFC 7386), and so is as old or new as an upsert."""
-    if is_stale(age.mark, MemberKind.UPSERT, age.time_us, age.slack_us):
+    if is_stale(age.mark, _UPSERT, age.time_us, age.slack_us):
         verdict.outcome = Outcome.STALE
         return
     try:
@@ -156,7 +159,7 @@ def _replace_whole(tree: WorkingTree, subject: ObjectDraft, verdict: Verdict, ag
         verdict.failure = _not_json("The patch", error)
         return
     if _put(tree, subject, verdict, age, NewFile(content, JSON_TYPE, None)):
-        _advance(subject, age, advanced(age.mark, MemberKind.UPSERT, age.time_us))
+        _advance(subject, age, advanced(age.mark, _UPSERT, age.time_us))
 
 
 def _not_json(what: str, error: NotJson) -> Failure:
@@ -266,7 +269,7 @@ def _place(tree: WorkingTree, subject: ObjectDraft, verdict: Verdict, new: NewFi
     provider, object_key = subject.key
     row = FileRow(
         path, 0, content_id, content_sha256, 0 if content is None else len(content), new.content_type,
-        provider, object_key, 0, Origin.PROVIDER, semantics, new.stale_since_us,
+        provider, object_key, 0, _BY_PROVIDER, semantics, new.stale_since_us,
     )  # fmt: skip
     tree.set_file(path, row, verdict)
     if subject.path != path or subject.deleted or subject.displaced_from is not None:

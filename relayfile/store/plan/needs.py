@@ -34,18 +34,23 @@ def first_needs(entry: Entry) -> Needs:
 def more_needs(entry: Entry, loaded: Slice) -> Needs:
     """What follows from what was loaded; empty when everything is there. Never asks for the same key twice."""
     wanted = Needs()
+    if loaded.complete:
+        return wanted
     if loaded.workspace is not None and loaded.workspace.deleted_us is None:
         for fold in entry.folds:
             if not fold.change_key.startswith(WITHOUT_OBJECT):
                 _object_needs(fold, loaded, wanted)
-    for fold in entry.folds:
-        _duplicate_needs(fold, loaded, wanted)
+    if loaded.deliveries:
+        for fold in entry.folds:
+            _duplicate_needs(fold, loaded, wanted)
     asked = loaded.asked
     for name in ("duplicates", "objects", "files", "directories", "contents"):
         new: set[object] = getattr(wanted, name)
         old: set[object] = getattr(asked, name)
         new -= old
         old |= new
+    # Nothing follows from the rest: only a path that was told just now has a file whose directories are not known.
+    loaded.complete = not wanted.files
     return wanted
 
 

@@ -7,7 +7,7 @@ than it was; the last member that had an effect on its object is `applied`, earl
 
 from collections.abc import Callable, Iterable
 
-from relayfile.model import EventType, MemberKind, Origin, Outcome, RawDelivery
+from relayfile.model import NO_SEMANTICS, EventType, MemberKind, Origin, Outcome, RawDelivery
 from relayfile.store.plan.digest import file_term
 from relayfile.store.plan.identity import ObjectDraft
 from relayfile.store.plan.result import FilePut, Plan
@@ -147,12 +147,14 @@ def _account(tree: WorkingTree, path: str, old: FileRow | None, new: FileRow | N
     if new is not None:
         holder.digest_change += file_term(path, new.content_sha256)
         holder.bytes_change += new.size_bytes
-        holder.rules_change += enforceable_count(new.semantics.permissions)
+        if new.semantics is not NO_SEMANTICS:
+            holder.rules_change += enforceable_count(new.semantics.permissions)
         holder.entries_change += 1
     if old is not None:
         holder.digest_change -= file_term(path, old.content_sha256)
         holder.bytes_change -= old.size_bytes
-        holder.rules_change -= enforceable_count(old.semantics.permissions)
+        if old.semantics is not NO_SEMANTICS:
+            holder.rules_change -= enforceable_count(old.semantics.permissions)
         holder.entries_change -= 1
 
 

@@ -49,4 +49,5 @@ class Slice:
     directories: dict[str, DirectoryRow] = field(default_factory=dict)
     contents: dict[int, bytes] = field(default_factory=dict)
     asked: Needs = field(default_factory=Needs)
-    """Bookkeeping of `more_needs`, which never asks twice: engines leave it alone."""
+    """Bookkeeping of `more_needs`, which never asks twice: engines leave it and `complete` alone."""
+    complete: bool = False
