@@ -7,6 +7,9 @@ time is flushed once for each window. With `leading=False` the first change is h
 Owns windows, folds, their bounds, and which contents of a fold are superfluous. Holds a few dozen bytes for a change,
 never its content: a change is known by where it lies in the spool. Refuses to read, send or wait.
 
+Folding reorders the changes of different objects, which matters only where two objects contend for one path: a change
+at a path at which another object's change is held lets that one go first.
+
 Every bound ends in an earlier flush, never in a refusal or in unbounded memory: a full fold leaves in the middle of its
 window, and when there are too many objects or changes the window that would close next closes now.
 """
@@ -80,7 +83,17 @@ class CoalesceLimits:
 class Fold:
     """Changes of one object in the order in which they arrived: at least one, once it has left the reducer."""
 
-    __slots__ = ("_notes", "_records", "_winner", "_winner_received", "content_bytes", "count", "key", "note_bytes")
+    __slots__ = (
+        "_notes",
+        "_records",
+        "_winner",
+        "_winner_received",
+        "content_bytes",
+        "count",
+        "key",
+        "note_bytes",
+        "paths",
+    )
 
     def __init__(self, key: ObjectKey) -> None:
         self.key = key
@@ -88,6 +101,8 @@ class Fold:
         self.content_bytes = 0
         """Upper bound of the content that is not elided."""
         self.note_bytes = 0
+        self.paths: list[str] = []
+        """Where its changes are; nearly always one path."""
         self._records = bytearray()
         self._notes: list[bytes | None] = []
         # The newest full change of each clock, with its place and size.
@@ -149,6 +164,8 @@ class Coalescer:
     def __init__(self, limits: CoalesceLimits) -> None:
         self._limits = limits
         self._windows: dict[ObjectKey, Window] = {}
+        # Where changes are held: workspace and path to the window that holds the latest of them.
+        self._held_at: dict[tuple[str, str], Window] = {}
         # All windows are equally long, so that those opened first close first.
         self._closing: deque[Window] = deque()
         self._flushed: list[Fold] = []
@@ -161,23 +178,28 @@ class Coalescer:
         """Objects with an open window."""
         return len(self._windows)
 
-    def offer(self, key: ObjectKey, now_s: float) -> Window | None:
-        """None: a change of this object goes out now. Else the window that must `hold` it, before anything else.
+    def offer(self, key: ObjectKey, path: str, now_s: float) -> Window | None:
+        """None: this change goes out now. Else the window that must `hold` it, before anything else.
 
-        Take what `take_flushed` has before sending it: there may be earlier changes of the same object.
+        Take what `take_flushed` has before sending it: there may be earlier changes of the same object, or of another
+        one at the same path.
         """
         if self._limits.window_s <= 0 or self._is_closed:
             return None
         if self._closing and self._closing[0].end_s <= now_s:
             self.expire(now_s)
         window = self._windows.get(key)
+        if self._held_at:
+            holder = self._held_at.get((key.workspace_id, path))
+            if holder is not None and holder is not window:
+                self._flush(holder)
         if window is None:
             window = self._open(key, now_s)
             if self._limits.leading:
                 return None
         return window
 
-    def hold(self, window: Window, change: Change, note: bytes | None) -> None:
+    def hold(self, window: Window, path: str, change: Change, note: bytes | None) -> None:
         """Keep a change until its window closes. `note` leaves with it, untouched."""
         limits = self._limits
         fold = window.fold
@@ -187,6 +209,10 @@ class Coalescer:
         if fold is None:
             fold = window.fold = Fold(window.key)
         fold.add(change, note)
+        place = window.key.workspace_id, path
+        if self._held_at.get(place) is not window:
+            self._held_at[place] = window
+            fold.paths.append(path)
         self.members_held += 1
         if fold.count >= limits.fold_members_max:
             self._flush(window)
@@ -241,5 +267,8 @@ class Coalescer:
         if fold is None:
             return False
         self.members_held -= fold.count
+        for path in fold.paths:
+            if self._held_at.get((fold.key.workspace_id, path)) is window:
+                del self._held_at[fold.key.workspace_id, path]
         self._flushed.append(fold)
         return True

@@ -226,7 +226,8 @@ class Dispatcher:
                     if changes:
                         change = changes[index]
                         key = change_key(change.provider_object_id, change.path, index)
-                        window = self._coalescer.offer(ObjectKey(lane.workspace_id, envelope.provider, key), now_s)
+                        name = ObjectKey(lane.workspace_id, envelope.provider, key)
+                        window = self._coalescer.offer(name, change.path, now_s)
                     if self._coalescer.has_flushed:
                         self._send_flushed()
                     ref = spool_ref(row_id, ordinal)
@@ -236,7 +237,7 @@ class Dispatcher:
                     else:
                         held = True
                         facts = _facts(envelope, index, row_id, ordinal, offset, length)
-                        self._coalescer.hold(window, facts, self._note(envelope, index, ref))
+                        self._coalescer.hold(window, changes[index].path, facts, self._note(envelope, index, ref))
                 ordinal += 1
         if held:
             self._recent.put(row_id, payload)

@@ -71,12 +71,12 @@ def replay(limits: CoalesceLimits, offers: list[Offer]) -> Run:
             run.take(end_s)
         key = ObjectKey("w", "p", f"o:{offer.object}")
         change = Change(number, 0, 0, 0, 0, offer.kind, offer.occurred_us, offer.received_us, offer.size_bytes)
-        window = run.coalescer.offer(key, now_s)
+        window = run.coalescer.offer(key, f"/{offer.object}", now_s)
         run.take(now_s)
         if window is None:
             run.left.append((now_s, key, [number], None))
         else:
-            run.coalescer.hold(window, change, b"%d" % number)
+            run.coalescer.hold(window, f"/{offer.object}", change, b"%d" % number)
             run.take(now_s)
         assert run.coalescer.objects <= limits.objects_max
         assert run.coalescer.members_held <= limits.members_max

@@ -14,11 +14,12 @@ def upsert(number: int, *, occurred_us: int | None = None, size_bytes: int = 10)
     return Change(number, 0, 0, 0, 0, MemberKind.UPSERT, occurred_us, 1_000_000 + number, size_bytes)
 
 
-def offer(coalescer: Coalescer, key: ObjectKey, change: Change, now_s: float) -> bool:
-    """Whether the change goes out now; else it is held."""
-    window = coalescer.offer(key, now_s)
+def offer(coalescer: Coalescer, key: ObjectKey, change: Change, now_s: float, path: str = "") -> bool:
+    """Whether the change goes out now; else it is held. Without a path, each object has one of its own."""
+    path = path or f"/{key.change_key}"
+    window = coalescer.offer(key, path, now_s)
     if window is not None:
-        coalescer.hold(window, change, None)
+        coalescer.hold(window, path, change, None)
     return window is None
 
 
@@ -88,6 +89,27 @@ def test_too_many_objects_close_the_window_that_would_close_next() -> None:
     offer(coalescer, C, upsert(4), 0.2)
     assert left(coalescer) == [(A, [2])]
     assert coalescer.objects == 2
+
+
+def test_a_change_at_a_path_lets_what_another_object_holds_there_go_first() -> None:
+    coalescer = Coalescer(limits())
+    offer(coalescer, A, upsert(1), 0.0, "/x")
+    offer(coalescer, A, upsert(2), 0.1, "/x")
+    assert offer(coalescer, C, upsert(3), 0.2, "/elsewhere")
+    assert not coalescer.has_flushed
+    assert offer(coalescer, B, upsert(4), 0.3, "/x"), "B goes out at once: A's held change must leave before it"
+    assert left(coalescer) == [(A, [2])]
+    offer(coalescer, B, upsert(5), 0.4, "/x")
+    offer(coalescer, B, upsert(6), 0.4, "/x")
+    assert not coalescer.has_flushed
+    offer(coalescer, A, upsert(7), 0.5, "/x")
+    assert left(coalescer) == [(B, [5, 6])]
+    coalescer.expire(9.0)
+    assert left(coalescer) == [(A, [7])]
+    coalescer.expire(20.0)
+    offer(coalescer, A, upsert(8), 30.0, "/x")
+    assert offer(coalescer, B, upsert(9), 30.1, "/x")
+    assert not coalescer.has_flushed, "nothing is remembered of windows that have closed"
 
 
 def test_only_the_newest_content_of_each_clock_travels() -> None:
