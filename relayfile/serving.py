@@ -9,7 +9,7 @@ import json
 import socket
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, cast
 
 import grpc
 import grpc.aio
@@ -125,12 +125,20 @@ class GrpcServer:
 class HttpListener:
     """An ASGI app on a port of this loop (uvicorn with httptools), without uvicorn's own signal handling."""
 
-    def __init__(self, app: AsgiApp, address: str, *, backlog: int = 2048) -> None:
+    def __init__(
+        self,
+        app: AsgiApp,
+        address: str,
+        *,
+        backlog: int = 2048,
+        protocol: Callable[..., asyncio.Protocol] | Literal["httptools"] = "httptools",
+    ) -> None:
+        """``protocol``: what speaks HTTP on a connection, where uvicorn's own is not strict enough."""
         self._socket = _listening(address, backlog)
         self.address = _bound_address(address, self._socket.getsockname()[1])
         config = uvicorn.Config(
             app,
-            http="httptools",
+            http=cast(Any, protocol),
             ws="none",
             lifespan="off",
             interface="asgi3",

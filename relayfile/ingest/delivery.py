@@ -30,7 +30,7 @@ class Arrival:
     correlation_id: str = ""
     """Empty: the envelope's own, else its id."""
     traceparent: str = ""
-    """Empty: the envelope's own."""
+    """For an envelope that brings none."""
 
 
 def complete(envelope: types_pb2.Envelope, arrival: Arrival, new_id: Callable[[], str], name: str = "envelope") -> None:
@@ -42,7 +42,7 @@ def complete(envelope: types_pb2.Envelope, arrival: Arrival, new_id: Callable[[]
         envelope.envelope_id = new_id()
     if not envelope.HasField("received_at"):
         set_us(envelope.received_at, arrival.received_us)
-    if arrival.traceparent:
+    if not envelope.traceparent:
         envelope.traceparent = arrival.traceparent
     if not envelope.correlation_id:
         envelope.correlation_id = arrival.correlation_id or envelope.envelope_id

@@ -68,6 +68,9 @@ class ClusterSettings(CommonSettings):
     clock_skew_max_s: float = duration(
         "2s", "0s", "5m", "difference of receive times below which two ingest processes' order is that of arrival"
     )
+    create_workspaces: CreateWorkspaces = choice(
+        "never", ("never", "on-first-write"), "whether the first write or delivery creates an unknown workspace"
+    )
     keepalive_interval_s: float = duration("20s", "1s", "1h", "how often an idle connection is probed for life")
     call_timeout_s: float = duration("10s", "100ms", "10m", "deadline of calls between processes")
 

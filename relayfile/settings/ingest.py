@@ -97,6 +97,14 @@ class IngestSettings(ClusterSettings):
     body_bytes_max: int = size("26MiB", "1KiB", "256MiB", "largest webhook body (GitHub sends up to 25 MB)")
     header_bytes_max: int = size("64KiB", "4KiB", "1MiB", "largest set of request headers")
     bodies_bytes_max: int = size("256MiB", "1MiB", "16GiB", "bodies of all requests that are being read or answered")
+    connections_max: int = count(10_000, 1, 1_000_000, "open HTTP connections; more are answered 503 and closed")
+    request_timeout_s: float = duration(
+        "15s",
+        "100ms",
+        "10m",
+        "longest time for a request to arrive, headers and body; then 408",
+        env="RELAYFILE_REQUEST_TIMEOUT",
+    )
     accept_deadline_s: float = duration(
         "2500ms",
         "10ms",

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 from relayfile.errors import SettingError
 from relayfile.placement import SHARD_COUNT_DEFAULT
-from relayfile.settings.definition import choice, count, duration, endpoint, optional_endpoint, size
-from relayfile.settings.groups import ClusterSettings, CreateWorkspaces
+from relayfile.settings.definition import count, duration, endpoint, optional_endpoint, size
+from relayfile.settings.groups import ClusterSettings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,9 +23,6 @@ class StoreSettings(ClusterSettings):
     node_index: int = count(0, 0, 1023, "which entry of NODES this node is; stored, and checked at start")
     shard_count: int = count(
         SHARD_COUNT_DEFAULT, 1, 65_536, "shards of the cluster; fixed when it is created, and checked at start"
-    )
-    create_workspaces: CreateWorkspaces = choice(
-        "never", ("never", "on-first-write"), "whether the first write or delivery creates an unknown workspace"
     )
 
     store_commit_linger_s: float = duration(

@@ -1,0 +1,89 @@
+"""What the public HTTP port answers: one table from reasons to statuses, and the bytes of an answer.
+
+Owns which of our errors blames whom (D2): 200 exactly on success, 4xx only for what the sender did wrong, 429 for its
+own share, 503 for our trouble. Refuses to tell a sender more than a reason and where to look it up.
+"""
+
+import math
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from relayfile import errors
+from relayfile.errors import RelayfileError
+from relayfile.ingest.request_body import MalformedEncoding, UnsupportedEncoding
+
+Send = Callable[[dict[str, Any]], Awaitable[None]]
+Headers = list[tuple[bytes, bytes]]
+
+STATUSES: Final[Mapping[type[RelayfileError], int]] = {
+    errors.InvalidArgument: 400,
+    MalformedEncoding: 400,
+    errors.Unauthenticated: 401,
+    errors.PermissionDenied: 403,
+    errors.WorkspaceNotFound: 404,
+    errors.ProviderNotFound: 404,
+    errors.TooLarge: 413,
+    UnsupportedEncoding: 415,
+    errors.Overloaded: 429,
+    errors.Unavailable: 503,
+    errors.Draining: 503,
+    errors.Paused: 503,
+    errors.StorageFailed: 503,
+}
+UNEXPECTED: Final = 500
+_MAY_RETRY: Final = frozenset({429, 503})
+_JSON: Final = (b"content-type", b"application/json")
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """An answer to one request."""
+
+    status: int
+    body: bytes
+    headers: tuple[tuple[bytes, bytes], ...] = ()
+    closes: bool = False
+    """The rest of the request is not read: the connection ends."""
+
+
+def accepted(envelope_id: str) -> Answer:
+    """Durable. Always 200: Linear takes anything else for a failure."""
+    return Answer(200, b'{"envelope_id":"%s"}\n' % envelope_id.encode())
+
+
+def refusal(error: RelayfileError, correlation_id: str, *, closes: bool) -> Answer:
+    """The answer that an error of ours becomes."""
+    status = next((STATUSES[kind] for kind in type(error).__mro__ if kind in STATUSES), UNEXPECTED)
+    return refused(status, error.reason, correlation_id, retry_after_s=_retry_after_s(error, status), closes=closes)
+
+
+def refused(
+    status: int,
+    reason: str,
+    correlation_id: str,
+    *,
+    headers: tuple[tuple[bytes, bytes], ...] = (),
+    retry_after_s: float = 0.0,
+    closes: bool = False,
+) -> Answer:
+    """An answer that says no. ``correlation_id`` is printable ASCII without quotes, or empty."""
+    if retry_after_s:
+        headers = (*headers, (b"retry-after", b"%d" % max(1, math.ceil(retry_after_s))))
+    body = f'{{"error":"{reason}","correlation_id":"{correlation_id}"}}\n'.encode()
+    return Answer(status, body, headers, closes)
+
+
+async def send_answer(answer: Answer, correlation_id: str, send: Send, *, ends: bool = True) -> None:
+    """Write ``answer``; ``ends=False`` leaves the exchange open, with the whole answer on its way."""
+    headers: Headers = [_JSON, (b"content-length", b"%d" % len(answer.body)), *answer.headers]
+    if correlation_id:
+        headers.append((b"x-correlation-id", correlation_id.encode("latin-1")))
+    if answer.closes:
+        headers.append((b"connection", b"close"))
+    await send({"type": "http.response.start", "status": answer.status, "headers": headers})
+    await send({"type": "http.response.body", "body": answer.body, "more_body": not ends})
+
+
+def _retry_after_s(error: RelayfileError, status: int) -> float:
+    return float(getattr(error, "retry_after_s", 1.0)) if status in _MAY_RETRY else 0.0

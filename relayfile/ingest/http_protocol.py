@@ -1,0 +1,181 @@
+"""uvicorn's HTTP/1.1 protocol with the limits that it lacks: a head that is too long or too slow, a body that is too
+slow, more connections than are allowed.
+
+Owns what happens before a request is whole. Refuses to know what requests are for: the ASGI app does.
+"""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Final
+
+import httptools
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
+
+_RETRY_AFTER: Final = b"retry-after: 1\r\n"
+_REASONS: Final = {
+    400: "REQUEST_MALFORMED",
+    408: "REQUEST_TOO_SLOW",
+    431: "HEADERS_TOO_LARGE",
+    503: "TOO_MANY_CONNECTIONS",
+}
+
+Refused = Callable[[int, str], None]
+"""Told (status, reason) of each request that is refused here."""
+
+
+@dataclass(frozen=True, slots=True)
+class HttpLimits:
+    """What one listener bears."""
+
+    head_bytes_max: int
+    request_timeout_s: float
+    """For a request to arrive whole."""
+    connections_max: int
+
+
+class _HeadTooLarge(Exception):
+    """Ends parsing."""
+
+
+class BoundedProtocol(HttpToolsProtocol):
+    """One connection."""
+
+    def __init__(self, limits: HttpLimits, refused: Refused, **named: Any) -> None:
+        super().__init__(**named)
+        self._limits = limits
+        self._refused = refused
+        self._head_bytes = 0
+        self._unparsed_bytes = 0
+        """Received since the head began that is not known to be whole."""
+        self._is_arriving = False
+        self._head_is_whole = False
+        self._is_declining = False
+        self._declined_bytes = 0
+        self._arrival: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's
+        super().connection_made(transport)
+        if len(self.connections) > self._limits.connections_max:
+            self._refuse(503)
+        else:
+            # A connection on which nothing arrives is as slow as one on which a request does.
+            self._watch_arrival()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._arrived()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        self._unset_keepalive_if_required()
+        if self.transport.is_closing():
+            return
+        if not self._head_is_whole:
+            self._unparsed_bytes += len(data)
+        if self._declined_bytes:
+            self._feed_declined(data)
+            return
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade as offer:
+            self._decline(data[offer.args[0] :])
+        except httptools.HttpParserError as error:
+            self._refuse(431 if isinstance(error.__context__, _HeadTooLarge) else 400)
+            return
+        if not self._head_is_whole and self._unparsed_bytes > self._limits.head_bytes_max:
+            self._refuse(431)
+        elif self._is_arriving and self._arrival is None:
+            self._watch_arrival()
+
+    def on_message_begin(self) -> None:
+        self._is_arriving = True
+        self._head_is_whole = False
+        self._head_bytes = 0
+        super().on_message_begin()
+
+    def on_url(self, url: bytes) -> None:
+        self._add_to_head(len(url))
+        super().on_url(url)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self._add_to_head(len(name) + len(value))
+        super().on_header(name, value)
+
+    def on_headers_complete(self) -> None:
+        self._unparsed_bytes = 0
+        self._head_is_whole = True
+        super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        if self.parser.should_upgrade() and not self._is_declining:
+            return  # the parser takes the body for the other protocol; `_decline` reads it
+        self._arrived()
+        self._head_is_whole = False
+        super().on_message_complete()
+
+    def _add_to_head(self, size: int) -> None:
+        self._head_bytes += size
+        if self._head_bytes > self._limits.head_bytes_max:
+            raise _HeadTooLarge
+
+    def _decline(self, body: bytes) -> None:
+        """Another protocol is offered (h2c by some clients, always): answer in this one, and end the connection.
+
+        The parser stops at the head, so that the body is counted here.
+        """
+        headers = dict(self.headers)
+        if b"transfer-encoding" in headers:
+            self._refuse(400)
+            return
+        self.cycle.keep_alive = False
+        self._is_declining = True
+        self._declined_bytes = int(headers.get(b"content-length", b"0"))
+        self._feed_declined(body)
+
+    def _feed_declined(self, data: bytes) -> None:
+        body = data[: self._declined_bytes]
+        self._declined_bytes -= len(body)
+        self.on_body(body)
+        if not self._declined_bytes:
+            self.on_message_complete()
+
+    def _watch_arrival(self) -> None:
+        self._arrival = self.loop.call_later(self._limits.request_timeout_s, self._too_slow)
+
+    def _arrived(self) -> None:
+        self._is_arriving = False
+        if self._arrival is not None:
+            self._arrival.cancel()
+            self._arrival = None
+
+    def _too_slow(self) -> None:
+        self._arrival = None
+        if not self.transport.is_closing():
+            if self._is_arriving:
+                self._refuse(408)
+            else:
+                self.transport.close()
+
+    def _refuse(self, status: int) -> None:
+        """Answer and close, unless an answer is on its way already."""
+        self._arrived()
+        cycle: RequestResponseCycle | None = self.cycle
+        if cycle is None or cycle.response_complete or not cycle.response_started:
+            reason = _REASONS[status]
+            self._refused(status, reason)
+            body = b'{"error":"%s"}' % reason.encode()
+            retry = _RETRY_AFTER if status == 503 else b""
+            self.transport.write(
+                b"%scontent-type: application/json\r\ncontent-length: %d\r\n%sconnection: close\r\n\r\n%s"
+                % (STATUS_LINE[status], len(body), retry, body)
+            )
+        if cycle is not None and not cycle.response_complete:
+            cycle.disconnected = True
+            cycle.message_event.set()
+        self.transport.close()
+
+
+def bounded_protocol(limits: HttpLimits, refused: Refused) -> Callable[..., asyncio.Protocol]:
+    """What `serving.HttpListener` makes a connection's protocol with."""
+    return partial(BoundedProtocol, limits, refused)

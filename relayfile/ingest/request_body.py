@@ -1,0 +1,138 @@
+"""Reading a request's body within its limits: the cap, the room for all bodies together, decompression.
+
+Owns refusing a body before it is read where its length is announced, and in the middle where it is not. Refuses to
+know what a body means.
+"""
+
+import zlib
+from collections.abc import Awaitable, Callable
+from typing import Any, Final
+
+from relayfile.errors import RelayfileError, TooLarge, Unavailable
+
+Receive = Callable[[], Awaitable[dict[str, Any]]]
+
+_CHUNK_BYTES: Final = 64 * 1024
+_WINDOW: Final = {"gzip": 31, "x-gzip": 31, "deflate": 15}
+_RAW_DEFLATE: Final = -15
+
+
+class Disconnected(Exception):
+    """The sender went away, or was sent away, before its request was whole."""
+
+
+class UnsupportedEncoding(RelayfileError):
+    """The body is encoded in a way that is not understood; send it plain, gzip or deflate."""
+
+    reason = "CONTENT_ENCODING_UNSUPPORTED"
+
+
+class MalformedEncoding(RelayfileError):
+    """The body is not what its Content-Encoding says."""
+
+    reason = "CONTENT_ENCODING_MALFORMED"
+
+
+class BodyRoom:
+    """Bytes that the bodies of all requests may take together."""
+
+    def __init__(self, bytes_max: int) -> None:
+        self._bytes_max = bytes_max
+        self._taken_bytes = 0
+
+    def take(self, size: int) -> None:
+        """`Unavailable` when there is no room for ``size`` more bytes."""
+        if self._taken_bytes + size > self._bytes_max:
+            raise Unavailable(what="room for the bodies of requests")
+        self._taken_bytes += size
+
+    def give_back(self, size: int) -> None:
+        """The end of what `take` gave."""
+        self._taken_bytes -= size
+        assert self._taken_bytes >= 0
+
+
+class BodyReader:
+    """One request's body. ``close`` gives its room back, whatever happened."""
+
+    def __init__(self, room: BodyRoom, bytes_max: int) -> None:
+        self._room = room
+        self._bytes_max = bytes_max
+        self._taken_bytes = 0
+        self.read_bytes = 0
+
+    def expect(self, content_length: int) -> None:
+        """Refuse an announced length before anything is read: `TooLarge`, `Unavailable`."""
+        if content_length > self._bytes_max:
+            raise TooLarge(what="body", size=content_length, limit=self._bytes_max)
+        self._take(content_length)
+
+    async def read(self, receive: Receive) -> bytes:
+        """The whole body. `TooLarge` as soon as it is too long; `Disconnected` when it ends early."""
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise Disconnected
+        first: bytes = message.get("body", b"")
+        self._count(first)
+        if not message.get("more_body", False):
+            return first
+        parts = [first]
+        while True:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                raise Disconnected
+            part: bytes = message.get("body", b"")
+            self._count(part)
+            parts.append(part)
+            if not message.get("more_body", False):
+                return b"".join(parts)
+
+    def decoded(self, body: bytes, encoding: str) -> bytes:
+        """``body`` without its Content-Encoding, however much smaller it was: the cap is the same.
+
+        `UnsupportedEncoding`, `MalformedEncoding`, `TooLarge`, `Unavailable`.
+        """
+        if not encoding or encoding == "identity":
+            return body
+        if encoding not in _WINDOW:
+            raise UnsupportedEncoding
+        parts: list[bytes] = []
+        window = _RAW_DEFLATE if encoding == "deflate" and not _has_zlib_header(body) else _WINDOW[encoding]
+        decoder, size, rest = zlib.decompressobj(window), 0, body
+        try:
+            while not decoder.eof:
+                part = decoder.decompress(rest, _CHUNK_BYTES)
+                rest = decoder.unconsumed_tail
+                if not part and not rest:
+                    raise MalformedEncoding
+                size += len(part)
+                if size > self._bytes_max:
+                    raise TooLarge(what="decompressed body", size=size, limit=self._bytes_max)
+                self._take(len(part))
+                parts.append(part)
+        except zlib.error:
+            raise MalformedEncoding from None
+        if decoder.unused_data:
+            raise MalformedEncoding
+        return b"".join(parts)
+
+    def close(self) -> None:
+        """Give the room back."""
+        self._room.give_back(self._taken_bytes)
+        self._taken_bytes = 0
+
+    def _take(self, size: int) -> None:
+        self._room.take(size)
+        self._taken_bytes += size
+
+    def _count(self, part: bytes) -> None:
+        self.read_bytes += len(part)
+        if self.read_bytes > self._bytes_max:
+            raise TooLarge(what="body", size=self.read_bytes, limit=self._bytes_max)
+        if self.read_bytes > self._taken_bytes:
+            self._take(self.read_bytes - self._taken_bytes)
+
+
+def _has_zlib_header(body: bytes) -> bool:
+    """Some senders mean raw deflate by `deflate`."""
+    return len(body) >= 2 and body[0] & 15 == 8 and (body[0] << 8 | body[1]) % 31 == 0

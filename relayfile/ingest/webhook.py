@@ -1,0 +1,333 @@
+"""The public HTTP port: a provider's request to durable envelopes (semantics.md, Ingest, 1 to 7).
+
+Owns the order of the steps and the answer. A request is answered 200 only after `Intake.accept` returned. Refuses to
+know providers (their files say how they sign and what they mean) and what becomes of an envelope.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from prometheus_client import Counter
+
+from relayfile.auth import TokenVerifier, authorise_workspace, bearer_token
+from relayfile.clock import Clock
+from relayfile.errors import InvalidArgument, ProviderNotFound, RelayfileError, Unauthenticated, WorkspaceNotFound
+from relayfile.ids import IdSource
+from relayfile.ingest import http_answer
+from relayfile.ingest.delivery import Arrival, complete
+from relayfile.ingest.http_answer import Answer
+from relayfile.ingest.intake import Intake
+from relayfile.ingest.providers.adapter import Delivery, Provider, RequestFacts
+from relayfile.ingest.rejected import RejectedRequests
+from relayfile.ingest.request_body import BodyReader, BodyRoom, Disconnected
+from relayfile.ingest.signature import SignatureRefused, SignedRequest, verify
+from relayfile.ingest.webhook_secrets import WebhookSecrets
+from relayfile.ingest.workspaces import WorkspaceDirectory
+from relayfile.model import Failure
+from relayfile.placement import check_workspace_id
+from relayfile.telemetry import IngestInstruments, SpanHandle, Tracing, get_logger
+from relayfile.v1 import types_pb2
+
+Scope = dict[str, Any]
+Receive = Callable[[], Awaitable[dict[str, Any]]]
+Send = Callable[[dict[str, Any]], Awaitable[None]]
+
+GENERIC: Final = "generic"
+UNREAD_BYTES_MAX: Final = 1 << 20
+"""Of a body that is refused unread so much is taken off the wire, so that the sender sees the answer and no reset."""
+UNREAD_WAIT_S: Final = 0.5
+_CORRELATION_CHARACTERS_MAX: Final = 128
+_METHOD_NOT_ALLOWED: Final = ((b"allow", b"POST"),)
+_log = get_logger(__name__)
+
+
+class SignatureWrong(Unauthenticated):
+    """The request is not proven to come from its sender: {why}."""
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """Where a request goes."""
+
+    workspace: str
+    provider: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FrontLimits:
+    """What one request may be."""
+
+    body_bytes_max: int
+    public_url: str = ""
+    """Base of the URL that providers sign; empty: as the request says."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Access:
+    """What proves where a request comes from and whether it is wanted."""
+
+    secrets: WebhookSecrets
+    tokens: TokenVerifier
+    workspaces: WorkspaceDirectory
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Surroundings:
+    """What every part of the process shares."""
+
+    clock: Clock
+    ids: IdSource
+    tracing: Tracing
+    instruments: IngestInstruments
+
+
+@dataclass(slots=True)
+class _Exchange:
+    """One request on its way."""
+
+    headers: Mapping[str, str]
+    correlation_id: str
+    route: Route | None = None
+    body: BodyReader | None = None
+    reason: str = ""
+    """Why it is refused, for the log of refused requests."""
+    is_read: bool = False
+
+
+class WebhookFront:
+    """The ASGI app."""
+
+    def __init__(
+        self,
+        intake: Intake,
+        providers: Mapping[str, Provider],
+        access: Access,
+        limits: FrontLimits,
+        rejected: RejectedRequests,
+        room: BodyRoom,
+        surroundings: Surroundings,
+    ) -> None:
+        self._intake = intake
+        self._providers = providers
+        self._access = access
+        self._limits = limits
+        self._rejected = rejected
+        self._room = room
+        self._at = surroundings
+        self._counters: dict[tuple[str, int], Counter] = {}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
+        exchange = _Exchange(headers, _correlation_id(headers))
+        try:
+            with self._at.tracing.begin("webhook", headers.get("traceparent", "")) as span:
+                try:
+                    answer = await self._answer(scope, receive, exchange, span)
+                except RelayfileError as error:
+                    exchange.reason = error.why if isinstance(error, SignatureWrong) else error.reason
+                    answer = http_answer.refusal(error, exchange.correlation_id, closes=not exchange.is_read)
+                except Disconnected:
+                    self._reject(exchange, "DISCONNECTED", 0)
+                    return
+                except Exception:  # noqa: BLE001 - the end of a request: logged with its id, answered 500
+                    _log.exception("a webhook request failed", correlation_id=exchange.correlation_id)
+                    exchange.reason = "INTERNAL"
+                    answer = http_answer.refused(
+                        http_answer.UNEXPECTED, "INTERNAL", exchange.correlation_id, closes=not exchange.is_read
+                    )
+                span.set("http.response.status_code", answer.status)
+            self._count(exchange, answer.status)
+            if answer.status != http_answer.UNEXPECTED and exchange.reason:
+                self._reject(exchange, exchange.reason, answer.status)
+        finally:
+            if exchange.body is not None:
+                exchange.body.close()
+        await http_answer.send_answer(answer, exchange.correlation_id, send, ends=not answer.closes)
+        if answer.closes:
+            await _discard(receive)
+            await send({"type": "http.response.body", "body": b""})
+
+    async def _answer(self, scope: Scope, receive: Receive, exchange: _Exchange, span: SpanHandle) -> Answer:
+        route = exchange.route = _route(scope["path"])
+        if route is None:
+            exchange.reason = "NOT_FOUND"
+            return http_answer.refused(404, "NOT_FOUND", exchange.correlation_id, closes=_has_body(exchange.headers))
+        if scope["method"] != "POST":
+            exchange.reason = "METHOD_NOT_ALLOWED"
+            return http_answer.refused(
+                405,
+                "METHOD_NOT_ALLOWED",
+                exchange.correlation_id,
+                headers=_METHOD_NOT_ALLOWED,
+                closes=_has_body(exchange.headers),
+            )
+        provider = self._providers.get(route.provider)
+        if provider is None:
+            raise ProviderNotFound(provider=route.provider[:64])
+        if check_workspace_id(route.workspace) is not None:
+            raise WorkspaceNotFound(workspace=route.workspace[:128])
+        secrets = self._access.secrets.of(route.workspace, route.provider)
+        is_proven = await self._proven_by_head(exchange.headers, route, provider, bool(secrets))
+
+        exchange.body = BodyReader(self._room, self._limits.body_bytes_max)
+        exchange.body.expect(int(exchange.headers.get("content-length", "0")))
+        raw = await exchange.body.read(receive)
+        exchange.is_read = True
+        started = self._at.clock.monotonic()
+        received_us = self._at.clock.now_us()
+        encoding = exchange.headers.get("content-encoding", "").strip().lower()
+        body = exchange.body.decoded(raw, encoding) if encoding else raw
+        if not is_proven:
+            self._verify(scope, exchange.headers, provider, (raw, body), secrets, received_us)
+            if not self._access.workspaces.is_known(route.workspace):
+                await self._access.workspaces.admit(route.workspace, has_secret=True)
+        arrival = Arrival(received_us, exchange.correlation_id, span.traceparent)
+        envelopes = self._envelopes(route, provider, exchange.headers, body, arrival)
+        await self._intake.accept(envelopes)
+        self._at.instruments.accept_seconds.observe(self._at.clock.monotonic() - started)
+        exchange.correlation_id = exchange.correlation_id or envelopes[0].correlation_id
+        return http_answer.accepted(envelopes[0].envelope_id)
+
+    async def _proven_by_head(
+        self, headers: Mapping[str, str], route: Route, provider: Provider, has_secret: bool
+    ) -> bool:
+        """Refuse before the body is read what its head decides; whether a token proves the request already."""
+        scheme = provider.scheme
+        if provider.accepts_token and "authorization" in headers and (scheme is None or scheme.header not in headers):
+            principal = self._access.tokens.verify(bearer_token(headers["authorization"]))
+            authorise_workspace(principal, route.workspace)
+            await self._access.workspaces.admit(route.workspace, has_secret=has_secret)
+            return True
+        if not has_secret:
+            # Who may not even sign learns whether the workspace exists only as 404 against 401, as with any path.
+            await self._access.workspaces.admit(route.workspace, has_secret=False)
+            raise SignatureWrong(why="SECRET_MISSING")
+        return False
+
+    def _verify(
+        self,
+        scope: Scope,
+        headers: Mapping[str, str],
+        provider: Provider,
+        bodies: tuple[bytes, bytes],
+        secrets: tuple[str, ...],
+        now_us: int,
+    ) -> None:
+        """Of the two forms of a compressed body, as sent and as meant, senders sign one or the other."""
+        scheme = provider.scheme
+        if scheme is None:
+            raise SignatureWrong(why="SIGNATURE_MISSING")
+        raw, body = bodies
+        url = self._limits.public_url + scope["raw_path"].decode("latin-1")
+        if scope["query_string"]:
+            url += "?" + scope["query_string"].decode("latin-1")
+        try:
+            try:
+                verify(scheme, SignedRequest(headers, raw, scope["method"], url), secrets, now_us)
+            except SignatureRefused as refused:
+                if raw is body or refused.reason != "SIGNATURE_MISMATCH":
+                    raise
+                verify(scheme, SignedRequest(headers, body, scope["method"], url), secrets, now_us)
+        except SignatureRefused as refused:
+            raise SignatureWrong(why=refused.reason) from None
+
+    def _envelopes(
+        self, route: Route, provider: Provider, headers: Mapping[str, str], body: bytes, arrival: Arrival
+    ) -> list[types_pb2.Envelope]:
+        return [
+            self._envelope(route, provider, headers, body, arrival, delivery)
+            for delivery in provider.normalise(RequestFacts(headers, body))
+        ]
+
+    def _envelope(
+        self,
+        route: Route,
+        provider: Provider,
+        headers: Mapping[str, str],
+        body: bytes,
+        arrival: Arrival,
+        delivery: Delivery,
+    ) -> types_pb2.Envelope:
+        envelope = types_pb2.Envelope(
+            workspace_id=route.workspace,
+            provider=delivery.provider or route.provider,
+            delivery_id=delivery.delivery_id,
+            correlation_id=delivery.correlation_id,
+            changes=delivery.changes,
+            adapter_version=provider.adapter_version,
+            event_name=delivery.event_name,
+        )
+        failure = delivery.failure
+        if failure is None:
+            try:
+                complete(envelope, arrival, self._at.ids.new_id)
+                return envelope
+            except InvalidArgument as error:
+                failure = Failure("INVALID_ENVELOPE", str(error)[:900])
+        del envelope.changes[:]
+        envelope.failure.reason, envelope.failure.message = failure.reason, _cut(failure.message)
+        envelope.raw.body = body
+        envelope.raw.headers.update(provider.kept_headers(headers))
+        complete(envelope, arrival, self._at.ids.new_id)
+        return envelope
+
+    def _count(self, exchange: _Exchange, status: int) -> None:
+        provider = exchange.route.provider if exchange.route is not None else ""
+        key = (provider if provider in self._providers else "unknown", status)
+        counter = self._counters.get(key)
+        if counter is None:
+            counter = self._counters[key] = self._at.instruments.requests_total.labels(key[0], str(status))
+        counter.inc()
+
+    def _reject(self, exchange: _Exchange, reason: str, status: int) -> None:
+        route = exchange.route or Route("", "")
+        self._rejected.add(
+            self._at.clock.now_us(),
+            workspace=route.workspace,
+            provider=route.provider,
+            reason=reason,
+            http_status=status,
+            body_bytes=exchange.body.read_bytes if exchange.body is not None else 0,
+            correlation_id=exchange.correlation_id,
+        )
+
+
+def _route(path: str) -> Route | None:
+    match path.split("/"):
+        case ["", "v1", "workspaces", workspace, "webhooks", provider] if workspace and provider:
+            return Route(workspace, provider)
+        case ["", "v1", "workspaces", workspace, "envelopes"] if workspace:
+            return Route(workspace, GENERIC)
+        case _:
+            return None
+
+
+def _correlation_id(headers: Mapping[str, str]) -> str:
+    given = headers.get("x-correlation-id", "")
+    usable = len(given) <= _CORRELATION_CHARACTERS_MAX and given.isascii() and given.isprintable()
+    return given if usable and '"' not in given and "\\" not in given else ""
+
+
+def _has_body(headers: Mapping[str, str]) -> bool:
+    return "transfer-encoding" in headers or headers.get("content-length", "0") != "0"
+
+
+def _cut(message: str) -> str:
+    return message.encode()[:1000].decode(errors="ignore")
+
+
+async def _discard(receive: Receive) -> None:
+    """Take a part of an unread body off the wire after its answer was sent."""
+    taken = 0
+    try:
+        async with asyncio.timeout(UNREAD_WAIT_S):
+            while taken < UNREAD_BYTES_MAX:
+                message = await receive()
+                taken += len(message.get("body", b""))
+                if message["type"] == "http.disconnect" or not message.get("more_body", False):
+                    return
+    except TimeoutError:
+        return

@@ -1,0 +1,210 @@
+"""The real HTTP front on a real port, with an intake that only remembers: what its tests and its benchmark stand on."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from prometheus_client import CollectorRegistry
+
+from relayfile.auth import KeyStore, TokenSigner, TokenVerifier
+from relayfile.clock import ManualClock
+from relayfile.errors import RelayfileError
+from relayfile.ids import IdSource
+from relayfile.ingest.http_protocol import HttpLimits, bounded_protocol
+from relayfile.ingest.providers.registry import ProviderRegistry
+from relayfile.ingest.rejected import RejectedRequests
+from relayfile.ingest.request_body import BodyRoom
+from relayfile.ingest.webhook import Access, FrontLimits, Surroundings, WebhookFront
+from relayfile.ingest.webhook_secrets import WebhookSecrets
+from relayfile.ingest.workspaces import WorkspaceDirectory
+from relayfile.serving import HttpListener
+from relayfile.settings import ProviderSecrets
+from relayfile.telemetry import IngestInstruments, Tracing
+from relayfile.v1 import types_pb2
+
+NOW_US = 1_800_000_000_000_000
+WORKSPACE = "acme"
+SECRETS = (
+    ProviderSecrets(WORKSPACE, "github", ("new secret", "old secret")),
+    ProviderSecrets(WORKSPACE, "generic", ("whsec_c2VjcmV0",)),
+    ProviderSecrets("unborn", "github", ("secret",)),
+)
+
+
+@dataclass
+class FakeIntake:
+    """Remembers what it accepted; raises ``failure`` instead when one is set."""
+
+    accepted: list[types_pb2.Envelope] = field(default_factory=list)
+    failure: Exception | None = None
+    calls: int = 0
+
+    async def accept(self, envelopes: Sequence[types_pb2.Envelope]) -> None:
+        self.calls += 1
+        await asyncio.sleep(0)
+        if self.failure is not None:
+            raise self.failure
+        self.accepted += envelopes
+
+
+@dataclass
+class FakeStore:
+    """Knows workspaces, remembers what was learned, and may be away."""
+
+    existing: set[str] = field(default_factory=lambda: {WORKSPACE, "quiet"})
+    away: RelayfileError | None = None
+    asked: list[str] = field(default_factory=list)
+    learned: list[str] = field(default_factory=list)
+
+    async def exists(self, workspace: str) -> bool:
+        self.asked.append(workspace)
+        if self.away is not None:
+            raise self.away
+        return workspace in self.existing
+
+    async def add_known(self, workspaces: Sequence[str], now_us: int) -> None:
+        self.learned += workspaces
+
+
+@dataclass
+class Front:
+    """Everything that a test looks at."""
+
+    address: str
+    intake: FakeIntake
+    store: FakeStore
+    rejected: RejectedRequests
+    clock: ManualClock
+    signer: TokenSigner
+    registry: CollectorRegistry
+
+
+@asynccontextmanager
+async def running_front(
+    directory: Path,
+    *,
+    body_bytes_max: int = 100_000,
+    bodies_bytes_max: int = 1_000_000,
+    head_bytes_max: int = 8_192,
+    request_timeout_s: float = 5.0,
+    connections_max: int = 100,
+    creates: bool = False,
+) -> AsyncIterator[Front]:
+    """A front that listens on a free loopback port."""
+    clock = ManualClock(NOW_US)
+    keys = KeyStore(directory / "keys")
+    signer = TokenSigner(keys.signing_key(), clock)
+    intake, store, rejected, registry = FakeIntake(), FakeStore(), RejectedRequests(100), CollectorRegistry()
+    app = WebhookFront(
+        intake,
+        ProviderRegistry.load(50_000),
+        Access(
+            secrets=WebhookSecrets(SECRETS, directory / "secrets", clock),
+            tokens=TokenVerifier(keys.public_file, clock),
+            workspaces=WorkspaceDirectory((), store, store, clock, creates=creates),
+        ),
+        FrontLimits(body_bytes_max=body_bytes_max),
+        rejected,
+        BodyRoom(bodies_bytes_max),
+        Surroundings(
+            clock=clock, ids=IdSource(clock), tracing=Tracing(), instruments=IngestInstruments.declare(registry)
+        ),
+    )
+
+    def refused(status: int, reason: str) -> None:
+        rejected.add(clock.now_us(), workspace="", provider="", reason=reason, http_status=status)
+
+    limits = HttpLimits(head_bytes_max, request_timeout_s, connections_max)
+    listener = HttpListener(app, "127.0.0.1:0", protocol=bounded_protocol(limits, refused))
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(listener.serve())
+        yield Front(listener.address, intake, store, rejected, clock, signer, registry)
+        await listener.stop()
+
+
+@dataclass(frozen=True)
+class Response:
+    """One answer."""
+
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+
+class Client:
+    """One connection, byte by byte in the hands of the test."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.reader, self.writer = reader, writer
+
+    @classmethod
+    async def connect(cls, address: str) -> "Client":
+        host, _, port = address.rpartition(":")
+        return cls(*await asyncio.open_connection(host, int(port)))
+
+    def send(self, data: bytes) -> None:
+        self.writer.write(data)
+
+    async def response(self) -> Response | None:
+        """The next answer; None when the connection ended instead."""
+        try:
+            head = await self.reader.readuntil(b"\r\n\r\n")
+        except (asyncio.IncompleteReadError, ConnectionError):
+            return None
+        lines = head.decode("latin-1").split("\r\n")
+        headers = {
+            name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines[1:] if line)
+        }
+        body = await self.reader.readexactly(int(headers.get("content-length", "0")))
+        return Response(int(lines[0].split()[1]), headers, body)
+
+    async def is_closed(self) -> bool:
+        """Whether the server has nothing more to say; waits for the end of the stream."""
+        try:
+            return await self.reader.read(1) == b""
+        except ConnectionError:
+            return True
+
+    async def close(self) -> None:
+        self.writer.close()
+        try:
+            await self.writer.wait_closed()
+        except ConnectionError:
+            return
+
+
+def request_bytes(
+    path: str, body: bytes = b"", headers: dict[str, str] | None = None, *, method: str = "POST", length: bool = True
+) -> bytes:
+    """A request as it goes over the wire."""
+    lines = [
+        f"{method} {path} HTTP/1.1",
+        "host: test",
+        *(f"{name}: {value}" for name, value in (headers or {}).items()),
+    ]
+    if length:
+        lines.append(f"content-length: {len(body)}")
+    return "\r\n".join(lines).encode("latin-1") + b"\r\n\r\n" + body
+
+
+async def until(condition: Callable[[], Awaitable[bool]]) -> None:
+    """Ask again until it holds, for a few seconds at most."""
+    for _ in range(500):
+        if await condition():
+            return
+        await asyncio.sleep(0.01)
+    raise AssertionError("it never came true")
+
+
+async def ask(address: str, data: bytes) -> Response:
+    """Send ``data`` on a new connection and return the answer."""
+    client = await Client.connect(address)
+    try:
+        client.send(data)
+        response = await client.response()
+        assert response is not None, "the connection ended without an answer"
+        return response
+    finally:
+        await client.close()
