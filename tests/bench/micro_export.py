@@ -14,6 +14,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
 import uvloop
+from grpc import aio
 
 from relayfile.store.servicers.export import ExportLimits, TreeExport
 from relayfile.store.servicers.reading import Reading
@@ -67,14 +68,13 @@ async def _over_loopback(address: str, token: str) -> int:
 
 async def drain(address: str, token: str) -> int:
     """The client: raw bytes in, counted as files afterwards."""
-    from grpc import aio
-
     options = (("grpc.max_receive_message_length", 8 << 20),)
     sizes = []
     async with aio.insecure_channel(address, options=options) as channel:
-        call = channel.stream_stream("/relayfile.v1.FileService/ExportTree")(
-            _raw_start(), metadata=(("authorization", f"Bearer {token}"),)
+        export: aio.StreamStreamMultiCallable[bytes, bytes] = channel.stream_stream(
+            "/relayfile.v1.FileService/ExportTree"
         )
+        call = export(_raw_start(), metadata=(("authorization", f"Bearer {token}"),))
         message = b""
         async for message in call:
             sizes.append(len(message))

@@ -62,8 +62,11 @@ class TreeListing:
         async with self.reading.snapshot(key) as (_, workspace):
             binding = ("ListTree", request.workspace_id, workspace.history_id, path, str(request.depth))
         position = _Position(path, request.depth, unseal(binding, request.page_token))
+        # A caller that leaves the size to the node sees something at once.
+        page_entries = size if request.page_size or request.page_token else min(size, SLICE_ENTRIES)
         while not position.at_end:
-            page = await self._page(key, position, size)
+            page = await self._page(key, position, page_entries)
+            page_entries = size
             if not position.at_end:
                 page.page_token = seal(binding, position.after)
             yield page

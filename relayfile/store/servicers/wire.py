@@ -9,6 +9,7 @@ from typing import Final
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from relayfile.model import NO_SEMANTICS
 from relayfile.store.engine import KeptDeadLetter, ProviderOutcomes
 from relayfile.store.plan import digest
 from relayfile.store.plan.rows import DirectoryRow, EventRow, FileRow
@@ -32,21 +33,21 @@ def fill_time(into: Timestamp, time_us: int) -> None:
 
 def fill_file(into: types_pb2.FileMeta, row: FileRow) -> None:
     """Fill an empty message."""
-    into.path = row.path
-    into.revision = row.revision
-    into.content_sha256 = row.content_sha256
-    into.size_bytes = row.size_bytes
-    into.content_type = row.content_type
-    into.origin = row.origin  # type: ignore[assignment]  # the numbers of the two enums are the same
-    if row.provider:
-        into.provider = row.provider
-    if row.object_key.startswith(OBJECT_PREFIX):
-        into.provider_object_id = row.object_key[2:]
-    fill_time(into.modify_time, row.modified_us)
-    if row.stale_since_us is not None:
-        fill_time(into.stale_since, row.stale_since_us)
-    semantics = row.semantics
-    if semantics:
+    path, revision, _, sha256, size, content_type, provider, key, modified_us, origin, semantics, stale_since_us = row
+    into.path = path
+    into.revision = revision
+    into.content_sha256 = sha256
+    into.size_bytes = size
+    into.content_type = content_type
+    into.origin = origin  # type: ignore[assignment]  # the numbers of the two enums are the same
+    if provider:
+        into.provider = provider
+    if key[:2] == OBJECT_PREFIX:
+        into.provider_object_id = key[2:]
+    fill_time(into.modify_time, modified_us)
+    if stale_since_us is not None:
+        fill_time(into.stale_since, stale_since_us)
+    if semantics is not NO_SEMANTICS and semantics:
         into.semantics.properties.update(semantics.properties)
         into.semantics.relations.extend(semantics.relations)
         into.semantics.permissions.extend(semantics.permissions)
