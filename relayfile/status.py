@@ -6,6 +6,7 @@ because trailers above 8 KiB break. A failure that is not one of ours becomes ``
 logged with its correlation id.
 """
 
+import asyncio
 import logging
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -134,6 +135,9 @@ async def error_stage(call: Call) -> AsyncIterator[None]:
         yield
     except grpc.aio.AbortError:
         raise
+    except grpc.aio.InternalError as lost:
+        # gRPC could not carry a message of this call: its client has gone, and nobody is there to be answered.
+        raise asyncio.CancelledError from lost
     except Exception as raised:  # noqa: BLE001 - the one place where every failure of a call ends
         error = leading_error(raised)
         if error is None:

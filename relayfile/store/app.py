@@ -58,9 +58,8 @@ async def _serve(engine: SqliteEngine, settings: StoreSettings, foundation: Foun
         node, settings.stream_credit_bytes, settings.content_bytes_max
     )
     peers = Peers(partial(channel, settings=settings))
-    reads = store_services(_parts(node, engine, settings))
     services = [
-        *reads.services,
+        *store_services(_parts(node, engine, settings)),
         Service("relayfile.v1.ShardService", shard_pb2_grpc.add_ShardServiceServicer_to_server, shards),
     ]
     routing = OwnerRouting(node.ownership, peers)
@@ -87,7 +86,6 @@ async def _serve(engine: SqliteEngine, settings: StoreSettings, foundation: Foun
         await node.committer.drain()
 
     async def close_streams() -> None:
-        reads.end_streams()
         await server.stop(STREAMS_GRACE_S)
         await peers.close()
 

@@ -111,7 +111,7 @@ async def started_nodes(
         nodes: list[TestNode] = []
         for index, server in enumerate(servers):
             data = stack.enter_context(DataDirectory(directory / f"store-{index}"))
-            engine = open_engine(data, NodeIdentity(SHARDS, index, count), clock)
+            engine = open_engine(data, NodeIdentity(SHARDS, index, count, "test"), clock)
             stack.push_async_callback(engine.close)
             ownership = await Ownership.acquire(engine, StaticPlacement(SHARDS, index, tuple(addresses)))
             feed = RevisionFeed()
@@ -130,7 +130,7 @@ async def started_nodes(
                 version="0",
                 started_us=clock.now_us(),
             )
-            for service in store_services(parts).services:
+            for service in store_services(parts):
                 service.add(service.servicer, server)
             await server.start()
             stack.push_async_callback(server.stop, 0)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from relayfile.errors import DeadLetterNotFound
+from relayfile.interception import not_served
 from relayfile.store.engine import DeadLetterFilter
 from relayfile.store.servicers.checks import Checks
 from relayfile.store.servicers.page_token import seal, unseal
@@ -25,6 +26,10 @@ ID_BYTES_MAX = 64
 
 class DeadLetterService(dead_letter_pb2_grpc.DeadLetterServiceServicer):
     """Dead letters of this node's workspaces."""
+
+    ReadDeadLetter = not_served
+    ReplayDeadLetters = not_served
+    AcknowledgeDeadLetter = not_served
 
     def __init__(self, reading: Reading) -> None:
         self._reading = reading

@@ -35,10 +35,6 @@ class EventService(event_pb2_grpc.EventServiceServicer):
         self._reading = reading
         self._watch = EventWatch(reading, clock, mark_interval_s)
 
-    def end_streams(self) -> None:
-        """End the watch streams: the node stops."""
-        self._watch.end()
-
     async def ListEvents(
         self, request: event_pb2.ListEventsRequest, context: "Context"
     ) -> event_pb2.ListEventsResponse:

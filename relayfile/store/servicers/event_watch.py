@@ -12,7 +12,6 @@ from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
 
 from relayfile.clock import Clock
-from relayfile.errors import Draining
 from relayfile.paths import ROOT, TreePath
 from relayfile.store.engine import WorkspaceKey
 from relayfile.store.plan.rows import DirectoryRow
@@ -72,14 +71,6 @@ class EventWatch:
         self._reading = reading
         self._clock = clock
         self._mark_interval_s = mark_interval_s
-        self._waiting: set[asyncio.Timeout] = set()
-        self._ended = False
-
-    def end(self) -> None:
-        """End every stream with `Draining`: those that wait now, others before their next message."""
-        self._ended = True
-        for patience in self._waiting:
-            patience.reschedule(asyncio.get_running_loop().time())
 
     async def messages(
         self, request: event_pb2.WatchEventsRequest
@@ -88,7 +79,7 @@ class EventWatch:
         question = self._checked(request)
         async with self._reading.snapshot(question.key) as snapshot:
             position = await _start(snapshot, question)
-        while not self._ended:
+        while True:
             async with self._reading.snapshot(question.key) as snapshot:
                 if snapshot.workspace.history_id != position.history_id:
                     raise await expired(snapshot)
@@ -101,7 +92,6 @@ class EventWatch:
                 position.quiet = not await self._news(question, position)
             elif message is None:
                 await asyncio.sleep(0)
-        raise Draining
 
     async def _read(self, snapshot: Snapshot, question: _Question, position: _Position) -> _Found:
         page = await read_log(snapshot, position.cursor)
@@ -149,12 +139,8 @@ class EventWatch:
         left = question.interval_s - (self._clock.monotonic() - position.marked_at)
         patience = min(left, QUIET_S) if position.cursor != position.marked_revision else left
         try:
-            async with asyncio.timeout(max(patience, 0)) as waiting:
-                self._waiting.add(waiting)
-                try:
-                    await self._reading.feed.wait(question.key.workspace_id, position.cursor)
-                finally:
-                    self._waiting.discard(waiting)
+            async with asyncio.timeout(max(patience, 0)):
+                await self._reading.feed.wait(question.key.workspace_id, position.cursor)
             return True
         except TimeoutError:
             return False

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from relayfile.errors import FileNotFound
+from relayfile.interception import not_served
 from relayfile.store.engine import WorkspaceKey
 from relayfile.store.plan.rows import FileRow, WorkspaceRow
 from relayfile.store.servicers.checks import Checks
@@ -42,6 +43,13 @@ class ReadLimits:
 
 class FileService(file_pb2_grpc.FileServiceServicer):
     """Reads of files."""
+
+    WriteFile = not_served
+    WriteFiles = not_served
+    UploadFile = not_served
+    DeleteFile = not_served
+    MoveFile = not_served
+    QueryFiles = not_served
 
     def __init__(self, reading: Reading, limits: ReadLimits) -> None:
         self._reading = reading

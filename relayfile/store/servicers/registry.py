@@ -1,12 +1,10 @@
 """Every service of a store node but `ShardService`: which class serves it, put together from one set of parts.
 
-Owns the list. Services of which nothing is served yet are in it too, with the generated servicer: their RPCs are known,
-need the same credentials, and answer that they are served later.
+Owns the list. Services of which nothing is served yet are in it too: their RPCs are known, need the same credentials,
+and answer that they are served later.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
 
 from relayfile.clock import Clock
 from relayfile.serving import Service
@@ -16,6 +14,7 @@ from relayfile.store.servicers.event_service import EventService
 from relayfile.store.servicers.file_service import FileService, ReadLimits
 from relayfile.store.servicers.reading import Reading
 from relayfile.store.servicers.topology_service import TopologyService
+from relayfile.store.servicers.unserved import AdminService, RouteService, WritebackService
 from relayfile.store.servicers.workspace_service import WorkspaceMaker, WorkspaceService
 from relayfile.v1 import (
     admin_pb2_grpc,
@@ -44,27 +43,14 @@ class ServiceParts:
     started_us: int
 
 
-class StoreServices(NamedTuple):
-    """What a node serves."""
-
-    services: list[Service]
-    end_streams: Callable[[], None]
-    """Ends the streams that would never end, so that their clients look for the next process."""
-
-
-def store_services(parts: ServiceParts) -> StoreServices:
-    """The services, ready to be served. RPCs that a class leaves out answer that they are served later."""
-    files = FileService(parts.reading, parts.limits)  # type: ignore[abstract]  # see above, as for all below
+def store_services(parts: ServiceParts) -> list[Service]:
+    """The services, ready to be served."""
+    files = FileService(parts.reading, parts.limits)
     events = EventService(parts.reading, parts.clock, parts.mark_interval_s)
-    workspaces = WorkspaceService(parts.reading, parts.maker)  # type: ignore[abstract]
-    dead_letters = DeadLetterService(parts.reading)  # type: ignore[abstract]
-    topology = TopologyService(  # type: ignore[abstract]
-        parts.ownership, parts.cluster_id, parts.version, parts.started_us
-    )
-    writeback = writeback_pb2_grpc.WritebackServiceServicer()  # type: ignore[abstract]
-    routes = route_pb2_grpc.RouteServiceServicer()  # type: ignore[abstract]
-    admin = admin_pb2_grpc.AdminServiceServicer()  # type: ignore[abstract]
-    services = [
+    workspaces = WorkspaceService(parts.reading, parts.maker)
+    dead_letters = DeadLetterService(parts.reading)
+    topology = TopologyService(parts.ownership, parts.cluster_id, parts.version, parts.started_us)
+    return [
         Service("relayfile.v1.FileService", file_pb2_grpc.add_FileServiceServicer_to_server, files),
         Service("relayfile.v1.EventService", event_pb2_grpc.add_EventServiceServicer_to_server, events),
         Service("relayfile.v1.WorkspaceService", workspace_pb2_grpc.add_WorkspaceServiceServicer_to_server, workspaces),
@@ -74,8 +60,11 @@ def store_services(parts: ServiceParts) -> StoreServices:
             dead_letters,
         ),
         Service("relayfile.v1.TopologyService", topology_pb2_grpc.add_TopologyServiceServicer_to_server, topology),
-        Service("relayfile.v1.WritebackService", writeback_pb2_grpc.add_WritebackServiceServicer_to_server, writeback),
-        Service("relayfile.v1.RouteService", route_pb2_grpc.add_RouteServiceServicer_to_server, routes),
-        Service("relayfile.v1.AdminService", admin_pb2_grpc.add_AdminServiceServicer_to_server, admin),
+        Service(
+            "relayfile.v1.WritebackService",
+            writeback_pb2_grpc.add_WritebackServiceServicer_to_server,
+            WritebackService(),
+        ),
+        Service("relayfile.v1.RouteService", route_pb2_grpc.add_RouteServiceServicer_to_server, RouteService()),
+        Service("relayfile.v1.AdminService", admin_pb2_grpc.add_AdminServiceServicer_to_server, AdminService()),
     ]
-    return StoreServices(services, events.end_streams)

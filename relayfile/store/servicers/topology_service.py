@@ -6,6 +6,7 @@ their owner knows them.
 
 from typing import TYPE_CHECKING
 
+from relayfile.interception import not_served
 from relayfile.placement import shards_of_node
 from relayfile.store.ownership import Ownership
 from relayfile.store.servicers.wire import fill_time
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 
 class TopologyService(topology_pb2_grpc.TopologyServiceServicer):
     """The map, for clients that call owners directly."""
+
+    WatchTopology = not_served
 
     def __init__(self, ownership: Ownership, cluster_id: str, version: str, started_us: int) -> None:
         self._ownership = ownership

@@ -6,6 +6,7 @@ processes still hold is not in it; `IngestService.GetIngestStatus` adds that.
 
 from typing import TYPE_CHECKING, Protocol
 
+from relayfile.interception import not_served
 from relayfile.model import Outcome
 from relayfile.paths import ROOT
 from relayfile.placement import check_workspace_id
@@ -34,6 +35,9 @@ class WorkspaceMaker(Protocol):
 
 class WorkspaceService(workspace_pb2_grpc.WorkspaceServiceServicer):
     """Workspaces of this node."""
+
+    ListWorkspaces = not_served
+    DeleteWorkspace = not_served
 
     def __init__(self, reading: Reading, maker: WorkspaceMaker) -> None:
         self._reading = reading

@@ -1,0 +1,43 @@
+"""Services of a store node of which nothing is served yet: each RPC answers that it comes later.
+
+Owns nothing. Where an RPC becomes served, its service gets a module of its own and leaves this one.
+"""
+
+from relayfile.interception import not_served
+from relayfile.v1 import admin_pb2_grpc, route_pb2_grpc, writeback_pb2_grpc
+
+
+class WritebackService(writeback_pb2_grpc.WritebackServiceServicer):
+    """Operations that carry edits to their providers."""
+
+    ListOperations = not_served
+    GetOperation = not_served
+    WatchOperations = not_served
+    ClaimOperations = not_served
+    RenewClaim = not_served
+    AckOperation = not_served
+    ReadOperationContent = not_served
+    ReplayOperation = not_served
+    ApproveOperations = not_served
+    CancelOperations = not_served
+
+
+class RouteService(route_pb2_grpc.RouteServiceServicer):
+    """Which workspace an app's customer has."""
+
+    PutRoute = not_served
+    GetRoute = not_served
+    ListRoutes = not_served
+    DeleteRoute = not_served
+
+
+class AdminService(admin_pb2_grpc.AdminServiceServicer):
+    """Audits, backups, and the state of nodes."""
+
+    Audit = not_served
+    Scrub = not_served
+    Backup = not_served
+    DrainNode = not_served
+    GetConfig = not_served
+    GetStats = not_served
+    ListAdminActions = not_served
