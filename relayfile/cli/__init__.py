@@ -34,6 +34,7 @@ COMMANDS: tuple[tuple[str, Callable[..., None]], ...] = (
     ("address", address.address),
     ("config", config.config),
     ("store", processes.store),
+    ("syncd", processes.syncd),
 )
 for _name, _command in COMMANDS:
     app.command(_name)(_command)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from relayfile.settings import StoreSettings, load
+from relayfile.settings import StoreSettings, SyncdSettings, load
 
 if TYPE_CHECKING:
     from relayfile.lifecycle import Stop
@@ -19,6 +19,14 @@ def store() -> None:
     """Run a store node until it is told to stop (SIGTERM drains, a second one exits at once)."""
     settings = load(StoreSettings)
     from relayfile.store.app import run
+
+    _serve(partial(run, settings))
+
+
+def syncd() -> None:
+    """Run syncd, which mirrors workspaces to directories, until it is told to stop."""
+    settings = load(SyncdSettings)
+    from relayfile.syncd.app import run
 
     _serve(partial(run, settings))
 

@@ -86,9 +86,7 @@ class LocalProcess:
         raise StartRefused(why=f"{self.name} {state}: {log_tail(self._layout.log(self.name))}")
 
     async def stop(self, grace_s: float) -> int:
-        """Ask it to drain and end; kill it when `grace_s` is over. Answers its exit code; 0 for one never started."""
-        if self._process is None:
-            return 0
+        """Ask it to drain and end; kill it when `grace_s` is over. Answers its exit code."""
         if self.running:
             self.signal(signal.SIGTERM)
             try:

@@ -108,6 +108,12 @@ class Directories:
         except FileNotFoundError:
             return self._keep(relative, self._descend(relative))
 
+    def drop(self, relative: str) -> None:
+        """Forget a directory that was removed."""
+        fd = self._open.pop(relative, None)
+        if fd is not None:
+            os.close(fd)
+
     def close(self) -> None:
         for fd in self._open.values():
             os.close(fd)
@@ -177,6 +183,11 @@ def chunks(directory: int, name: str, chunk_bytes: int = 1 << 20) -> Iterator[by
     with open(fd, "rb", buffering=0) as file:
         while piece := file.read(chunk_bytes):
             yield piece
+
+
+def unlink(directory: int, name: str) -> None:
+    """Remove a file."""
+    os.unlink(name, dir_fd=directory)
 
 
 def look(directory: int, name: str) -> os.stat_result | None:

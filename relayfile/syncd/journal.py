@@ -21,7 +21,8 @@ from relayfile.paths import contains, prefix_range
 from relayfile.syncd import names
 from relayfile.syncd.digest import EMPTY, MODULUS, TreeSum, element
 from relayfile.syncd.journal_rows import COLUMNS, StagedRow, Value, file_row, stat_columns, storage_errors
-from relayfile.syncd.rows import Cursor, DiskStat, FileRow, FileState, Problem, RemoteFile
+from relayfile.syncd.rows import Cursor, FileRow, FileState, Problem, RemoteFile, Settled
+from relayfile.syncd.trash import Trash
 
 _FORMAT: Final = 1
 _BUSY_MS: Final = 5_000
@@ -52,15 +53,6 @@ class PullMark:
 
 
 @dataclass(frozen=True, slots=True)
-class Settled:
-    """What is now on disk for a path: the content of ``disk_hash``, or (None) nothing."""
-
-    path: str
-    disk_hash: bytes | None
-    disk_stat: DiskStat | None = None
-
-
-@dataclass(frozen=True, slots=True)
 class Unsettled:
     """Files that are not materialised, by state, with their bytes."""
 
@@ -75,6 +67,7 @@ class Journal:
         self._folds = folds
         with storage_errors():
             self._db = apsw.Connection(str(path))
+            self.trash = Trash(self._db)
             self._db.set_busy_timeout(_BUSY_MS)
             self._db.execute("PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL;")
             self._db.execute(f"PRAGMA wal_autocheckpoint = {_CHECKPOINT_PAGES}; PRAGMA cache_size = -32768;")
@@ -130,6 +123,12 @@ class Journal:
     def has_rows(self) -> bool:
         """Whether the mirror ever learned of a file that it still knows."""
         return bool(self._one("SELECT EXISTS (SELECT 1 FROM file)")[0])
+
+    def pending_deletes(self, limit: int) -> list[FileRow]:
+        """Files that the store no longer has and that are still on disk."""
+        query = f"SELECT {COLUMNS} FROM file WHERE state = 2 AND remote_hash IS NULL ORDER BY path LIMIT ?"
+        with storage_errors():
+            return [file_row(row) for row in self._db.execute(query, (limit,))]
 
     def has_remote_below(self, directory: str) -> bool:
         """Whether the store has a file below ``directory``."""
@@ -286,15 +285,10 @@ class Journal:
             self._list(problems)
             self._db.executemany("UPDATE file SET state = 5 WHERE path = ?", [(each.path,) for each in problems])
 
-    def retry_problems(self) -> int:
-        """Every file with a problem is pending again; how many."""
+    def try_again(self, paths: Iterable[str]) -> None:
+        """Files with a problem are pending again; what is known of the problem stays until it is gone."""
         with self._transaction():
-            self._db.execute("UPDATE file SET state = 2 WHERE state = 5")
-            return self._db.changes()
-
-    def clear_problem(self, path: str) -> None:
-        with self._transaction():
-            self._db.execute("DELETE FROM problem WHERE path = ?", (path,))
+            self._db.executemany("UPDATE file SET state = 2 WHERE state = 5 AND path = ?", [(path,) for path in paths])
 
     def move_cursor(self, cursor: Cursor) -> None:
         self.learn((), cursor)
@@ -318,16 +312,6 @@ class Journal:
         )
         with storage_errors():
             return [str(row[0]) for row in self._db.execute(query, (*_below(root), limit))]
-
-    # --- halts ------------------------------------------------------------------------------------------------------
-
-    def halt(self) -> str:
-        """Why the mirror is halted, as it was told; empty when it is not."""
-        return str(self._one("SELECT halt FROM mirror")[0])
-
-    def set_halt(self, text: str) -> None:
-        with self._transaction():
-            self._db.execute("UPDATE mirror SET halt = ?", (text,))
 
     def pulled(self, *, now_us: int, full: bool) -> None:
         with self._transaction():

@@ -12,8 +12,7 @@ CREATE TABLE IF NOT EXISTS mirror (
   trash_bytes       INTEGER NOT NULL DEFAULT 0,
   trash_count       INTEGER NOT NULL DEFAULT 0,
   last_pull_us      INTEGER NOT NULL DEFAULT 0,
-  last_full_pull_us INTEGER NOT NULL DEFAULT 0,
-  halt              TEXT    NOT NULL DEFAULT ''
+  last_full_pull_us INTEGER NOT NULL DEFAULT 0
 );
 CREATE TABLE IF NOT EXISTS root (
   path        TEXT PRIMARY KEY,
@@ -54,6 +53,7 @@ CREATE TABLE IF NOT EXISTS trash (
   reason      INTEGER NOT NULL,
   remote_path TEXT    NOT NULL,
   local_path  TEXT    NOT NULL,
+  name        TEXT    NOT NULL,
   content_sha256 BLOB NOT NULL,
   size        INTEGER NOT NULL,
   revision    INTEGER NOT NULL,

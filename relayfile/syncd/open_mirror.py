@@ -4,11 +4,13 @@ import asyncio
 from dataclasses import dataclass
 
 from relayfile.clock import Clock
+from relayfile.ids import IdSource
 from relayfile.settings import SyncdSettings
 from relayfile.syncd.feed import Feed
 from relayfile.syncd.journal import Journal
 from relayfile.syncd.root import Root
 from relayfile.syncd.writer import Writer
+from relayfile.telemetry import SyncdInstruments, Tracing
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,8 +22,13 @@ class OpenMirror:
     journal: Journal
     feed: Feed
     clock: Clock
+    ids: IdSource
     settings: SyncdSettings
     writer: Writer
+    """Shared."""
+    tracing: Tracing
+    """Shared."""
+    instruments: SyncdInstruments
     """Shared."""
     reads: asyncio.Semaphore
     """Shared: read streams to the store that may be open at once."""

@@ -47,11 +47,14 @@ class Progress:
     written: tuple[int, int] = (0, 0)
     deleted_count: int = 0
     wire_bytes: int = 0
+    last: float = 0.0
+    """Monotonic seconds of the last advance."""
     samples: deque[tuple[float, int, int]] = field(default_factory=deque)
 
     def advance(self, files: int, size: int, now: float) -> None:
         """``files`` more are disposed of."""
         self.done = (self.done[0] + files, self.done[1] + size)
+        self.last = now
         self.samples.append((now, *self.done))
         while len(self.samples) > 2 and now - self.samples[0][0] > RATE_WINDOW_S:
             self.samples.popleft()

@@ -16,11 +16,11 @@ from relayfile import faults
 from relayfile.errors import DataCorrupted, ExportRefused, MirrorRefused
 from relayfile.status import leading_error
 from relayfile.syncd import descriptors, names
-from relayfile.syncd.journal import PullPhase, Settled
+from relayfile.syncd.journal import PullPhase
 from relayfile.syncd.open_mirror import OpenMirror
 from relayfile.syncd.place import Placed, place
 from relayfile.syncd.progress import Phase, Progress, Via
-from relayfile.syncd.rows import Problem
+from relayfile.syncd.rows import Problem, Settled
 from relayfile.syncd.stage import STAGED_TREE, Stage, StagedBatch, reason_of
 from relayfile.syncd.writer import finished
 from relayfile.v1.file_pb2 import FileWithContent, ListTreeResponse

@@ -64,6 +64,9 @@ class RemoteFile:
     content_hash: bytes | None
     size: int = 0
     moved_from: str = ""
+    moved: bool = False
+    """The other half of a move: its content lives on elsewhere."""
+    event_time_us: int = 0
     traceparent: str = ""
 
 
@@ -86,3 +89,12 @@ class Problem:
     revision: int = 0
     create_time_us: int = 0
     attempt_count: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """What is now on disk for a path: the content of ``disk_hash``, or (None) nothing."""
+
+    path: str
+    disk_hash: bytes | None
+    disk_stat: DiskStat | None = None

@@ -9,12 +9,14 @@ import grpc
 import grpc.aio
 
 from relayfile.clock import SystemClock
+from relayfile.ids import IdSource
 from relayfile.settings import SyncdSettings
 from relayfile.syncd.feed import Feed, FeedLimits
 from relayfile.syncd.journal import Journal
 from relayfile.syncd.open_mirror import OpenMirror
 from relayfile.syncd.root import Marker, Root, create_root
 from relayfile.syncd.writer import Writer
+from relayfile.telemetry import SyncdInstruments, Tracing, new_registry
 
 MARKER = Marker("mirror-1", "acme")
 
@@ -47,14 +49,18 @@ async def opened(
     async with grpc.aio.insecure_channel(address, options=[("grpc.max_receive_message_length", 16 << 20)]) as channel:
         feed = Feed(channel, "acme", no_metadata, limits)
         try:
+            clock = SystemClock()
             yield OpenMirror(
                 remote_paths,
                 root,
                 journal,
                 feed,
-                SystemClock(),
+                clock,
+                IdSource(clock),
                 settings,
                 writer,
+                Tracing(),
+                SyncdInstruments.declare(new_registry()),
                 asyncio.Semaphore(settings.sync_read_concurrency),
             )
         finally:

@@ -1,0 +1,139 @@
+"""The composition root of syncd: the only place that wires its parts.
+
+Mirrors share one writer thread, one bound on read streams, and one channel to each store node. Starts with the mirrors
+that follow; stops when their batches have ended, the databases last.
+"""
+
+import asyncio
+from pathlib import Path
+
+import grpc.aio
+
+from relayfile.auth import ServiceCredentials
+from relayfile.data_directory import DataDirectory
+from relayfile.foundation import Foundation, lay
+from relayfile.lifecycle import EXIT_OK, Lifecycle, Phase, Stop, until_stopped
+from relayfile.placement import node_of, shard_of
+from relayfile.serving import AdminPorts, GrpcServer, Service, channel, write_address_file
+from relayfile.settings import StoreSettings, SyncdSettings
+from relayfile.syncd.feed import Feed, FeedLimits
+from relayfile.syncd.journal import Journal
+from relayfile.syncd.open_mirror import OpenMirror
+from relayfile.syncd.registry import Registry
+from relayfile.syncd.root import Root
+from relayfile.syncd.servicer import MirrorService
+from relayfile.syncd.shown import MirrorRecord
+from relayfile.syncd.writer import Writer
+from relayfile.telemetry import SyncdInstruments
+from relayfile.v1 import mirror_pb2_grpc
+
+STREAMS_GRACE_S = 1.0
+
+
+class Stores:
+    """A channel to each store node, made at its first use."""
+
+    def __init__(self, settings: SyncdSettings) -> None:
+        self._settings = settings
+        self._addresses = settings.nodes or (StoreSettings().address,)
+        self._channels: dict[str, grpc.aio.Channel] = {}
+
+    def of(self, workspace_id: str) -> grpc.aio.Channel:
+        """The node that owns the workspace; any other would pass the call on."""
+        address = self._addresses[node_of(shard_of(workspace_id), len(self._addresses))]
+        if address not in self._channels:
+            self._channels[address] = channel(address, self._settings)
+        return self._channels[address]
+
+    async def close(self) -> None:
+        for each in self._channels.values():
+            await each.close()
+
+
+async def run(settings: SyncdSettings, stop: Stop) -> int:
+    """Serve mirrors until it is to stop; the exit code. `SettingError` and `StartRefused` when it cannot start."""
+    foundation = lay("syncd", settings)
+    with DataDirectory(settings.data_dir) as directory:
+        writer = Writer()
+        stores = Stores(settings)
+        registry = _registry(directory.path, settings, foundation, stores, writer)
+        try:
+            await _serve(registry, settings, foundation, stop)
+        finally:
+            registry.close()
+            writer.close()
+            await stores.close()
+            await asyncio.to_thread(foundation.tracing.close)
+    return EXIT_OK
+
+
+async def _serve(registry: Registry, settings: SyncdSettings, foundation: Foundation, stop: Stop) -> None:
+    servicer = MirrorService(registry, foundation.clock)  # type: ignore[abstract]  # what it leaves out is served later
+    service = Service("relayfile.v1.MirrorService", mirror_pb2_grpc.add_MirrorServiceServicer_to_server, servicer)
+    server = GrpcServer(settings, settings.address, [service], foundation.policy)
+    admin = AdminPorts(
+        settings,
+        http_address=settings.admin_http_address,
+        grpc_address=settings.admin_grpc_address,
+        registry=foundation.registry,
+        public=server,
+    )
+
+    async def stop_serving() -> None:
+        admin.set_ready(ready=False)
+        await server.set_serving(serving=False)
+
+    async def close_streams() -> None:
+        await server.stop(STREAMS_GRACE_S)
+
+    lifecycle = Lifecycle(settings.shutdown_grace_s)
+    lifecycle.on_stop(Phase.NOT_SERVING, "health", stop_serving)
+    lifecycle.on_stop(Phase.CLOSE_STREAMS, "streams", close_streams)
+    lifecycle.on_stop(Phase.CLOSE_ENGINE, "admin ports", admin.stop)
+
+    def work(tasks: asyncio.TaskGroup) -> None:
+        tasks.create_task(registry.serve(), name="mirrors")
+        tasks.create_task(admin.http.serve(), name="admin-http")
+
+    await server.start()
+    await admin.start()
+    await server.set_serving(serving=True)
+    admin.set_ready(ready=True)
+    write_address_file(settings, grpc=server.address, admin=admin)
+    await until_stopped(stop, lifecycle, work)
+
+
+def _registry(
+    data_dir: Path, settings: SyncdSettings, foundation: Foundation, stores: Stores, writer: Writer
+) -> Registry:
+    instruments = SyncdInstruments.declare(foundation.registry)
+    reads = asyncio.Semaphore(settings.sync_read_concurrency)
+    limits = FeedLimits(
+        call_timeout_s=settings.call_timeout_s,
+        silence_max_s=settings.watch_silence_max_s,
+        content_bytes_max=settings.content_bytes_max,
+        page_entries=settings.sync_page_entries,
+    )
+
+    def open_with(record: MirrorRecord, root: Root, journal: Journal) -> OpenMirror:
+        credentials = foundation.credentials
+        if record.token_file:
+            credentials = ServiceCredentials("syncd", foundation.clock, file=Path(record.token_file))
+        feed = Feed(stores.of(record.workspace_id), record.workspace_id, credentials.metadata, limits)
+        return OpenMirror(
+            remote_paths=record.remote_paths,
+            root=root,
+            journal=journal,
+            feed=feed,
+            clock=foundation.clock,
+            ids=foundation.ids,
+            settings=settings,
+            writer=writer,
+            tracing=foundation.tracing,
+            instruments=instruments,
+            reads=reads,
+        )
+
+    registry = Registry(data_dir, foundation.clock, foundation.ids, open_with)
+    instruments.mirrors.set_function(lambda: len(registry))
+    return registry

@@ -1,0 +1,187 @@
+"""Comparing what the journal knows with what the store says, at one revision, and finding out whether the disk agrees.
+
+Digest equal at the same revision, every file settled, and a look at each file's stat: then a mirror is exact (sync.md 5
+and 6). Refuses to repair.
+"""
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Final
+
+from relayfile.errors import CursorExpired
+from relayfile.syncd import descriptors, names
+from relayfile.syncd.descriptors import Directories, split
+from relayfile.syncd.digest import TreeSum
+from relayfile.syncd.open_mirror import OpenMirror
+from relayfile.syncd.place import observe
+from relayfile.syncd.reconcile import LocalKind, Step, reconcile
+from relayfile.syncd.rows import Cursor, FileRow, FileState, Problem, Settled
+
+_SWEEP_ROWS: Final = 2_000
+
+
+class Verdict(IntEnum):
+    """The numbers are those of ``relayfile.v1.MirrorVerdict``."""
+
+    UNKNOWN = 0
+    EXACT = 1
+    EXACT_EXCEPT_LISTED = 2
+    DIFFERENT = 3
+
+
+@dataclass(frozen=True, slots=True)
+class RootAudit:
+    """One remote path, on both sides."""
+
+    path: str
+    remote: TreeSum
+    local: TreeSum
+
+
+@dataclass(frozen=True, slots=True)
+class AuditResult:
+    """A comparison at one revision."""
+
+    at: Cursor
+    verdict: Verdict
+    roots: tuple[RootAudit, ...]
+    listed_count: int
+    pending_count: int
+
+    @property
+    def equal(self) -> bool:
+        """The digests agree; says nothing about the disk."""
+        return all(root.remote == root.local for root in self.roots)
+
+
+@dataclass(frozen=True, slots=True)
+class Swept:
+    """What a look at every file found."""
+
+    changed_count: int
+    verified_count: int
+    missing_count: int
+
+
+def compare(mirror: OpenMirror, remote: Mapping[str, TreeSum], at: Cursor) -> AuditResult:
+    """The journal, which stands at ``at``, beside the store's sums at the same revision."""
+    sums = mirror.journal.sums
+    roots = tuple(RootAudit(path, remote.get(path, TreeSum()), sums[path]) for path in mirror.remote_paths)
+    unsettled = mirror.journal.unsettled().files
+    pending = unsettled.get(FileState.PENDING, 0) + len(mirror.journal.pending_deletes(1))
+    listed = sum(unsettled.values()) - unsettled.get(FileState.PENDING, 0)
+    if pending or any(root.remote != root.local for root in roots):
+        verdict = Verdict.DIFFERENT
+    else:
+        verdict = Verdict.EXACT_EXCEPT_LISTED if listed or mirror.journal.problem_count() else Verdict.EXACT
+    return AuditResult(at, verdict, roots, listed, pending)
+
+
+async def ask(mirror: OpenMirror) -> tuple[dict[str, TreeSum], Cursor] | None:
+    """The store's sums of all remote paths, if it could tell them at one revision; None when they moved meanwhile."""
+    remote: dict[str, TreeSum] = {}
+    at: Cursor | None = None
+    for path in mirror.remote_paths:
+        held = await mirror.feed.held(path)
+        if at is not None and held.at != at:
+            return None
+        at = held.at
+        remote[path] = held.total
+    assert at is not None, "a mirror has a remote path"
+    if mirror.journal.cursor.history_id not in ("", at.history_id):
+        raise CursorExpired(history_id=at.history_id, oldest=at.revision)
+    return remote, at
+
+
+async def sweep(mirror: OpenMirror, *, verify_content: bool = False) -> Swept:
+    """Compare every written file with the journal: its stat, or (``verify_content``) its bytes.
+
+    An edited file becomes a listed problem. A missing one is pending again: nothing of a user is lost by restoring it.
+    """
+    mirror.root.check()
+    after = ""
+    changed = verified = missing = 0
+    while rows := mirror.journal.rows(after, _SWEEP_ROWS, state=FileState.MATERIALISED):
+        after = rows[-1].path
+        edited, gone, touched = await mirror.writer.run(_look_at, mirror.root.fd, rows, verify_content)
+        now_us = mirror.clock.now_us()
+        mirror.journal.list_problems(
+            [
+                Problem(row.path, "LOCAL_EDIT_KEPT", "The file was changed here and is kept.", row.revision, now_us)
+                for row in edited
+            ]
+        )
+        mirror.journal.settle([Settled(row.path, None) for row in gone])
+        mirror.journal.settle(touched)
+        changed += len(edited)
+        missing += len(gone)
+        verified += len(rows) if verify_content else 0
+    return Swept(changed, verified, missing)
+
+
+async def retry(mirror: OpenMirror) -> int:
+    """Make files with a problem pending again where trying may help; how many.
+
+    A file that is still in the way is not fetched again only to be refused again.
+    """
+    after = ""
+    count = 0
+    while rows := mirror.journal.rows(after, _SWEEP_ROWS, state=FileState.PROBLEM):
+        after = rows[-1].path
+        rows = [row for row in rows if names.refusal(row.path) is None]
+        blocked = await mirror.writer.run(_blocked, mirror.root.fd, rows)
+        again = [row.path for row in rows if row.path not in blocked]
+        mirror.journal.try_again(again)
+        count += len(again)
+    return count
+
+
+def _blocked(root_fd: int, rows: Sequence[FileRow]) -> set[str]:
+    blocked: set[str] = set()
+    with Directories(root_fd) as directories:
+        for row in rows:
+            parent, name = split(row.disk_path)
+            try:
+                local, _ = observe(directories.get(parent), name, row.disk_stat, row.disk_hash)
+            except FileNotFoundError:
+                continue
+            except OSError:
+                blocked.add(row.path)
+                continue
+            if reconcile(row.disk_hash, local, row.remote_hash).step is Step.LIST:
+                blocked.add(row.path)
+    return blocked
+
+
+def _look_at(
+    root_fd: int, rows: Sequence[FileRow], verify_content: bool
+) -> tuple[list[FileRow], list[FileRow], list[Settled]]:
+    edited: list[FileRow] = []
+    gone: list[FileRow] = []
+    touched: list[Settled] = []
+    with Directories(root_fd) as directories:
+        for row in rows:
+            parent, name = split(row.disk_path)
+            try:
+                directory = directories.get(parent)
+                if not verify_content:
+                    found = os.stat(name, dir_fd=directory, follow_symlinks=False)
+                    if descriptors.stat_of(found) == row.disk_stat:
+                        continue
+                local, seen = observe(directory, name, None, None)
+            except FileNotFoundError:
+                gone.append(row)
+                continue
+            except OSError:
+                edited.append(row)
+                continue
+            if local.kind is LocalKind.FILE and local.content_hash == row.disk_hash:
+                if seen != row.disk_stat:
+                    touched.append(Settled(row.path, row.disk_hash, seen))
+            elif local.kind is LocalKind.ABSENT:
+                gone.append(row)
+            else:
+                edited.append(row)
+    return edited, gone, touched

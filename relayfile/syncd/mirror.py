@@ -1,0 +1,291 @@
+"""One mirror: what it is doing, why it stopped, and the turn in which its journal and its disk are touched.
+
+Owns the state that is shown, the opened directory and journal, and the loop of a mirror that follows: pull, follow,
+and after any end try again, or halt where a safety rail says so. Refuses to know how its pieces work.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+
+from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_never
+
+from relayfile.clock import Clock
+from relayfile.errors import CursorExpired, MirrorRefused, RelayfileError, StorageFailed
+from relayfile.status import RETRYABLE, code_of, leading_error
+from relayfile.syncd import status_file
+from relayfile.syncd.audit import AuditResult, Swept, Verdict, retry, sweep
+from relayfile.syncd.bring import MassDelete, bring_all
+from relayfile.syncd.catch_up import catch_up, prove, relearn
+from relayfile.syncd.follow import follow
+from relayfile.syncd.journal import Journal, PullPhase
+from relayfile.syncd.open_mirror import OpenMirror
+from relayfile.syncd.progress import Phase, Progress, Via
+from relayfile.syncd.pull import first_pull
+from relayfile.syncd.root import Marker, Root, RootLost
+from relayfile.syncd.shown import Audited, Halt, MirrorRecord, MirrorState, Seen
+from relayfile.telemetry import get_logger
+
+_log = get_logger(__name__)
+_FIRST_DELAY_S = 0.05
+_PULL_ATTEMPTS_WITHOUT_PROGRESS = 6
+
+
+class Mirror:
+    """Made by the registry; ``run`` it in a task group when it follows, ``close`` it at the end."""
+
+    def __init__(
+        self, record: MirrorRecord, journal_path: Path, clock: Clock, open_with: Callable[[Root, Journal], OpenMirror]
+    ) -> None:
+        self.record = record
+        self.seen = Seen()
+        self.progress: Progress | None = None
+        self._journal_path = journal_path
+        self._clock = clock
+        self._open_with = open_with
+        self._turn = asyncio.Lock()
+        self._open: OpenMirror | None = None
+        self._failures = 0
+        self._pull_ended = asyncio.Event()
+        self._repair_not_before = 0.0
+
+    @property
+    def opened(self) -> OpenMirror | None:
+        """The opened mirror; None before its first use and while its directory is not usable."""
+        return self._open
+
+    def close(self) -> None:
+        """Let go of directory and journal; no task may use them any more."""
+        if self._open is not None:
+            self._open.journal.close()
+            self._open.root.close()
+            self._open = None
+
+    # --- what people ask for ----------------------------------------------------------------------------------------
+
+    async def pull(self, *, full: bool, via: Via) -> Progress:
+        """Bring the mirror to the store's present revision. A call joins a pull that runs.
+
+        ``MirrorRefused`` when a safety rail forbids it; the store's errors when it makes no progress any more.
+        """
+        if self.progress is not None:
+            return await self._join(self.progress)
+        progress = self.progress = Progress(self._clock.monotonic())
+        self._pull_ended.clear()
+        state = self.seen.state
+        try:
+            async with self._using() as mirror:
+                self._show(state=MirrorState.PULLING)
+                await self._pull_patiently(mirror, progress, full=full, via=via)
+                started_us = self._clock.now_us()
+                started = self._clock.monotonic()
+                result = await prove(mirror, progress, repair=True)
+                self._audited(Audited(result, started_us, self._clock.monotonic() - started))
+                mirror.journal.pulled(now_us=self._clock.now_us(), full=full)
+                progress.phase = Phase.DONE
+                return progress
+        finally:
+            self.progress = None
+            self._pull_ended.set()
+            if self.seen.state is MirrorState.PULLING:
+                self._show(state=MirrorState.STOPPED if state is MirrorState.PULLING else state)
+            self._write_status()
+
+    async def audit(self, *, repair: bool, look: bool, verify_content: bool) -> Audited:
+        """Compare with the store at one revision, and if asked with the disk."""
+        async with self._using() as mirror:
+            started_us, started = self._clock.now_us(), self._clock.monotonic()
+            swept = None
+            if look or verify_content:
+                swept = await self._sweep(mirror, verify_content=verify_content)
+            progress = Progress(started)
+            if repair:
+                await retry(mirror)
+                await bring_all(mirror, progress)
+            result = await prove(mirror, progress, repair=repair)
+            audited = Audited(result, started_us, self._clock.monotonic() - started, swept)
+            self._audited(audited)
+            self._write_status()
+            return audited
+
+    # --- following --------------------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Follow until cancelled. Failures are shown; those that may pass are tried again, ever less often."""
+        retrying = AsyncRetrying(
+            retry=retry_if_exception(self._may_pass), wait=self._delay, stop=stop_never, reraise=True
+        )
+        try:
+            await retrying(self._follow)
+        except Exception as raised:  # noqa: BLE001 - as below
+            # One mirror's end must not end the others: it is shown, and the log has it.
+            error = leading_error(raised)
+            if self.seen.state is not MirrorState.HALTED:
+                self._show(state=MirrorState.ERROR, error=error or RelayfileError("an unexpected failure; see the log"))
+                _log.error("mirror stopped", mirror=self.record.mirror_id, exc_info=raised)
+            self._write_status()
+
+    async def _follow(self) -> None:
+        await self.pull(full=False, via=Via.ANY)
+        async with self._guarded():
+            mirror = self._open
+            assert mirror is not None, "a pull opened it"
+            self._show(state=MirrorState.FOLLOWING, error=None)
+            self._failures = 0
+            self._write_status()
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self._cycles(mirror))
+                await follow(mirror, self._turn, Progress(self._clock.monotonic()), self._told)
+
+    async def _cycles(self, mirror: OpenMirror) -> None:
+        """What is done whether or not events come."""
+        settings = mirror.settings
+        swept_at = self._clock.monotonic()
+        while True:
+            await asyncio.sleep(settings.mount_interval_s)
+            async with self._turn:
+                progress = Progress(self._clock.monotonic())
+                if await retry(mirror):
+                    await bring_all(mirror, progress)
+                if self._clock.monotonic() - swept_at >= settings.mount_verify_every_s:
+                    swept_at = self._clock.monotonic()
+                    await self._sweep(mirror, verify_content=False)
+                    await bring_all(mirror, progress)
+                mirror.root.check()
+                self._write_status()
+
+    async def _told(self, result: AuditResult | None) -> None:
+        """After each batch, with the turn: what a mark said."""
+        mirror = self._open
+        assert mirror is not None, "it follows"
+        self._show(remote_revision=max(self.seen.remote_revision, mirror.journal.cursor.revision))
+        if result is None:
+            return
+        self._audited(Audited(result, self._clock.now_us(), 0.0))
+        mirror.instruments.audits_total.labels(result="equal" if result.equal else "different").inc()
+        now = self._clock.monotonic()
+        if not result.equal and now >= self._repair_not_before:
+            self._repair_not_before = now + mirror.settings.mount_interval_s * mirror.settings.mount_audit_every
+            _log.warning("digest differs at a mark", mirror=self.record.mirror_id, revision=result.at.revision)
+            await relearn(mirror, Progress(now))
+        self._write_status()
+
+    # --- inside -----------------------------------------------------------------------------------------------------
+
+    async def _pull_patiently(self, mirror: OpenMirror, progress: Progress, *, full: bool, via: Via) -> None:
+        """No limit of time or of attempts while it makes progress."""
+        stalled = 0
+        while True:
+            before = progress.wire_bytes
+            try:
+                await self._pull_once(mirror, progress, full=full, via=via)
+                return
+            except RelayfileError as error:
+                stalled = stalled + 1 if progress.wire_bytes == before else 0
+                if code_of(error) not in RETRYABLE or stalled >= _PULL_ATTEMPTS_WITHOUT_PROGRESS:
+                    raise
+                progress.done = progress.total = (0, 0)
+                await asyncio.sleep(_FIRST_DELAY_S * 2**stalled)
+
+    async def _pull_once(self, mirror: OpenMirror, progress: Progress, *, full: bool, via: Via) -> None:
+        journal = mirror.journal
+        if not journal.cursor.history_id or journal.pull_mark().phase is not PullPhase.NONE:
+            await first_pull(mirror, progress, via)
+            await catch_up(mirror, progress)
+            return
+        progress.start_revision = journal.cursor.revision
+        progress.via = Via.TREE
+        if full:
+            await self._sweep(mirror, verify_content=False)
+            await relearn(mirror, progress)
+        await retry(mirror)
+        await catch_up(mirror, progress)
+
+    async def _sweep(self, mirror: OpenMirror, *, verify_content: bool) -> Swept:
+        swept = await sweep(mirror, verify_content=verify_content)
+        self._show(sweep_time_us=self._clock.now_us())
+        return swept
+
+    async def _join(self, progress: Progress) -> Progress:
+        await self._pull_ended.wait()
+        if progress.phase is not Phase.DONE:
+            raise self.seen.error or MirrorRefused(mirror=self.record.mirror_id, why="the pull was stopped")
+        return progress
+
+    @asynccontextmanager
+    async def _using(self) -> AsyncIterator[OpenMirror]:
+        """The turn, with directory and journal open; rails that break become `MirrorRefused` and a halt."""
+        async with self._turn, self._guarded():
+            yield self._opened()
+
+    @asynccontextmanager
+    async def _guarded(self) -> AsyncIterator[None]:
+        try:
+            yield
+        except Exception as raised:
+            rail = _rail(raised)
+            if rail is None:
+                raise
+            now_us = self._clock.now_us()
+            if isinstance(rail, MassDelete):
+                halt = Halt("MASS_DELETE", str(rail), now_us, rail.plan, f"plan-{now_us:x}")
+            else:
+                self.close()
+                halt = Halt(rail.reason, str(rail), now_us)
+            self._halt(halt)
+            raise MirrorRefused(mirror=self.record.mirror_id, why=f"{halt.reason}: {rail}") from rail
+
+    def _opened(self) -> OpenMirror:
+        if self._open is None:
+            root = Root.open(self.record.directory, Marker(self.record.mirror_id, self.record.workspace_id))
+            journal = Journal(self._journal_path, self.record.remote_paths, folds=root.folds)
+            self._open = self._open_with(root, journal)
+        self._open.root.check()
+        if self.seen.halt is not None and self.seen.halt.plan is None:
+            self._show(state=MirrorState.STOPPED, halt=None)  # the directory is back
+        return self._open
+
+    def _halt(self, halt: Halt) -> None:
+        _log.error("mirror halted", mirror=self.record.mirror_id, reason=halt.reason, why=halt.message)
+        self._show(state=MirrorState.HALTED, halt=halt)
+
+    def _audited(self, audited: Audited) -> None:
+        result = audited.result
+        fresh = self._clock.now_us() if result.verdict is not Verdict.DIFFERENT else self.seen.fresh_time_us
+        self._show(
+            audited=audited, fresh_time_us=fresh, remote_revision=max(self.seen.remote_revision, result.at.revision)
+        )
+
+    def _show(self, **changes: object) -> None:
+        self.seen = replace(self.seen, **changes)  # type: ignore[arg-type]  # fields of Seen
+
+    def _write_status(self) -> None:
+        if self._open is not None:
+            status_file.write(self._open, self.record, self.seen)
+
+    def _may_pass(self, raised: BaseException) -> bool:
+        error = leading_error(raised)
+        if isinstance(error, CursorExpired):
+            return True  # the next pull lists
+        halt = self.seen.halt
+        if halt is not None:
+            return halt.plan is None  # a directory may come back by itself; deletes wait for somebody
+        may_pass = error is not None and not isinstance(error, StorageFailed) and code_of(error) in RETRYABLE
+        if may_pass:
+            self._show(state=MirrorState.DISCONNECTED, error=error)
+            self._write_status()
+        return may_pass
+
+    def _delay(self, _state: RetryCallState) -> float:
+        self._failures += 1
+        settings_max = self._open.settings.retry_delay_max_s if self._open is not None else 30.0
+        return float(min(settings_max, _FIRST_DELAY_S * 2 ** min(self._failures, 20)))
+
+
+def _rail(raised: BaseException) -> RootLost | MassDelete | None:
+    """The safety rail that broke, if one did; in a group, the first."""
+    if isinstance(raised, BaseExceptionGroup):
+        return next((rail for each in raised.exceptions if (rail := _rail(each)) is not None), None)
+    return raised if isinstance(raised, RootLost | MassDelete) else None

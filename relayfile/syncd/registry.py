@@ -1,0 +1,188 @@
+"""The mirrors of this process: kept in one database over restarts, opened, followed and closed.
+
+Owns `mirrors.db`, a folder with a journal per mirror, and the tasks that follow. Refuses to know how a mirror works.
+"""
+
+import asyncio
+import json
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import apsw
+
+from relayfile.clock import Clock
+from relayfile.errors import InvalidArgument, MirrorAlreadyExists, MirrorNotFound, RequestIdReused
+from relayfile.ids import IdSource
+from relayfile.syncd.journal import Journal
+from relayfile.syncd.journal_rows import storage_errors
+from relayfile.syncd.mirror import Mirror
+from relayfile.syncd.open_mirror import OpenMirror
+from relayfile.syncd.root import Marker, Root, create_root
+from relayfile.syncd.shown import MirrorRecord
+
+_REQUESTS_KEPT_US = 7 * 86_400 * 1_000_000
+_COLUMNS = "mirror_id, workspace_id, directory, remote_paths, follow, read_only, token_file, create_us"
+
+OpenWith = Callable[[MirrorRecord, Root, Journal], OpenMirror]
+
+
+class Registry:
+    """All mirrors. ``serve`` runs those that follow; ``close`` when it has ended."""
+
+    def __init__(self, data_dir: Path, clock: Clock, ids: IdSource, open_with: OpenWith) -> None:
+        self._data_dir = data_dir
+        self._clock = clock
+        self._ids = ids
+        self._open_with = open_with
+        self._mirrors: dict[str, Mirror] = {}
+        self._to_follow: asyncio.Queue[Mirror] = asyncio.Queue()
+        (data_dir / "mirrors").mkdir(parents=True, exist_ok=True)
+        with storage_errors():
+            self._db = apsw.Connection(str(data_dir / "mirrors.db"))
+            self._db.execute("PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL;")
+            self._db.execute((Path(__file__).parent / "registry.sql").read_text())
+            for row in self._db.execute(f"SELECT {_COLUMNS} FROM mirror ORDER BY mirror_id").fetchall():
+                self._add(_record(row))
+
+    async def serve(self) -> None:
+        """Follow the mirrors that follow, and those that are told to later, until cancelled."""
+        async with asyncio.TaskGroup() as tasks:
+            while True:
+                mirror = await self._to_follow.get()
+                tasks.create_task(mirror.run(), name=f"mirror {mirror.record.mirror_id}")
+
+    def close(self) -> None:
+        """Close every journal and directory; nothing may run any more."""
+        for mirror in self._mirrors.values():
+            mirror.close()
+        with storage_errors():
+            self._db.close()
+
+    def __iter__(self) -> Iterator[Mirror]:
+        return iter([self._mirrors[mirror_id] for mirror_id in sorted(self._mirrors)])
+
+    def __len__(self) -> int:
+        return len(self._mirrors)
+
+    def get(self, mirror_id: str) -> Mirror:
+        """``MirrorNotFound`` when there is none."""
+        if mirror_id not in self._mirrors:
+            raise MirrorNotFound(mirror=mirror_id)
+        return self._mirrors[mirror_id]
+
+    def create(
+        self, wanted: MirrorRecord, *, adopt_existing: bool, update_existing: bool, request_id: str, fingerprint: bytes
+    ) -> Mirror:
+        """Make a mirror of ``wanted`` (its id and time are given here), or change the one that the directory has."""
+        repeated = self._repeated(request_id, fingerprint)
+        if repeated is not None:
+            return self.get(repeated)
+        existing = next((each for each in self if each.record.directory == wanted.directory), None)
+        if existing is not None:
+            if not update_existing:
+                raise MirrorAlreadyExists(root=wanted.directory)
+            mirror = self._update(existing, wanted)
+        else:
+            mirror = self._create(wanted, adopt_existing=adopt_existing)
+        if request_id:
+            with storage_errors():
+                self._db.execute(
+                    "INSERT INTO request VALUES (?, ?, ?, ?)",
+                    (request_id, fingerprint, mirror.record.mirror_id, self._clock.now_us()),
+                )
+        return mirror
+
+    def _create(self, wanted: MirrorRecord, *, adopt_existing: bool) -> Mirror:
+        record = MirrorRecord(
+            self._ids.new_id(),
+            wanted.workspace_id,
+            wanted.directory,
+            wanted.remote_paths,
+            wanted.follow,
+            wanted.read_only,
+            wanted.token_file,
+            self._clock.now_us(),
+        )
+        # The marker first: a row without one would be a mirror that halts; a marker without a row is only a name.
+        create_root(record.directory, Marker(record.mirror_id, record.workspace_id), adopt_existing=adopt_existing)
+        self._store(record)
+        return self._add(record)
+
+    def _update(self, mirror: Mirror, wanted: MirrorRecord) -> Mirror:
+        old = mirror.record
+        if wanted.workspace_id != old.workspace_id:
+            raise InvalidArgument.of("workspace_id", f"cannot be changed: the directory mirrors {old.workspace_id}")
+        if wanted.remote_paths != old.remote_paths:
+            raise InvalidArgument.of("remote_paths", "cannot be changed by this version")
+        record = MirrorRecord(
+            old.mirror_id,
+            old.workspace_id,
+            old.directory,
+            old.remote_paths,
+            wanted.follow or old.follow,
+            wanted.read_only,
+            wanted.token_file or old.token_file,
+            old.create_time_us,
+        )
+        self._store(record)
+        mirror.record = record
+        if record.follow and not old.follow:
+            self._to_follow.put_nowait(mirror)
+        return mirror
+
+    def _store(self, record: MirrorRecord) -> None:
+        with storage_errors():
+            self._db.execute(
+                f"INSERT OR REPLACE INTO mirror ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+                (
+                    record.mirror_id,
+                    record.workspace_id,
+                    record.directory,
+                    json.dumps(record.remote_paths),
+                    record.follow,
+                    record.read_only,
+                    record.token_file,
+                    record.create_time_us,
+                ),
+            )
+
+    def _add(self, record: MirrorRecord) -> Mirror:
+        mirror = Mirror(
+            record,
+            self._data_dir / "mirrors" / f"{record.mirror_id}.db",
+            self._clock,
+            lambda root, journal: self._open_with(record, root, journal),
+        )
+        self._mirrors[record.mirror_id] = mirror
+        if record.follow:
+            self._to_follow.put_nowait(mirror)
+        return mirror
+
+    def _repeated(self, request_id: str, fingerprint: bytes) -> str | None:
+        if not request_id:
+            return None
+        oldest_us = self._clock.now_us() - _REQUESTS_KEPT_US
+        with storage_errors():
+            self._db.execute("DELETE FROM request WHERE create_us < ?", (oldest_us,))
+            row = self._db.execute("SELECT fingerprint, mirror_id FROM request WHERE request_id = ?", (request_id,))
+            found = row.fetchone()
+        if found is None:
+            return None
+        if found[0] != fingerprint:
+            raise RequestIdReused(request_id=request_id)
+        return str(found[1])
+
+
+def _record(row: Sequence[object]) -> MirrorRecord:
+    mirror_id, workspace_id, directory, remote_paths, follow, read_only, token_file, create_us = row
+    assert isinstance(create_us, int), row
+    return MirrorRecord(
+        str(mirror_id),
+        str(workspace_id),
+        str(directory),
+        tuple(json.loads(str(remote_paths))),
+        bool(follow),
+        bool(read_only),
+        str(token_file),
+        create_us,
+    )

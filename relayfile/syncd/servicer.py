@@ -1,0 +1,120 @@
+"""`MirrorService` over the registry: requests in, values out. Raises; statuses are made elsewhere.
+
+What is about local edits, conflicts, problems and the trash is served by a later version.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+from relayfile.auth import authorise_workspace, current_principal
+from relayfile.clock import Clock
+from relayfile.errors import InvalidArgument
+from relayfile.paths import contains
+from relayfile.syncd import wire
+from relayfile.syncd.mirror import Mirror
+from relayfile.syncd.progress import Progress
+from relayfile.syncd.registry import Registry
+from relayfile.syncd.rows import FileState
+from relayfile.v1 import mirror_pb2
+from relayfile.v1.mirror_pb2_grpc import MirrorServiceServicer
+
+PAGE_DEFAULT, PAGE_MAX = 100, 1_000
+DIFFERING_DEFAULT, DIFFERING_MAX = 100, 10_000
+INTERVAL_DEFAULT_S, INTERVAL_MIN_S, INTERVAL_MAX_S = 0.25, 0.05, 10.0
+Context = Any  # grpc.aio.ServicerContext, generic in its stubs only
+
+
+class MirrorService(MirrorServiceServicer):
+    """The mirrors of this process."""
+
+    def __init__(self, registry: Registry, clock: Clock) -> None:
+        self._registry = registry
+        self._clock = clock
+
+    async def CreateMirror(
+        self, request: mirror_pb2.CreateMirrorRequest, _context: Context
+    ) -> mirror_pb2.CreateMirrorResponse:
+        wanted = wire.wanted_mirror(request)
+        mirror = self._registry.create(
+            wanted,
+            adopt_existing=request.adopt_existing_files,
+            update_existing=request.update_existing,
+            request_id=request.request_id,
+            fingerprint=wire.fingerprint(request),
+        )
+        return mirror_pb2.CreateMirrorResponse(mirror=wire.mirror_message(mirror))
+
+    async def GetMirror(self, request: mirror_pb2.GetMirrorRequest, _context: Context) -> mirror_pb2.GetMirrorResponse:
+        return mirror_pb2.GetMirrorResponse(mirror=wire.mirror_message(self._mirror(request.mirror_id)))
+
+    async def ListMirrors(
+        self, request: mirror_pb2.ListMirrorsRequest, _context: Context
+    ) -> mirror_pb2.ListMirrorsResponse:
+        if request.page_size < 0:
+            raise InvalidArgument.of("page_size", "is negative")
+        after = wire.page_start(request)
+        size = min(request.page_size or PAGE_DEFAULT, PAGE_MAX)
+        principal = current_principal()
+        found = [
+            mirror
+            for mirror in self._registry
+            if mirror.record.mirror_id > after
+            and principal.may_use(mirror.record.workspace_id)
+            and request.workspace_id in ("", mirror.record.workspace_id)
+            and (not request.directory or contains(mirror.record.directory, request.directory.rstrip("/") or "/"))
+        ]
+        token = wire.page_token(request, found[size - 1].record.mirror_id) if len(found) > size else ""
+        return mirror_pb2.ListMirrorsResponse(
+            mirrors=[wire.mirror_message(mirror) for mirror in found[:size]], next_page_token=token
+        )
+
+    async def PullMirror(
+        self, request: mirror_pb2.PullMirrorRequest, _context: Context
+    ) -> AsyncIterator[mirror_pb2.PullMirrorResponse]:
+        mirror = self._mirror(request.mirror_id)
+        via = wire.via_of(request.via)
+        interval_s = _interval_s(request)
+        async with asyncio.TaskGroup() as tasks:
+            pulling = tasks.create_task(mirror.pull(full=request.full, via=via))
+            while True:
+                done, _ = await asyncio.wait({pulling}, timeout=interval_s)
+                if done:
+                    break
+                if mirror.progress is not None:
+                    yield mirror_pb2.PullMirrorResponse(progress=self._progress(mirror, mirror.progress))
+        progress = pulling.result()
+        yield mirror_pb2.PullMirrorResponse(progress=self._progress(mirror, progress))
+        yield mirror_pb2.PullMirrorResponse(result=wire.result_message(mirror, progress, self._clock.monotonic()))
+
+    async def AuditMirror(
+        self, request: mirror_pb2.AuditMirrorRequest, _context: Context
+    ) -> mirror_pb2.AuditMirrorResponse:
+        mirror = self._mirror(request.mirror_id)
+        if request.differing_paths_max < 0:
+            raise InvalidArgument.of("differing_paths_max", "is negative")
+        audited = await mirror.audit(repair=request.repair, look=request.sweep, verify_content=request.verify_content)
+        answer = mirror_pb2.AuditMirrorResponse(audit=wire.audit_message(audited, mirror.seen.sweep_time_us))
+        limit = min(request.differing_paths_max or DIFFERING_DEFAULT, DIFFERING_MAX)
+        if mirror.opened is not None:
+            pending = mirror.opened.journal.rows("", limit, state=FileState.PENDING)
+            answer.differing_remote_paths.extend(row.path for row in pending)
+        return answer
+
+    def _mirror(self, mirror_id: str) -> Mirror:
+        if not mirror_id:
+            raise InvalidArgument.of("mirror_id", "is required")
+        mirror = self._registry.get(mirror_id)
+        authorise_workspace(current_principal(), mirror.record.workspace_id)
+        return mirror
+
+    def _progress(self, mirror: Mirror, progress: Progress) -> mirror_pb2.PullProgress:
+        problems = mirror.opened.journal.problem_count() if mirror.opened is not None else 0
+        return wire.progress_message(progress, self._clock.monotonic(), problems)
+
+
+def _interval_s(request: mirror_pb2.PullMirrorRequest) -> float:
+    if not request.HasField("progress_interval"):
+        return INTERVAL_DEFAULT_S
+    seconds = request.progress_interval.ToMicroseconds() / 1e6
+    return min(max(seconds, INTERVAL_MIN_S), INTERVAL_MAX_S)

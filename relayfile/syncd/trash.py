@@ -1,0 +1,77 @@
+"""What remote changes replaced or removed, kept for a while (I5): bounded by age and bytes, oldest out first.
+
+Bytes that the store has not acknowledged are never evicted; today everything in the trash came from the store.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import apsw
+
+from relayfile.syncd.apply import Trashed
+from relayfile.syncd.journal_rows import storage_errors
+
+_REPLACED, _DELETED = 1, 2  # relayfile.v1.TrashReason
+
+
+class Trash:
+    """The list of what is in `.relayfile/trash/`, in the mirror's journal."""
+
+    def __init__(self, db: apsw.Connection) -> None:
+        self._db = db
+
+    def add(self, trashed: Sequence[Trashed], now_us: int) -> None:
+        """Tell of files that are in the trash now."""
+        if not trashed:
+            return
+        with storage_errors(), self._db:
+            self._db.executemany(
+                "INSERT OR REPLACE INTO trash VALUES (?, ?, ?, ?, ?, ?, ?, ?, 1, ?)",
+                [
+                    (
+                        each.trash_id,
+                        _REPLACED if each.replaced else _DELETED,
+                        each.path,
+                        each.disk_path,
+                        each.name,
+                        each.content_hash,
+                        each.size,
+                        each.revision,
+                        now_us,
+                    )
+                    for each in trashed
+                ],
+            )
+            self._db.execute(
+                "UPDATE mirror SET trash_count = trash_count + ?, trash_bytes = trash_bytes + ?",
+                (len(trashed), sum(each.size for each in trashed)),
+            )
+
+    def totals(self) -> tuple[int, int]:
+        """Entries and bytes."""
+        with storage_errors():
+            count, size = self._db.execute("SELECT trash_count, trash_bytes FROM mirror").fetchone() or (0, 0)
+        return int(count), int(size)
+
+    def evict(self, bytes_max: int, made_before_us: int, limit: int) -> list[str]:
+        """Take the oldest entries off the list, up to ``limit``, while it is too large or they are too old.
+
+        Returns their names, to be removed from the disk; a name that stays behind after a kill is swept at start.
+        """
+        _, size = self.totals()
+        names: list[str] = []
+        with storage_errors(), self._db:
+            rows: list[tuple[Any, ...]] = self._db.execute(
+                "SELECT trash_id, name, size, create_us FROM trash WHERE acknowledged ORDER BY trash_id LIMIT ?",
+                (limit,),
+            ).fetchall()
+            for trash_id, name, entry_bytes, made_us in rows:
+                if size <= bytes_max and made_us >= made_before_us:
+                    break
+                self._db.execute("DELETE FROM trash WHERE trash_id = ?", (trash_id,))
+                self._db.execute(
+                    "UPDATE mirror SET trash_count = trash_count - 1, trash_bytes = trash_bytes - ?", (entry_bytes,)
+                )
+                size -= entry_bytes
+                names.append(str(name))
+        return names

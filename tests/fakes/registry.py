@@ -1,0 +1,73 @@
+"""A registry of mirrors fed by the fake store, as `relayfile.syncd.app` wires it, without ports."""
+
+import asyncio
+import pathlib
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import grpc
+import grpc.aio
+
+from relayfile.clock import SystemClock
+from relayfile.ids import IdSource
+from relayfile.settings import SyncdSettings
+from relayfile.syncd.feed import Feed, FeedLimits
+from relayfile.syncd.journal import Journal
+from relayfile.syncd.mirror import Mirror
+from relayfile.syncd.open_mirror import OpenMirror
+from relayfile.syncd.registry import Registry
+from relayfile.syncd.root import Root
+from relayfile.syncd.shown import MirrorRecord
+from relayfile.syncd.writer import Writer
+from relayfile.telemetry import SyncdInstruments, Tracing, new_registry
+from tests.fakes.mirror import no_metadata
+
+
+@asynccontextmanager
+async def serving(
+    address: str, directory: pathlib.Path, settings: SyncdSettings | None = None
+) -> AsyncIterator[Registry]:
+    """A registry with its data in ``directory``/data; can be opened again after it was closed."""
+    settings = settings or SyncdSettings(data_dir=directory)
+    clock = SystemClock()
+    ids = IdSource(clock)
+    writer = Writer()
+    reads = asyncio.Semaphore(settings.sync_read_concurrency)
+    instruments = SyncdInstruments.declare(new_registry())
+    limits = FeedLimits(
+        settings.call_timeout_s, settings.watch_silence_max_s, settings.content_bytes_max, settings.sync_page_entries
+    )
+    channel = grpc.aio.insecure_channel(
+        address, options=[("grpc.max_reconnect_backoff_ms", 50), ("grpc.initial_reconnect_backoff_ms", 20)]
+    )
+
+    def open_with(record: MirrorRecord, root: Root, journal: Journal) -> OpenMirror:
+        feed = Feed(channel, record.workspace_id, no_metadata, limits)
+        return OpenMirror(
+            record.remote_paths, root, journal, feed, clock, ids, settings, writer, Tracing(), instruments, reads
+        )
+
+    registry = Registry(directory / "data", clock, ids, open_with)
+    async with asyncio.TaskGroup() as tasks:
+        running = tasks.create_task(registry.serve())
+        try:
+            yield registry
+        finally:
+            running.cancel()
+    registry.close()
+    writer.close()
+    await channel.close()
+
+
+def add(registry: Registry, directory: pathlib.Path, *, follow: bool = True, paths: tuple[str, ...] = ("/",)) -> Mirror:
+    """A mirror of the fake's workspace at ``directory``/mirror."""
+    wanted = MirrorRecord("", "acme", str(directory / "mirror"), paths, follow, True, "", 0)
+    return registry.create(wanted, adopt_existing=False, update_existing=False, request_id="", fingerprint=b"")
+
+
+async def until(condition: object, timeout_s: float = 10.0) -> None:
+    """Poll until ``condition()`` holds: what is waited for is on a disk, which tells nobody."""
+    assert callable(condition)
+    async with asyncio.timeout(timeout_s):
+        while not condition():  # noqa: ASYNC110 - see above
+            await asyncio.sleep(0.005)
