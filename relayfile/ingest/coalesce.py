@@ -189,7 +189,7 @@ class Coalescer:
         if self._closing and self._closing[0].end_s <= now_s:
             self.expire(now_s)
         window = self._windows.get(key)
-        if self._held_at:
+        if path and self._held_at:
             holder = self._held_at.get((key.workspace_id, path))
             if holder is not None and holder is not window:
                 self._flush(holder)
@@ -210,7 +210,7 @@ class Coalescer:
             fold = window.fold = Fold(window.key)
         fold.add(change, note)
         place = window.key.workspace_id, path
-        if self._held_at.get(place) is not window:
+        if path and self._held_at.get(place) is not window:
             self._held_at[place] = window
             fold.paths.append(path)
         self.members_held += 1

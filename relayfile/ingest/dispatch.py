@@ -14,11 +14,11 @@ from dataclasses import dataclass, field
 from relayfile.clock import Clock
 from relayfile.ingest.coalesce import Change, Coalescer, Fold, ObjectKey
 from relayfile.ingest.flight import SentBatch
-from relayfile.ingest.fold_wire import member_kind, micros, note_of, read_refs, spool_ref
+from relayfile.ingest.fold_wire import kind_of, member_of, micros, read_refs, spool_ref
 from relayfile.ingest.lane import Lane
 from relayfile.ingest.ledger import RowLedger
 from relayfile.ingest.node_stream import NodeStream
-from relayfile.ingest.parcel import Parcel, RecentPayloads, parcel_of, parcels_of
+from relayfile.ingest.parcel import LoneChanges, Parcel, RecentPayloads, parcels_of
 from relayfile.ingest.payload import PayloadBuilder, Placed, read_payload
 from relayfile.ingest.router import Router
 from relayfile.ingest.spool_file import StoredRow
@@ -52,6 +52,21 @@ class DispatchLimits:
     """What all lanes of one node may have waiting; a lane with nothing waiting may exceed it by one row."""
 
 
+@dataclass(frozen=True, slots=True)
+class DispatchPorts:
+    """What the dispatcher calls."""
+
+    stream_of: Callable[[str], NodeStream]
+    """The stream to an address."""
+    hungry: Callable[[Lane], None]
+    """Told of lanes whose unread rows could be read now."""
+    finished: Callable[[list[int]], None]
+    """Gets the rows that may leave the spool."""
+    oldest_us: Callable[[str], int | None]
+    """Receive time of the oldest change of a workspace in the spool."""
+    clock: Clock
+
+
 class Dispatcher:
     """See the module."""
 
@@ -61,18 +76,8 @@ class Dispatcher:
         recent: RecentPayloads,
         router: Router,
         limits: DispatchLimits,
-        *,
-        stream_of: Callable[[str], NodeStream],
-        hungry: Callable[[Lane], None],
-        finished: Callable[[list[int]], None],
-        oldest_us: Callable[[str], int | None],
-        clock: Clock,
+        ports: DispatchPorts,
     ) -> None:
-        """`stream_of` gives the stream to an address. `hungry` is told of lanes whose unread rows could be read now.
-
-        `finished` gets the rows that may leave the spool. `oldest_us` gives the receive time of the oldest change
-        of a workspace in the spool.
-        """
         self.counters = DispatchCounters()
         self.ledger = RowLedger()
         self.lanes: dict[str, Lane] = {}
@@ -82,11 +87,7 @@ class Dispatcher:
         self._recent = recent
         self._router = router
         self._limits = limits
-        self._stream_of = stream_of
-        self._hungry = hungry
-        self._finished = finished
-        self._oldest_us = oldest_us
-        self._clock = clock
+        self._ports = ports
         self._notes_bytes = 0
 
     # ... in
@@ -101,7 +102,7 @@ class Dispatcher:
         lane = self.lanes[row.workspace_id]
         if lane.has_unread or not self.has_room(lane):
             lane.newest_row_id = row.row_id
-            self._hungry(lane)
+            self._ports.hungry(lane)
         else:
             lane.newest_row_id = row.row_id
             self._place(lane, row.row_id, row.member_count, 0, row.placed, row.stored)
@@ -110,7 +111,7 @@ class Dispatcher:
         """A row was in the spool at the start; it is read when its lane has room. Rows come in their order."""
         lane = self._accepted(workspace_id, row_id, providers)
         lane.newest_row_id = row_id
-        self._hungry(lane)
+        self._ports.hungry(lane)
 
     def read_back(self, lane: Lane, row: StoredRow) -> None:
         """An unread row was read from the spool."""
@@ -125,13 +126,13 @@ class Dispatcher:
 
     def stream(self, lane: Lane) -> NodeStream:
         """The stream to the node that owns a lane's shard now."""
-        return self._stream_of(self._router.address_of(lane.shard_id))
+        return self._ports.stream_of(self._router.address_of(lane.shard_id))
 
     # ... held changes
 
     def expire(self) -> None:
         """Send what windows held that have closed."""
-        self._coalescer.expire(self._clock.monotonic())
+        self._coalescer.expire(self._ports.clock.monotonic())
         self._send_flushed()
 
     def release(self) -> None:
@@ -151,7 +152,7 @@ class Dispatcher:
         parcels = lane.take(bytes_max, self._limits.batch_changes_max, self._build)
         stream.queued_bytes += lane.queued_bytes - before
         if lane.has_unread:
-            self._hungry(lane)
+            self._ports.hungry(lane)
         return parcels
 
     def answered(self, batch: SentBatch, ack: shard_pb2.SubBatchAck) -> None:
@@ -159,7 +160,7 @@ class Dispatcher:
         self._settle_batch(batch, ack)
         finished = self.ledger.take_finished()
         if finished:
-            self._finished(finished)
+            self._ports.finished(finished)
 
     def moved(self, stream: NodeStream, batch: SentBatch, refusal: shard_pb2.SubBatchRefusal) -> bool:
         """The node of `stream` does not own the shard. False when nobody knows who does: the batch must stay there."""
@@ -210,55 +211,58 @@ class Dispatcher:
     def _place(
         self, lane: Lane, row_id: int, member_count: int, bits: int, placed: Iterable[Placed], payload: bytes
     ) -> None:
-        """Offer the changes of a row to the coalescer, in order."""
+        """Send or hold the changes of a row, in order."""
         self.ledger.load(row_id, member_count, bits, len(payload))
         lane.last_row_id = row_id
-        stream = self.stream(lane)
-        now_s = self._clock.monotonic()
-        ordinal = 0
-        held = False
+        coalescer = self._coalescer
+        now_s = self._ports.clock.monotonic()
+        lone = LoneChanges(lambda parcel: self._push(lane, parcel))
+        has_held = False
+        ordinal = -1
         for envelope, offset, length in placed:
             changes = envelope.changes
-            for index in range(len(changes) or 1):
-                if not bits >> ordinal & 1:
-                    window = None
-                    key = ""
-                    if changes:
-                        change = changes[index]
-                        key = change_key(change.provider_object_id, change.path, index)
-                        name = ObjectKey(lane.workspace_id, envelope.provider, key)
-                        window = self._coalescer.offer(name, change.path, now_s)
-                    if self._coalescer.has_flushed:
-                        self._send_flushed()
-                    ref = spool_ref(row_id, ordinal)
-                    if window is None:
-                        parcel = parcel_of(envelope, index, ref, key or change_key("", "", index))
-                        stream.queued_bytes += lane.push(parcel)
-                    else:
-                        held = True
-                        facts = _facts(envelope, index, row_id, ordinal, offset, length)
-                        self._coalescer.hold(window, changes[index].path, facts, self._note(envelope, index, ref))
+            if not changes:
                 ordinal += 1
-        if held:
+                if not bits >> ordinal & 1:
+                    lone.add_without_change(envelope, spool_ref(row_id, ordinal))
+                continue
+            for index, change in enumerate(changes):
+                ordinal += 1
+                if bits and bits >> ordinal & 1:
+                    continue
+                path = change.path
+                key = change_key(change.provider_object_id, path, index)
+                window = coalescer.offer(ObjectKey(lane.workspace_id, envelope.provider, key), path, now_s)
+                if coalescer.has_flushed:
+                    lone.close()
+                    self._send_flushed()
+                ref = spool_ref(row_id, ordinal)
+                if window is None:
+                    lone.add(envelope, change, index, ref, key)
+                else:
+                    has_held = True
+                    note = None
+                    if self._notes_bytes < NOTES_BYTES_MAX:
+                        note = member_of(envelope, change, index, ref, b"")
+                        self._notes_bytes += len(note)
+                    facts = _facts(envelope, change, (row_id, ordinal, offset, length, index))
+                    coalescer.hold(window, path, facts, note)
+        lone.close()
+        if has_held:
             self._recent.put(row_id, payload)
             self._send_flushed()
-        stream.enqueue(lane)
+        self.stream(lane).enqueue(lane)
 
-    def _note(self, envelope: types_pb2.Envelope, index: int, ref: bytes) -> bytes | None:
-        if self._notes_bytes >= NOTES_BYTES_MAX:
-            return None
-        note = note_of(envelope, index, ref)
-        self._notes_bytes += len(note)
-        return note
+    def _push(self, lane: Lane, item: Parcel | Fold) -> None:
+        self.stream(lane).queued_bytes += lane.push(item)
 
     def _send_flushed(self) -> None:
         for fold in self._coalescer.take_flushed():
             self.counters.folds += 1
             self.counters.folded_members += fold.count
             lane = self.lanes[fold.key.workspace_id]
-            stream = self.stream(lane)
-            stream.queued_bytes += lane.push(fold)
-            stream.enqueue(lane)
+            self._push(lane, fold)
+            self.stream(lane).enqueue(lane)
 
     def _build(self, fold: Fold) -> list[Parcel]:
         parcels = parcels_of(fold, self._recent)
@@ -267,7 +271,7 @@ class Dispatcher:
 
     def _report(self, lane: Lane) -> Iterator[shard_pb2.PendingReport]:
         told = [item for item in lane.pending.items() if item[1] or lane.reported.get(item[0])]
-        oldest_us = (self._oldest_us(lane.workspace_id) or 0) if any(count for _, count in told) else 0
+        oldest_us = (self._ports.oldest_us(lane.workspace_id) or 0) if any(count for _, count in told) else 0
         for provider, count in told:
             yield shard_pb2.PendingReport(
                 workspace_id=lane.workspace_id,
@@ -299,17 +303,6 @@ class Dispatcher:
         self.pending -= settled
 
 
-def _facts(envelope: types_pb2.Envelope, index: int, row_id: int, ordinal: int, offset: int, length: int) -> Change:
-    change = envelope.changes[index]
+def _facts(envelope: types_pb2.Envelope, change: types_pb2.FileChange, place: tuple[int, int, int, int, int]) -> Change:
     occurred_us = micros(change.occurred_at) if change.HasField("occurred_at") else None
-    return Change(
-        row_id,
-        ordinal,
-        offset,
-        length,
-        index,
-        member_kind(envelope, index),
-        occurred_us,
-        micros(envelope.received_at),
-        len(change.content),
-    )
+    return Change(*place, kind_of(change), occurred_us, micros(envelope.received_at), len(change.content))

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from relayfile.ingest.payload import varint
-from relayfile.model import MemberKind, change_key
+from relayfile.model import MemberKind
 from relayfile.v1 import shard_pb2, types_pb2
 
 CHUNK_BYTES_MAX = 1 << 20
@@ -58,26 +58,20 @@ def micros(timestamp: Timestamp) -> int:
     return timestamp.seconds * 1_000_000 + timestamp.nanos // 1_000
 
 
-def member_kind(envelope: types_pb2.Envelope, index: int) -> MemberKind:
-    """What one change asks for. An envelope without changes is one member: failed, or ignored."""
-    if index < len(envelope.changes):
-        return _KINDS[envelope.changes[index].kind]
+def kind_without_change(envelope: types_pb2.Envelope) -> MemberKind:
+    """What an envelope without changes is: one member that failed, or is ignored."""
     return _FAILED if envelope.HasField("failure") else _IGNORED
 
 
-def key_of(envelope: types_pb2.Envelope, index: int) -> str:
-    """The change key of one change."""
-    if index < len(envelope.changes):
-        change = envelope.changes[index]
-        return change_key(change.provider_object_id, change.path, index)
-    return change_key("", "", index)
+def kind_of(change: types_pb2.FileChange) -> MemberKind:
+    """What a change asks for."""
+    return _KINDS[change.kind]
 
 
-def note_of(envelope: types_pb2.Envelope, index: int, ref: bytes) -> bytes:
-    """A serialised `FoldMember` without its content, or without its raw body."""
-    if index >= len(envelope.changes):
-        return _note_without_change(envelope, index, ref)
-    change = envelope.changes[index]
+def member_of(
+    envelope: types_pb2.Envelope, change: types_pb2.FileChange, index: int, ref: bytes, content: bytes
+) -> bytes:
+    """A serialised `FoldMember`: with `content`, or, when that is empty, a note to which it can be added."""
     member = shard_pb2.FoldMember(
         spool_ref=ref,
         envelope_id=envelope.envelope_id,
@@ -88,6 +82,7 @@ def note_of(envelope: types_pb2.Envelope, index: int, ref: bytes) -> bytes:
         path=change.path,
         provider_object_id=change.provider_object_id,
         received_unix_us=micros(envelope.received_at),
+        content=content,
         content_type=change.content_type,
         correlation_id=envelope.correlation_id,
         traceparent=envelope.traceparent,
@@ -102,13 +97,13 @@ def note_of(envelope: types_pb2.Envelope, index: int, ref: bytes) -> bytes:
     return member.SerializeToString()
 
 
-def _note_without_change(envelope: types_pb2.Envelope, index: int, ref: bytes) -> bytes:
+def member_without_change(envelope: types_pb2.Envelope, ref: bytes) -> bytes:
+    """A serialised `FoldMember` of an envelope without changes, without its raw body."""
     member = shard_pb2.FoldMember(
         spool_ref=ref,
         envelope_id=envelope.envelope_id,
         delivery_id=envelope.delivery_id,
-        change_index=index,
-        kind=member_kind(envelope, index).value,  # type: ignore[arg-type]
+        kind=kind_without_change(envelope).value,  # type: ignore[arg-type]
         received_unix_us=micros(envelope.received_at),
         correlation_id=envelope.correlation_id,
         traceparent=envelope.traceparent,
@@ -121,21 +116,17 @@ def _note_without_change(envelope: types_pb2.Envelope, index: int, ref: bytes) -
     return member.SerializeToString()
 
 
-def body_of(envelope: types_pb2.Envelope, index: int) -> bytes:
-    """Content, patch document, or raw body."""
-    if index < len(envelope.changes):
-        return envelope.changes[index].content
-    return envelope.raw.body
+def with_content(note: bytes, content: bytes) -> bytes:
+    """The member with its content inline."""
+    return b"".join((note, _CONTENT, varint(len(content)), content)) if content else note
 
 
-def with_body(note: bytes, kind: MemberKind, body: bytes) -> bytes:
-    """The member with its body inline."""
+def with_raw_body(note: bytes, body: bytes) -> bytes:
+    """The member of a failed delivery with the raw body inline."""
     if not body:
         return note
-    if kind is _FAILED:
-        raw = _field(_RAW_BODY, body)
-        return b"".join((note, _RAW, varint(len(raw)), raw))
-    return b"".join((note, _CONTENT, varint(len(body)), body))
+    raw = _field(_RAW_BODY, body)
+    return b"".join((note, _RAW, varint(len(raw)), raw))
 
 
 def with_body_following(note: bytes, size_bytes: int) -> bytes:
@@ -161,6 +152,30 @@ def fold_member(member: bytes) -> bytes:
 def workspace_fold(fold: bytes) -> bytes:
     """A fold as a workspace's field."""
     return b"".join((_WORKSPACE_FOLD, varint(len(fold)), fold))
+
+
+def lone_fold(provider: bytes, key: str, member: bytes) -> bytes:
+    """`workspace_fold` of a fold with one member; `provider` is encoded."""
+    name = key.encode()
+    names, size = len(provider), len(name)
+    length = len(member)
+    name_length, member_length = varint(size), varint(length)
+    whole = 3 + names + len(name_length) + size + len(member_length) + length + len(varint(names))
+    return b"".join(
+        (
+            _WORKSPACE_FOLD,
+            varint(whole),
+            _FOLD_PROVIDER,
+            varint(names),
+            provider,
+            _FOLD_KEY,
+            name_length,
+            name,
+            _FOLD_MEMBER,
+            member_length,
+            member,
+        )
+    )
 
 
 def sub_batch(shard_id: int, epoch: int, sequence: int, workspace_id: str, folds: Iterable[bytes]) -> bytes:

@@ -1,4 +1,4 @@
-"""Folds that are ready to travel: a parcel is one `Fold` message with the references that its answer will name.
+"""Folds that are ready to travel: a parcel is encoded `Fold` messages with the references that its answer will name.
 
 Owns the building of parcels from the compact facts that the coalescer holds, and the reading back of contents. Refuses
 to decide order or time.
@@ -12,32 +12,37 @@ from typing import NamedTuple
 from relayfile.ingest.coalesce import Change, Fold
 from relayfile.ingest.fold_wire import (
     CHUNK_BYTES_MAX,
-    body_of,
     fold_head,
     fold_member,
-    member_kind,
-    note_of,
+    lone_fold,
+    member_of,
+    member_without_change,
     spool_ref,
-    with_body,
     with_body_following,
+    with_content,
+    with_raw_body,
     without_body,
     workspace_fold,
 )
-from relayfile.model import MemberKind
+from relayfile.model import MemberKind, change_key
 from relayfile.v1 import types_pb2
 
 PARCEL_BYTES_MAX = 2 << 20
 """A fold with more to send is cut into several parcels, which are applied one after the other."""
 
 
+GATHERED_BYTES_MAX = 64 << 10
+"""Changes that go out alone are gathered up to so much."""
+
+
 class Parcel(NamedTuple):
-    """One fold on its way."""
+    """One fold on its way, or several of one provider with one member each."""
 
     provider: str
     refs: bytes
     """12 bytes for each member, in order."""
     wire: bytes
-    """The fold as a field of `WorkspaceFolds`."""
+    """The folds as fields of `WorkspaceFolds`."""
     body: bytes
     """What follows the last member in chunks; usually empty."""
     source: Fold | None
@@ -77,16 +82,53 @@ class RecentPayloads:
         return types_pb2.Envelope.FromString(raw)
 
 
-def parcel_of(envelope: types_pb2.Envelope, index: int, ref: bytes, key: str) -> Parcel:
-    """A change that goes out alone, from the envelope in memory."""
-    note = note_of(envelope, index, ref)
-    body = body_of(envelope, index)
-    head = fold_head(envelope.provider, key)
-    if len(body) > CHUNK_BYTES_MAX:
-        member = with_body_following(note, len(body))
-        return Parcel(envelope.provider, ref, workspace_fold(head + fold_member(member)), body, None)
-    member = with_body(note, member_kind(envelope, index), body)
-    return Parcel(envelope.provider, ref, workspace_fold(head + fold_member(member)), b"", None)
+class LoneChanges:
+    """Changes of one workspace that go out at once, each a fold of its own, gathered into few parcels."""
+
+    def __init__(self, push: Callable[[Parcel], None]) -> None:
+        """`push` gets each parcel that is complete."""
+        self._push = push
+        self._provider = ""
+        self._encoded = b""
+        self._refs: list[bytes] = []
+        self._wires: list[bytes] = []
+        self._size_bytes = 0
+
+    def add(self, envelope: types_pb2.Envelope, change: types_pb2.FileChange, index: int, ref: bytes, key: str) -> None:
+        """One change of an envelope."""
+        content = change.content
+        if len(content) <= CHUNK_BYTES_MAX:
+            self._add(envelope.provider, key, ref, member_of(envelope, change, index, ref, content), b"")
+        else:
+            note = member_of(envelope, change, index, ref, b"")
+            self._add(envelope.provider, key, ref, with_body_following(note, len(content)), content)
+
+    def add_without_change(self, envelope: types_pb2.Envelope, ref: bytes) -> None:
+        """An envelope that failed, or is ignored."""
+        note = member_without_change(envelope, ref)
+        body = envelope.raw.body
+        key = change_key("", "", 0)
+        if len(body) <= CHUNK_BYTES_MAX:
+            self._add(envelope.provider, key, ref, with_raw_body(note, body), b"")
+        else:
+            self._add(envelope.provider, key, ref, with_body_following(note, len(body)), body)
+
+    def _add(self, provider: str, key: str, ref: bytes, member: bytes, following: bytes) -> None:
+        if self._refs and (provider != self._provider or self._size_bytes + len(member) > GATHERED_BYTES_MAX):
+            self.close()
+        if provider != self._provider:
+            self._provider, self._encoded = provider, provider.encode()
+        self._refs.append(ref)
+        self._wires.append(lone_fold(self._encoded, key, member))
+        self._size_bytes += len(member)
+        if following:
+            self.close(following)
+
+    def close(self, following: bytes = b"") -> None:
+        """Push what was gathered."""
+        if self._refs:
+            self._push(Parcel(self._provider, b"".join(self._refs), b"".join(self._wires), following, None))
+            self._refs, self._wires, self._size_bytes = [], [], 0
 
 
 def parcels_of(fold: Fold, recent: RecentPayloads, complete: AbstractSet[bytes] = frozenset()) -> list[Parcel]:
@@ -95,26 +137,25 @@ def parcels_of(fold: Fold, recent: RecentPayloads, complete: AbstractSet[bytes] 
     With `complete`, only the members with these references, all with their contents.
     """
     builder = _ParcelBuilder(fold)
-    for change, note, elided in fold.members():
+    for change, note, is_elided in fold.members():
         ref = spool_ref(change.row_id, change.ordinal)
         if complete and ref not in complete:
             continue
-        must_read = note is None or (change.size_bytes > 0 and (not elided or bool(complete)))
-        if not must_read:
-            assert note is not None
-            has_content = elided and change.kind in (MemberKind.UPSERT, MemberKind.PATCH)
-            builder.add(ref, without_body(note) if has_content else note, b"", elided=has_content)
+        elided = is_elided and not complete and change.kind in (MemberKind.UPSERT, MemberKind.PATCH)
+        if note is not None and (elided or not change.size_bytes):
+            builder.add(ref, without_body(note) if elided else note, b"", elided=elided)
             continue
         envelope = recent.envelope(change)
-        note = note_of(envelope, change.change_index, ref) if note is None else note
-        if elided and not complete and change.kind in (MemberKind.UPSERT, MemberKind.PATCH):
+        source = envelope.changes[change.change_index]
+        if note is None:
+            note = member_of(envelope, source, change.change_index, ref, b"")
+        content = source.content
+        if elided:
             builder.add(ref, without_body(note), b"", elided=True)
-            continue
-        body = body_of(envelope, change.change_index)
-        if len(body) > CHUNK_BYTES_MAX:
-            builder.add(ref, with_body_following(note, len(body)), body, elided=False)
+        elif len(content) <= CHUNK_BYTES_MAX:
+            builder.add(ref, with_content(note, content), b"", elided=False)
         else:
-            builder.add(ref, with_body(note, change.kind, body), b"", elided=False)
+            builder.add(ref, with_body_following(note, len(content)), content, elided=False)
     builder.close()
     return builder.parcels
 

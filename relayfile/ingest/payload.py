@@ -5,7 +5,7 @@ envelope can be read back without its neighbours. Pure bytes.
 """
 
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import TypeAlias
 
 from relayfile.errors import DataCorrupted
 from relayfile.v1 import types_pb2
@@ -13,12 +13,8 @@ from relayfile.v1 import types_pb2
 _TAG = b"\x0a"  # field 1 of EnvelopeBatch, length-delimited
 
 
-class Placed(NamedTuple):
-    """An envelope and where it lies in its row's payload, in bytes."""
-
-    envelope: types_pb2.Envelope
-    offset: int
-    length: int
+Placed: TypeAlias = tuple[types_pb2.Envelope, int, int]
+"""An envelope, and where it lies in its row's payload: offset and length in bytes. One is made for each envelope."""
 
 
 class PayloadBuilder:
@@ -51,16 +47,15 @@ class PayloadBuilder:
         """What `payload` returned."""
         self._pieces: list[bytes] = []
 
-    def add(self, envelope: types_pb2.Envelope) -> int:
-        """Append an envelope; returns the bytes that it takes."""
-        raw = envelope.SerializeToString()
+    def add(self, envelope: types_pb2.Envelope, raw: bytes) -> int:
+        """Append an envelope, `raw` when serialised; returns the bytes that it takes."""
         length = len(raw)
         head = _TAG + varint(length)
         offset = self.size_bytes + len(head)
         if not self.placed:
             received = envelope.received_at
             self.received_us = received.seconds * 1_000_000 + received.nanos // 1_000
-        self.placed.append(Placed(envelope, offset, length))
+        self.placed.append((envelope, offset, length))
         self._pieces += (head, raw)
         members = len(envelope.changes) or 1
         self.member_count += members
@@ -98,23 +93,26 @@ def read_payload(payload: bytes) -> Iterator[Placed]:
             position = offset + length
             if position > end:
                 raise DataCorrupted(what="a row of the spool ends inside an envelope")
-            yield Placed(types_pb2.Envelope.FromString(payload[offset:position]), offset, length)
+            yield types_pb2.Envelope.FromString(payload[offset:position]), offset, length
     except IndexError:
         raise DataCorrupted(what="a row of the spool ends inside a length") from None
 
 
-def varint(number: int) -> bytes:
-    """`number` (not negative) as protobuf writes lengths."""
-    if number < 0x80:
-        return bytes((number,))
-    if number < 0x4000:
-        return bytes((number & 0x7F | 0x80, number >> 7))
+def _varint(number: int) -> bytes:
     encoded = bytearray()
     while number >= 0x80:
         encoded.append(number & 0x7F | 0x80)
         number >>= 7
     encoded.append(number)
     return bytes(encoded)
+
+
+_SHORT_VARINTS = tuple(_varint(number) for number in range(0x4000))
+
+
+def varint(number: int) -> bytes:
+    """`number` (not negative) as protobuf writes lengths."""
+    return _SHORT_VARINTS[number] if number < 0x4000 else _varint(number)
 
 
 def _read_varint(data: bytes, position: int) -> tuple[int, int]:

@@ -15,7 +15,7 @@ from relayfile.data_directory import DataDirectory
 from relayfile.errors import Draining, Unavailable
 from relayfile.ingest.admission import Admission
 from relayfile.ingest.coalesce import CoalesceLimits, Coalescer
-from relayfile.ingest.dispatch import Dispatcher, DispatchLimits
+from relayfile.ingest.dispatch import Dispatcher, DispatchLimits, DispatchPorts
 from relayfile.ingest.flight import Workers
 from relayfile.ingest.lane import Lane
 from relayfile.ingest.node_stream import Connect, NodeStream, StreamLimits
@@ -77,11 +77,13 @@ class Pipeline:
             RecentPayloads(self.reader.piece, settings.spool_read_bytes_max),
             self.router,
             DispatchLimits(settings.batch_changes_max, STREAM_QUEUE_BYTES_MAX),
-            stream_of=self._streams.get,
-            hungry=self._backlog.mark,
-            finished=self._finished,
-            oldest_us=self.reader.oldest_received_us,
-            clock=around.clock,
+            DispatchPorts(
+                stream_of=self._streams.get,
+                hungry=self._backlog.mark,
+                finished=self._finished,
+                oldest_us=self.reader.oldest_received_us,
+                clock=around.clock,
+            ),
         )
         self._state = _State()
         for row in self.reader.remainders():
@@ -96,12 +98,13 @@ class Pipeline:
         if not envelopes:
             return
         workspace_id = envelopes[0].workspace_id
-        size_bytes = sum([envelope.ByteSize() for envelope in envelopes])
+        raws = [envelope.SerializeToString() for envelope in envelopes]
+        size_bytes = sum(map(len, raws))
         self.admission.enter(workspace_id, size_bytes)
         self._state.accepting += 1
         try:
             async with asyncio.timeout(self._settings.accept_deadline_s):
-                await self.spool.append(envelopes)
+                await self.spool.append(envelopes, raws)
         except TimeoutError:
             raise Unavailable(what="spool (its disk is slow)") from None
         finally:
@@ -308,8 +311,8 @@ def _open_counts(row: StoredRow) -> dict[str, int]:
     """Provider to changes of a row that have no outcome yet."""
     counts: Counter[str] = Counter()
     ordinal = 0
-    for placed in read_payload(row.payload):
-        for _ in range(len(placed.envelope.changes) or 1):
-            counts[placed.envelope.provider] += not row.bits >> ordinal & 1
+    for envelope, _, _ in read_payload(row.payload):
+        for _ in range(len(envelope.changes) or 1):
+            counts[envelope.provider] += not row.bits >> ordinal & 1
             ordinal += 1
     return dict(counts)

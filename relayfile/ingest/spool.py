@@ -118,17 +118,18 @@ class Spool:
 
     # ... writing
 
-    async def append(self, envelopes: Sequence[types_pb2.Envelope]) -> None:
-        """Return when all of them are durable; see `Intake.accept`."""
+    async def append(self, envelopes: Sequence[types_pb2.Envelope], raws: Sequence[bytes]) -> None:
+        """Return when all of them are durable; `raws` are the same, serialised. See `Intake.accept`."""
         group = self._group()
-        for envelope in envelopes:
+        open_rows = group.open_rows
+        for envelope, raw in zip(envelopes, raws, strict=True):
             workspace_id = envelope.workspace_id
-            row = group.open_rows.get(workspace_id)
+            row = open_rows.get(workspace_id)
             if row is None or row.size_bytes >= ROW_BYTES_MAX:
                 row = PayloadBuilder(self._commits.new_row_id(), workspace_id)
-                group.open_rows[workspace_id] = row
+                open_rows[workspace_id] = row
                 group.rows.append(row)
-            group.size_bytes += row.add(envelope)
+            group.size_bytes += row.add(envelope, raw)
         group.envelopes += len(envelopes)
         await self._durable(group)
 

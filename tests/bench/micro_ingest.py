@@ -83,13 +83,17 @@ async def measure(shape: str, envelopes: list[types_pb2.Envelope], address: str,
         pipeline = Pipeline(settings, around)
         running = asyncio.ensure_future(pipeline.run())
         await asyncio.sleep(0.2)
-        batches = [envelopes[at : at + BATCH] for at in range(0, len(envelopes), BATCH)]
+        # Decoded just before, as a front does: objects that were made long ago would be cold in the processor's caches.
+        batches = [
+            types_pb2.EnvelopeBatch(envelopes=envelopes[at : at + BATCH]).SerializeToString()
+            for at in range(0, len(envelopes), BATCH)
+        ]
         total = len(envelopes)
         envelopes.clear()
 
         async def client() -> None:
             while batches:
-                await pipeline.accept(batches.pop())
+                await pipeline.accept(types_pb2.EnvelopeBatch.FromString(batches.pop()).envelopes)
 
         batches.reverse()
         profile = cProfile.Profile() if profiled else None

@@ -131,3 +131,14 @@ def test_only_the_newest_content_of_each_clock_travels() -> None:
         (4, False),
         (5, True),
     ]
+
+
+def test_objects_whose_path_is_not_known_do_not_contend() -> None:
+    coalescer = Coalescer(limits(leading=False))
+    for number, key in enumerate((A, B, A, B)):
+        window = coalescer.offer(key, "", 0.0)
+        assert window is not None
+        coalescer.hold(window, "", upsert(number), None)
+    assert left(coalescer) == []
+    coalescer.expire(3.0)
+    assert left(coalescer) == [(A, [0, 2]), (B, [1, 3])]

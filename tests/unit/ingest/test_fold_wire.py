@@ -4,7 +4,7 @@ import pytest
 
 from relayfile.ingest import fold_wire
 from relayfile.ingest.coalesce import Change, Fold, ObjectKey
-from relayfile.ingest.parcel import PARCEL_BYTES_MAX, RecentPayloads, parcel_of, parcels_of
+from relayfile.ingest.parcel import PARCEL_BYTES_MAX, LoneChanges, Parcel, RecentPayloads, parcels_of
 from relayfile.ingest.payload import PayloadBuilder
 from relayfile.model import MemberKind
 from relayfile.v1 import shard_pb2, types_pb2
@@ -41,6 +41,19 @@ def failed(body: bytes) -> types_pb2.Envelope:
     return made
 
 
+def parcel_of(made: types_pb2.Envelope, ref: bytes, key: str = "") -> Parcel:
+    """The parcel of an envelope that goes out alone."""
+    pushed: list[Parcel] = []
+    lone = LoneChanges(pushed.append)
+    if made.changes:
+        lone.add(made, made.changes[0], 0, ref, key)
+    else:
+        lone.add_without_change(made, ref)
+    lone.close()
+    (parcel,) = pushed
+    return parcel
+
+
 def decode(wire: bytes) -> shard_pb2.Fold:
     message = shard_pb2.ApplyEnvelopesRequest.FromString(fold_wire.sub_batch(7, 3, 300, "acme", [wire]))
     (batch,) = message.sub_batches
@@ -55,7 +68,7 @@ def decode(wire: bytes) -> shard_pb2.Fold:
 def test_a_change_travels_with_everything_that_the_shard_needs(size: int) -> None:
     content = b"x" * size
     ref = fold_wire.spool_ref(1 << 40, 9)
-    parcel = parcel_of(envelope(content), 0, ref, "o:issue/1")
+    parcel = parcel_of(envelope(content), ref, "o:issue/1")
     fold = decode(parcel.wire)
     assert (fold.provider, fold.change_key, parcel.body) == ("github", "o:issue/1", b"")
     (member,) = fold.members
@@ -82,7 +95,7 @@ def test_a_change_travels_with_everything_that_the_shard_needs(size: int) -> Non
 
 def test_a_large_body_follows_in_chunks() -> None:
     content = bytes(range(256)) * (4096 * 2 + 1)
-    parcel = parcel_of(envelope(content), 0, b"r" * 12, "o:issue/1")
+    parcel = parcel_of(envelope(content), b"r" * 12, "o:issue/1")
     (member,) = decode(parcel.wire).members
     assert (member.content, member.content_follows_bytes) == (b"", len(content))
     messages = list(map(shard_pb2.ApplyEnvelopesRequest.FromString, fold_wire.chunk_messages(parcel.body)))
@@ -93,7 +106,7 @@ def test_a_large_body_follows_in_chunks() -> None:
 
 @pytest.mark.parametrize("size", [0, 100, MIB + 1])
 def test_a_failed_delivery_travels_raw(size: int) -> None:
-    parcel = parcel_of(failed(b"?" * size), 0, b"r" * 12, "n:0")
+    parcel = parcel_of(failed(b"?" * size), b"r" * 12)
     (member,) = decode(parcel.wire).members
     assert (member.kind, member.failure.reason) == (shard_pb2.MEMBER_KIND_FAILED, "MALFORMED_JSON")
     assert dict(member.raw.headers) == {"x-github-event": "issues"}
@@ -104,8 +117,9 @@ def test_a_failed_delivery_travels_raw(size: int) -> None:
 def test_a_delivery_without_changes_is_one_ignored_member() -> None:
     made = envelope()
     del made.changes[:]
-    assert (fold_wire.member_kind(made, 0), fold_wire.key_of(made, 0)) == (MemberKind.IGNORED, "n:0")
-    (member,) = decode(parcel_of(made, 0, b"r" * 12, "n:0").wire).members
+    assert fold_wire.kind_without_change(made) is MemberKind.IGNORED
+    assert decode(parcel_of(made, b"r" * 12).wire).change_key == "n:0"
+    (member,) = decode(parcel_of(made, b"r" * 12).wire).members
     assert member.kind == shard_pb2.MEMBER_KIND_IGNORED
 
 
@@ -115,12 +129,13 @@ def fold_of(
     row = PayloadBuilder(5, "acme")
     fold = Fold(ObjectKey("acme", "github", "o:issue/1"))
     for ordinal, content in enumerate(contents):
-        row.add(envelope(content, kind))
-        placed = row.placed[-1]
-        note = fold_wire.note_of(placed.envelope, 0, fold_wire.spool_ref(5, ordinal)) if noted else None
-        member_kind = fold_wire.member_kind(placed.envelope, 0)
-        facts = (member_kind, 1_600_000_000_000_001, 1_700_000_000_123_456, len(content))
-        fold.add(Change(5, ordinal, placed.offset, placed.length, 0, *facts), note)
+        made = envelope(content, kind)
+        row.add(made, made.SerializeToString())
+        _, offset, length = row.placed[-1]
+        ref = fold_wire.spool_ref(5, ordinal)
+        note = fold_wire.member_of(made, made.changes[0], 0, ref, b"") if noted else None
+        facts = (fold_wire.kind_of(made.changes[0]), 1_600_000_000_000_001, 1_700_000_000_123_456, len(content))
+        fold.add(Change(5, ordinal, offset, length, 0, *facts), note)
     recent = RecentPayloads(lambda row_id, offset, length: pytest.fail("must not be read"), 1 << 30)
     recent.put(5, row.payload())
     return fold, recent
@@ -159,7 +174,7 @@ def test_a_large_fold_is_cut_into_parcels_in_order() -> None:
 
 def test_old_payloads_are_forgotten_and_read_again() -> None:
     row = PayloadBuilder(1, "acme")
-    row.add(envelope(b"kept on disk"))
+    row.add(envelope(b"kept on disk"), envelope(b"kept on disk").SerializeToString())
     payload = row.payload()
     reads = []
 
@@ -169,10 +184,10 @@ def test_old_payloads_are_forgotten_and_read_again() -> None:
 
     recent = RecentPayloads(read, bytes_max=len(payload))
     recent.put(1, payload)
-    placed = row.placed[0]
-    change = Change(1, 0, placed.offset, placed.length, 0, MemberKind.UPSERT, None, 0, 12)
-    assert recent.envelope(change) == placed.envelope
+    sent, offset, length = row.placed[0]
+    change = Change(1, 0, offset, length, 0, MemberKind.UPSERT, None, 0, 12)
+    assert recent.envelope(change) == sent
     assert reads == []
     recent.put(2, b"x")
-    assert recent.envelope(change) == placed.envelope
+    assert recent.envelope(change) == sent
     assert reads == [1]

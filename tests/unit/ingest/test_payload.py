@@ -19,11 +19,11 @@ def envelope(number: int, *, size: int = 10, changes: int = 1, provider: str = "
 def test_a_payload_is_a_batch_whose_envelopes_are_found_by_offset(size: int) -> None:
     row = PayloadBuilder(7, "w")
     sent = [envelope(5, size=size, changes=2), envelope(6, size=size, changes=0, provider="linear")]
-    assert sum(row.add(each) for each in sent) == row.size_bytes
+    assert sum(row.add(each, each.SerializeToString()) for each in sent) == row.size_bytes
     payload = row.payload()
     assert len(payload) == row.size_bytes
     assert list(types_pb2.EnvelopeBatch.FromString(payload).envelopes) == sent
-    assert [placed.envelope for placed in read_payload(payload)] == sent
+    assert [placed[0] for placed in read_payload(payload)] == sent
     assert [placed[1:] for placed in read_payload(payload)] == [placed[1:] for placed in row.placed]
     assert [types_pb2.Envelope.FromString(payload[at : at + length]) for _, at, length in row.placed] == sent
     assert (row.member_count, row.received_us) == (3, 5_000_000)

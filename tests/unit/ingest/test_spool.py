@@ -20,6 +20,10 @@ def envelope(number: int, workspace: str = "w", size: int = 100) -> types_pb2.En
     return made
 
 
+async def append(spool: Spool, envelopes: list[types_pb2.Envelope]) -> None:
+    await spool.append(envelopes, [each.SerializeToString() for each in envelopes])
+
+
 class Opened:
     def __init__(self, path: Path, linger_s: float = 0.002) -> None:
         self.rows: list[PayloadBuilder] = []
@@ -47,8 +51,8 @@ async def opened(path: Path, linger_s: float = 0.002) -> AsyncIterator[Opened]:
 
 async def test_what_was_accepted_is_there_after_a_restart(tmp_path: Path) -> None:
     async with opened(tmp_path) as one:
-        await one.spool.append([envelope(1), envelope(2, "v"), envelope(3)])
-        await one.spool.append([envelope(4)])
+        await append(one.spool, [envelope(1), envelope(2, "v"), envelope(3)])
+        await append(one.spool, [envelope(4)])
     async with opened(tmp_path) as two:
         left = list(two.reader.remainders())
         assert [(row.row_id, row.workspace_id, row.member_count, row.providers) for row in left] == [
@@ -57,7 +61,7 @@ async def test_what_was_accepted_is_there_after_a_restart(tmp_path: Path) -> Non
             (3, "w", 1, "p=1"),
         ]
         rows = two.reader.rows_between("w", 0, 9, 1 << 20)
-        sent = [placed.envelope.envelope_id for row in rows for placed in read_payload(row.payload)]
+        sent = [envelope.envelope_id for row in rows for envelope, _, _ in read_payload(row.payload)]
         assert sent == ["e1", "e3", "e4"]
         assert two.reader.rows_between("w", 1, 9, 1 << 20) == rows[1:]
         assert two.reader.rows_between("w", 0, 9, 1) == two.reader.rows_between("w", 0, 1, 1 << 20) == rows[:1]
@@ -68,7 +72,7 @@ async def test_ten_thousand_envelopes_cost_few_transactions(tmp_path: Path) -> N
         # More requests at once than one commit takes, each with one envelope.
         async def client(first: int) -> None:
             for number in range(first, first + 10):
-                await one.spool.append([envelope(number, f"w{number % 5}")])
+                await append(one.spool, [envelope(number, f"w{number % 5}")])
 
         async with asyncio.TaskGroup() as clients:
             for first in range(0, 10_000, 10):
@@ -81,7 +85,7 @@ async def test_ten_thousand_envelopes_cost_few_transactions(tmp_path: Path) -> N
 
 async def test_settled_rows_go_and_their_ids_never_come_back(tmp_path: Path) -> None:
     async with opened(tmp_path) as one:
-        await one.spool.append([envelope(1), envelope(2), envelope(3, "v")])
+        await append(one.spool, [envelope(1), envelope(2), envelope(3, "v")])
         one.spool.settle([2], [(1, 0b10)])
     async with opened(tmp_path) as two:
         (left,) = two.reader.remainders()
@@ -89,7 +93,7 @@ async def test_settled_rows_go_and_their_ids_never_come_back(tmp_path: Path) -> 
         two.spool.settle([1])
     async with opened(tmp_path) as three:
         assert not list(three.reader.remainders())
-        await three.spool.append([envelope(4)])
+        await append(three.spool, [envelope(4)])
         assert three.rows == [] or three.rows[0].row_id == 3
         assert [row.row_id for row in three.reader.remainders()] == [3]
 
@@ -104,12 +108,12 @@ async def test_known_workspaces_are_durable(tmp_path: Path) -> None:
 
 async def test_a_piece_of_a_row_is_read_alone(tmp_path: Path) -> None:
     async with opened(tmp_path) as one:
-        await one.spool.append([envelope(number, size=5_000) for number in range(20)])
+        await append(one.spool, [envelope(number, size=5_000) for number in range(20)])
         await asyncio.sleep(0)  # rows are handed on after the answers
         (row,) = one.rows
-        for placed in row.placed:
-            raw = one.reader.piece(row.row_id, placed.offset, placed.length)
-            assert types_pb2.Envelope.FromString(raw) == placed.envelope
+        for sent, offset, length in row.placed:
+            raw = one.reader.piece(row.row_id, offset, length)
+            assert types_pb2.Envelope.FromString(raw) == sent
 
 
 async def test_after_a_failed_fsync_nothing_is_acknowledged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -119,10 +123,10 @@ async def test_after_a_failed_fsync_nothing_is_acknowledged(tmp_path: Path, monk
     one = Opened(tmp_path)
     monkeypatch.setattr(SpoolWriter, "write", fail)
     with pytest.raises(StorageFailed):
-        await one.spool.append([envelope(1)])
+        await append(one.spool, [envelope(1)])
     monkeypatch.undo()
     with pytest.raises(StorageFailed):
-        await one.spool.append([envelope(2)])
+        await append(one.spool, [envelope(2)])
     assert (await one.spool.failed()).what == "fsync"
     assert one.rows == []
     await one.spool.close()
@@ -140,16 +144,16 @@ async def test_a_full_disk_refuses_and_recovers(tmp_path: Path, monkeypatch: pyt
     async with opened(tmp_path) as one:
         monkeypatch.setattr(SpoolWriter, "write", full)
         with pytest.raises(Unavailable, match="full"):
-            await one.spool.append([envelope(1)])
+            await append(one.spool, [envelope(1)])
         monkeypatch.undo()
-        await one.spool.append([envelope(2)])
+        await append(one.spool, [envelope(2)])
         (row,) = one.reader.remainders()
         assert row.row_id == 2
 
 
 async def test_a_damaged_file_is_refused(tmp_path: Path) -> None:
     async with opened(tmp_path) as one:
-        await one.spool.append([envelope(number, size=3_000) for number in range(50)])
+        await append(one.spool, [envelope(number, size=3_000) for number in range(50)])
     file = tmp_path / "spool.db"
     data = bytearray(file.read_bytes())
     data[8192 * 3 : 8192 * 6] = b"\xff" * 8192 * 3
@@ -160,14 +164,14 @@ async def test_a_damaged_file_is_refused(tmp_path: Path) -> None:
 
 async def test_fault_points_are_passed_in_order(tmp_path: Path) -> None:
     async with opened(tmp_path) as one:
-        await one.spool.append([envelope(1)])
+        await append(one.spool, [envelope(1)])
         assert one.reached == ["ingest.spool.after_insert_before_fsync", "ingest.spool.after_fsync_before_answer"]
 
 
 async def test_a_caller_that_goes_away_does_not_disturb_the_others(tmp_path: Path) -> None:
     async with opened(tmp_path) as one:
-        gone = asyncio.ensure_future(one.spool.append([envelope(1)]))
-        kept = asyncio.ensure_future(one.spool.append([envelope(2)]))
+        gone = asyncio.ensure_future(append(one.spool, [envelope(1)]))
+        kept = asyncio.ensure_future(append(one.spool, [envelope(2)]))
         await asyncio.sleep(0)
         gone.cancel()
         await kept
