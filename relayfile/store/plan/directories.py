@@ -87,12 +87,16 @@ class Directories:
         return written, gone
 
     def _touch(self, path: str) -> Directory:
-        parent: Directory | None = None
-        if path != ROOT:
-            above = path[: path.rfind("/")] or ROOT
-            parent = self._touched.get(above) or self._touch(above)
-        directory = Directory(path, self._rows.get(path), parent)
-        self._touched[path] = directory
+        # Not by recursion: a path may have two thousand segments.
+        missing = [path]
+        while missing[-1] != ROOT and (above := missing[-1][: missing[-1].rfind("/")] or ROOT) not in self._touched:
+            missing.append(above)
+        top = missing[-1]
+        directory = None if top == ROOT else self._touched[top[: top.rfind("/")] or ROOT]
+        for each in reversed(missing):
+            directory = Directory(each, self._rows.get(each), directory)
+            self._touched[each] = directory
+        assert directory is not None
         return directory
 
 

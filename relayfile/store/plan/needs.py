@@ -77,7 +77,8 @@ def _object_needs(fold: Fold, loaded: Slice, wanted: Needs) -> None:
     if own is not None:
         _named_later(own, key, loaded, wanted)
     if patches:
-        for path in {own, *(member.path for member in fold.members)}:
+        unknown = ObjectDraft(key, None)
+        for path in {own, *(target_path(unknown, member) for member in fold.members)}:
             file = None if path is None else loaded.files.get(path)
             if file is not None and (not file.object_key or (file.provider, file.object_key) == key):
                 wanted.contents.add(file.content_id)

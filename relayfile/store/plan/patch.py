@@ -1,16 +1,20 @@
 """JSON merge patches (RFC 7386) and the one serialisation of their results.
 
-Owns the pinned form: UTF-8, no white space, members sorted by code point, text as it is (all of it escaped only when a
-lone surrogate makes UTF-8 impossible). So one set of patches gives the same bytes in whatever order patches of
-different members arrived. Refuses what is not JSON: NaN, infinities, other encodings than UTF-8, nesting too deep.
+Owns the pinned form: UTF-8, no white space, members sorted by code point, text as it is. So one set of patches gives
+the same bytes in whatever order patches of different members arrived. Refuses what is not JSON: NaN, infinities, other
+encodings than UTF-8, nesting too deep; and lone surrogates, which no engine can keep as the name of a member.
 """
 
 import json
+import re
 from collections.abc import Mapping
 from typing import NoReturn, cast
 
 Json = Mapping[str, "Json"] | list["Json"] | str | int | float | bool | None
 """A parsed JSON value."""
+
+
+_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 
 
 class NotJson(ValueError):
@@ -20,7 +24,10 @@ class NotJson(ValueError):
 def parse(data: bytes) -> Json:
     """The value of `data`; of repeated members the last counts. Raises `NotJson`."""
     try:
-        return cast(Json, json.loads(data.decode(), parse_constant=_refuse_constant))
+        value = cast(Json, json.loads(data.decode(), parse_constant=_refuse_constant))
+        if _SURROGATE.search(data) is not None:
+            json.dumps(value, ensure_ascii=False).encode()
+        return value
     except (ValueError, RecursionError) as error:
         raise NotJson(_reason(error)) from error
 
@@ -43,11 +50,7 @@ def merge(target: Json, patch: Json) -> Json:
 def serialise(value: Json) -> bytes:
     """The pinned form of `value`. Raises `NotJson`."""
     try:
-        text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"), sort_keys=True)
-        try:
-            return text.encode()
-        except UnicodeEncodeError:
-            return json.dumps(value, ensure_ascii=True, allow_nan=False, separators=(",", ":"), sort_keys=True).encode()
+        return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"), sort_keys=True).encode()
     except (ValueError, RecursionError) as error:
         raise NotJson(_reason(error)) from error
 

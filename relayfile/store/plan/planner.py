@@ -44,6 +44,22 @@ def plan(entry: Entry, loaded: Slice, *, now_us: int, limits: PlanLimits, new_id
     return result
 
 
+def _is_resend(verdict: Verdict, latest: Verdict) -> bool:
+    """Whether `verdict` is of an envelope that the entry has decided already, perhaps by putting a redelivery in the
+    place of its dead letter; then its verdict says so."""
+    envelope_id = verdict.member.envelope_id
+    earlier: Verdict | None = latest
+    while earlier is not None:
+        if earlier.member.envelope_id == envelope_id:
+            verdict.repeats, verdict.counted = earlier, False
+            return True
+        if earlier.earlier_envelope == envelope_id:
+            verdict.outcome, verdict.counted = Outcome.DUPLICATE, False
+            return True
+        earlier = earlier.supersedes
+    return False
+
+
 def _result(verdict: Verdict) -> MemberResult:
     if verdict.failure is None and verdict.counted:
         assert verdict.outcome is not None, "settled"
@@ -112,10 +128,10 @@ class _Planner:
         key, member = verdict.key, verdict.member
         earlier = self._seen.get(key)
         if earlier is not None:
-            if earlier.member.envelope_id == member.envelope_id:
-                verdict.repeats, verdict.counted = earlier, False
+            if _is_resend(verdict, earlier):
                 return True
-            if earlier.outcome is Outcome.DEAD_LETTERED:
+            seen = DuplicateKey(member.envelope_id, member.change_index)
+            if earlier.outcome is Outcome.DEAD_LETTERED and not self._was_duplicate(seen):
                 verdict.supersedes = earlier
                 return False
             return self._duplicate(verdict)
@@ -138,9 +154,12 @@ class _Planner:
     def _duplicate(self, verdict: Verdict) -> bool:
         seen = DuplicateKey(verdict.member.envelope_id, verdict.member.change_index)
         verdict.outcome = Outcome.DUPLICATE
-        verdict.counted = seen not in self._loaded.duplicates and seen not in self._duplicates
+        verdict.counted = not self._was_duplicate(seen)
         self._duplicates.add(seen)
         return True
+
+    def _was_duplicate(self, seen: DuplicateKey) -> bool:
+        return seen in self._loaded.duplicates or seen in self._duplicates
 
     def _forget(self, verdicts: list[Verdict]) -> None:
         """Forget the deliveries of a fold that is undone."""

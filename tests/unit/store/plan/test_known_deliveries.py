@@ -1,7 +1,10 @@
 """At-least-once transport, exactly-once effect (D3)."""
 
+import pytest
+
 from relayfile.model import Failure, MemberKind, Outcome, RawDelivery
 from relayfile.store.plan.entry import Fold
+from relayfile.store.plan.limits import PlanLimits
 from relayfile.store.plan.rows import DeliveryKey, WorkspaceRow
 from tests.model_store import Deliveries, ModelStore
 
@@ -131,3 +134,34 @@ def test_the_newest_receive_time_of_each_provider() -> None:
         linear.fold("issue/1", [linear.member(UPSERT, "/b", b"1", received_us=5)]),
     )
     assert planned.last_received_us == {"github": 9, "linear": 5}
+
+
+@pytest.mark.parametrize("again", [b"ok", b"too large too"])
+@pytest.mark.parametrize("is_stored", [False, True])
+def test_a_dead_letter_resent_behind_its_redelivery_counts_nothing(again: bytes, is_stored: bool) -> None:
+    store, make = ModelStore(PlanLimits(content_bytes_max=2)), Deliveries()
+    first = make.fold("issue/1", [make.member(UPSERT, "/a", b"too large", delivery_id="d")])
+    redelivered = make.fold("issue/1", [make.member(UPSERT, "/a", again, delivery_id="d")])
+    if is_stored:
+        assert store.outcomes_of(first) == [DEAD]
+        outcomes = store.outcomes_of(redelivered, first)
+    else:
+        outcomes = store.outcomes_of(first, redelivered, first)[1:]
+    final = APPLIED if again == b"ok" else DEAD
+    assert outcomes == [final, DUPLICATE]
+    assert counts(store) == {final: 1, DUPLICATE: 1}
+    assert store.outcomes_of(first, redelivered) == [DUPLICATE, final]
+    assert counts(store) == {final: 1, DUPLICATE: 1}
+    store.check()
+
+
+def test_a_duplicate_resent_behind_another_redelivery_stays_a_duplicate() -> None:
+    store, make = ModelStore(PlanLimits(content_bytes_max=2)), Deliveries()
+    first, second, third = (
+        make.fold("issue/1", [make.member(UPSERT, "/a", b"too large", delivery_id="d")]) for _ in range(3)
+    )
+    store.apply(first)
+    store.apply(second)
+    assert store.outcomes_of(third, first, second) == [DEAD, DUPLICATE, DUPLICATE]
+    assert counts(store) == {DEAD: 1, DUPLICATE: 2}
+    store.check()

@@ -54,3 +54,12 @@ def test_only_another_envelope_asks_for_duplicates() -> None:
         for one in (fold, again)
     ]
     assert asked == [set(), {DuplicateKey("other", 0)}]
+
+
+def test_a_patch_of_an_unknown_object_needs_what_stands_at_its_default_path() -> None:
+    store, make = ModelStore(), Deliveries()
+    store.apply(make.fold("issue/1", [make.member(UPSERT, "/github/issue_2.json", b'{"a":1}')]))
+    store.files = {path: row._replace(provider="", object_key="") for path, row in store.files.items()}
+    store.objects.clear()
+    store.apply(make.fold("issue/2", [make.member(PATCH, "", b'{"b":2}', object_id="issue/2")]))
+    assert store.tree() == {"/github/issue_2.json": b'{"a":1,"b":2}'}

@@ -36,7 +36,7 @@ def test_merging(original: str, patch: str, result: str) -> None:
     [
         ({"b": 1, "a": [True, None, 1.5, "ü😀"]}, '{"a":[true,null,1.5,"ü😀"],"b":1}'.encode()),
         ({"big": 2**70, "one": 1.0}, b'{"big":1180591620717411303424,"one":1.0}'),
-        ({"ü": "\ud800"}, b'{"\\u00fc":"\\ud800"}'),
+        ({"a": "😀"}, '{"a":"😀"}'.encode()),
     ],
 )
 def test_the_pinned_form(value: Json, form: bytes) -> None:
@@ -46,11 +46,25 @@ def test_the_pinned_form(value: Json, form: bytes) -> None:
 
 @pytest.mark.parametrize(
     "data",
-    [b"", b"nope", b'{"a":NaN}', b"[Infinity]", '{"a":1}'.encode("utf-16"), b"\xff", b"[" * 100_000, b"{} {}"],
+    [
+        b"",
+        b"nope",
+        b'{"a":NaN}',
+        b"[Infinity]",
+        '{"a":1}'.encode("utf-16"),
+        b"\xff",
+        b"[" * 100_000,
+        b"{} {}",
+        b'{"\\uD800":1}',
+    ],
 )
 def test_what_is_not_json(data: bytes) -> None:
     with pytest.raises(NotJson):
         parse(data)
+
+
+def test_a_pair_of_surrogates_is_one_character() -> None:
+    assert parse(b'{"a":"\\ud83d\\ude00"}') == {"a": "😀"}
 
 
 def test_a_number_beyond_all_floats_has_no_form() -> None:
