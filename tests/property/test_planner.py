@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from relayfile.model import MemberKind, Outcome, Semantics
 from relayfile.store.plan.entry import Fold, Member
+from relayfile.store.plan.limits import PlanLimits
 from relayfile.watermark import stamp, wins_over
 from tests.model_store import Deliveries, ModelStore
 
@@ -125,12 +126,13 @@ def test_what_plans_maintain_equals_recomputation(drawn: list[Change], cuts: lis
 @ALL
 @given(st.lists(changes(), max_size=5), st.lists(changes(), min_size=1, max_size=7))
 def test_a_fold_does_what_its_members_do_one_by_one(before: list[Change], drawn: list[Change]) -> None:
-    one_by_one, at_once = ModelStore(), ModelStore()
+    # What was before came through another ingest process, whose clock is apart by up to 2.
+    one_by_one, at_once = (ModelStore(PlanLimits(clock_skew_max_us=2)) for _ in range(2))
     chosen = [Change(**{**vars(change), "object_id": OBJECTS[0]}) for change in drawn]
     prepared, incoming = members(before), members(chosen)
     for store in (one_by_one, at_once):
         for object_id, member in prepared:
-            store.apply(Deliveries().fold(object_id, [member]))
+            store.apply(Deliveries().fold(object_id, [member], "other"))
     for object_id, member in incoming:
         one_by_one.apply(Deliveries().fold(object_id, [member._replace(delivery_id=member.envelope_id)]))
     renamed = [(object_id, member._replace(delivery_id=member.envelope_id)) for object_id, member in incoming]

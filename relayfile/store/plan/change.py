@@ -26,6 +26,8 @@ _UNKNOWN_TYPE = "application/octet-stream"
 # Read for every member; a name of the module costs half of an attribute of the enum.
 _UPSERT, _DELETE, _PATCH = MemberKind.UPSERT, MemberKind.DELETE, MemberKind.PATCH
 _BY_PROVIDER = Origin.PROVIDER
+_JSON_SPACE = b" \t\r\n"
+_JSON_STARTS = frozenset(bytes([start]) for start in b'{["-0123456789tfn')
 
 
 class Age(NamedTuple):
@@ -91,7 +93,7 @@ def _advance(subject: ObjectDraft, age: Age, mark: Watermark) -> None:
 
 def _upsert(tree: WorkingTree, subject: ObjectDraft, verdict: Verdict, age: Age) -> None:
     member = verdict.member
-    new = NewFile(member.content, member.content_type or _UNKNOWN_TYPE, None)
+    new = NewFile(member.content, member.content_type or _media_type(member.content), None)
     if _put(tree, subject, verdict, age, new):
         subject.signalled = False
         _advance(subject, age, advanced(age.mark, _UPSERT, age.time_us))
@@ -122,9 +124,10 @@ def _signal(tree: WorkingTree, subject: ObjectDraft, verdict: Verdict, age: Age)
 
 def _patch(tree: WorkingTree, subject: ObjectDraft, verdict: Verdict, age: Age) -> None:
     member = verdict.member
-    if member.content is None:
-        if _put(tree, subject, verdict, age, _patched_file(tree, subject, member, None)):
-            _advance(subject, age, advanced(age.mark, _PATCH, age.time_us))
+    base = _patch_base(tree, subject, member)
+    if member.content is None or (base is not None and base.content_id == ELIDED):
+        # Whether it can be merged, and so whether it moves its object, only the contents tell.
+        subject.undecided = True
         return
     try:
         patch = parse(member.content)
@@ -139,7 +142,7 @@ def _patch(tree: WorkingTree, subject: ObjectDraft, verdict: Verdict, age: Age) 
         verdict.outcome = Outcome.STALE
         return
     try:
-        new = _patched_file(tree, subject, member, fresh)
+        new = _patched_file(tree, base, member, fresh)
     except NotJson as error:
         verdict.failure = _not_json("The file's content", error)
         return
@@ -162,24 +165,35 @@ def _replace_whole(tree: WorkingTree, subject: ObjectDraft, verdict: Verdict, ag
         _advance(subject, age, advanced(age.mark, _UPSERT, age.time_us))
 
 
+def _media_type(content: bytes | None) -> str:
+    """Of a content that came without: JSON when it is, else nothing is known of it."""
+    if not content or content.lstrip(_JSON_SPACE)[:1] not in _JSON_STARTS:
+        return _UNKNOWN_TYPE
+    try:
+        parse(content)
+    except NotJson:
+        return _UNKNOWN_TYPE
+    return JSON_TYPE
+
+
 def _not_json(what: str, error: NotJson) -> Failure:
     return Failure("NOT_JSON", f"{what} is not JSON: {error}"[:500])
 
 
-def _patched_file(tree: WorkingTree, subject: ObjectDraft, member: Member, patch: Mapping[str, Json] | None) -> NewFile:
-    """What `member` makes of the object's file, or of one without an object at its path. `patch` None: elided."""
-    base = tree.own_file(subject)
-    if base is None:
-        there = tree.file(target_path(subject, member))
-        base = there if there is not None and not there.object_key else None
-    if base is None:
-        given = member.content_type
-        content = None if patch is None else patched(None, patch)
-        return NewFile(content, JSON_TYPE if not given or given == _MERGE_PATCH_TYPE else given, None)
-    content = None
-    if patch is not None and base.content_id != ELIDED:
-        content = patched(tree.content(base.content_id), patch)
-    return NewFile(content, base.content_type, base.stale_since_us)
+def _patch_base(tree: WorkingTree, subject: ObjectDraft, member: Member) -> FileRow | None:
+    """The file that a patch is merged into: the object's, else one without an object at its path."""
+    own = tree.own_file(subject)
+    if own is not None:
+        return own
+    there = tree.file(target_path(subject, member))
+    return there if there is not None and not there.object_key else None
+
+
+def _patched_file(tree: WorkingTree, base: FileRow | None, member: Member, patch: Mapping[str, Json]) -> NewFile:
+    if base is not None:
+        return NewFile(patched(tree.content(base.content_id), patch), base.content_type, base.stale_since_us)
+    given = member.content_type
+    return NewFile(patched(None, patch), JSON_TYPE if not given or given == _MERGE_PATCH_TYPE else given, None)
 
 
 def target_path(subject: ObjectDraft, member: Member) -> str:

@@ -30,6 +30,7 @@ class ObjectDraft:
         "received_by",
         "row",
         "signalled",
+        "undecided",
     )
 
     def __init__(self, key: ObjectKey, row: ObjectRow | None) -> None:
@@ -37,6 +38,8 @@ class ObjectDraft:
         self.row = row
         self.effects: list[Verdict] = []
         """Members that had an effect, in order."""
+        self.undecided = False
+        """A content that was not sent decides what its members do."""
         self.signalled = False
         """A signal came that no later upsert has answered."""
         self.changed = False

@@ -88,7 +88,7 @@ class _Planner:
         verdicts = [self._member(fold, member) for member in fold.members]
         if subject is not None:
             file = self.tree.own_file(subject)
-            if file is not None and file.content_id == ELIDED:
+            if subject.undecided or (file is not None and file.content_id == ELIDED):
                 self.tree.undo()
                 self._forget(verdicts)
                 return None

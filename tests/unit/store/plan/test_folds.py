@@ -97,9 +97,12 @@ def test_an_undecided_takeover_is_taken_back() -> None:
     assert (world.store.objects, world.store.files) == before
 
 
-def test_a_patch_on_an_elided_content_before_a_full_change() -> None:
+def test_a_patch_on_an_elided_content_cannot_be_decided() -> None:
+    """It may be a dead letter, and then neither its path nor its semantics count, even if its content never shows."""
     world = World()
     members = [world.member(UPSERT, None, 1), world.member(PATCH, b'{"a":1}', 2), world.member(UPSERT, b"3", 3)]
+    assert world.do(world.fold(*members)) == [None] * 3
+    members[0] = members[0]._replace(content=b"{}")
     assert world.do(world.fold(*members)) == [COALESCED, COALESCED, APPLIED]
 
 

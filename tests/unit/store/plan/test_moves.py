@@ -1,5 +1,7 @@
 """Identity: a path belongs to at most one object, and the object's id is authoritative."""
 
+import pytest
+
 from relayfile.model import EventType, MemberKind, Outcome, Semantics
 from relayfile.store.plan.entry import Fold
 from relayfile.store.plan.rows import ObjectKey
@@ -174,3 +176,20 @@ def test_changes_without_an_object_id_belong_to_their_path() -> None:
     assert world.put("issue/1", "/a", b"2") is APPLIED
     gone = world.make.member(DELETE, "/a")
     assert world.do(Fold("github", "p:/a", (gone,))) == [UNCHANGED]
+
+
+@pytest.mark.parametrize(
+    ("given", "content", "content_type"),
+    [
+        ("text/plain", b"{}", "text/plain"),
+        ("", b' {"a":1}\n', "application/json"),
+        ("", b"null", "application/json"),
+        ("", b"notes", "application/octet-stream"),
+        ("", b"# notes", "application/octet-stream"),
+        ("", b"", "application/octet-stream"),
+    ],
+)
+def test_the_type_of_a_content_that_came_without(given: str, content: bytes, content_type: str) -> None:
+    world = World()
+    world.do(world.make.fold("issue/1", [world.make.member(UPSERT, "/a", content, content_type=given)]))
+    assert world.store.files["/a"].content_type == content_type
