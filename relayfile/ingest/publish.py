@@ -1,0 +1,266 @@
+"""Publishing over gRPC: envelopes of services, validated one by one, accepted together (semantics.md, Ingest).
+
+Owns what one caller may publish, the result of each envelope, chunks, and the order of answers on a stream. What was
+read while an `Intake.accept` ran is accepted together by the next one. Refuses to know spools.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from relayfile.auth import Principal
+from relayfile.clock import Clock
+from relayfile.errors import (
+    Draining,
+    FieldViolation,
+    InvalidArgument,
+    Overloaded,
+    Paused,
+    PermissionDenied,
+    RelayfileError,
+    Unavailable,
+    WorkspaceNotFound,
+)
+from relayfile.ids import IdSource
+from relayfile.ingest.chunks import Assembly
+from relayfile.ingest.delivery import Arrival, complete
+from relayfile.ingest.intake import Intake
+from relayfile.ingest.request_body import BodyRoom
+from relayfile.ingest.workspaces import WorkspaceDirectory
+from relayfile.telemetry import IngestInstruments, Tracing
+from relayfile.v1 import ingest_pb2, types_pb2
+from relayfile.wire import EnvelopeRules, check_envelope
+
+WAITING_BYTES_MAX: Final = 4 << 20
+"""What is read of one stream ahead of its answers."""
+ENVELOPES_MAX: Final = 10_000
+"""Envelopes of one batch."""
+INLINE_BYTES_MAX: Final = 1 << 20
+"""Content of one unary request."""
+
+Status = ingest_pb2.PublishStatus
+Write = Callable[[ingest_pb2.PublishEnvelopesResponse], Awaitable[None]]
+_REFUSED: Final[dict[type[RelayfileError], Status.ValueType]] = {
+    InvalidArgument: ingest_pb2.PUBLISH_STATUS_INVALID,
+    WorkspaceNotFound: ingest_pb2.PUBLISH_STATUS_WORKSPACE_NOT_FOUND,
+    PermissionDenied: ingest_pb2.PUBLISH_STATUS_PERMISSION_DENIED,
+    Overloaded: ingest_pb2.PUBLISH_STATUS_OVERLOADED,
+    Unavailable: ingest_pb2.PUBLISH_STATUS_UNAVAILABLE,
+    Draining: ingest_pb2.PUBLISH_STATUS_UNAVAILABLE,
+    Paused: ingest_pb2.PUBLISH_STATUS_UNAVAILABLE,
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Door:
+    """What every publication passes."""
+
+    intake: Intake
+    workspaces: WorkspaceDirectory
+    room: BodyRoom
+    content_bytes_max: int
+    raw_bytes_max: int
+    clock: Clock
+    ids: IdSource
+    tracing: Tracing
+    instruments: IngestInstruments
+
+
+class Publisher:
+    """One caller's way in."""
+
+    def __init__(self, door: Door, principal: Principal, *, correlation_id: str = "", traceparent: str = "") -> None:
+        """``correlation_id`` and ``traceparent``: for envelopes that bring none."""
+        self.door: Final = door
+        self._principal = principal
+        self._correlation_id = correlation_id
+        self._traceparent = traceparent
+        self._rules = EnvelopeRules(door.content_bytes_max, door.raw_bytes_max, service=principal.is_service)
+
+    async def prepare(self, envelope: types_pb2.Envelope, name: str, received_us: int) -> RelayfileError | None:
+        """Validate and complete ``envelope`` in place; why it cannot be accepted, or None."""
+        refused = check_envelope(envelope, self._rules, name)
+        if refused is not None:
+            return refused
+        workspace = envelope.workspace_id
+        if not self._principal.may_use(workspace):
+            return PermissionDenied(why=f"the token does not grant the workspace {workspace!r}")
+        if not self.door.workspaces.is_known(workspace):
+            try:
+                # A token for this very workspace proves as much as a secret that is configured for it.
+                has_proof = self._principal.is_service or workspace in self._principal.workspaces
+                await self.door.workspaces.admit(workspace, has_secret=has_proof)
+            except (WorkspaceNotFound, Unavailable) as error:
+                return error
+        try:
+            arrival = Arrival(received_us, self._correlation_id, self._traceparent)
+            complete(envelope, arrival, self.door.ids.new_id, name)
+        except InvalidArgument as error:
+            return error
+        return None
+
+    async def publish_one(self, envelope: types_pb2.Envelope) -> str:
+        """Accept one envelope; returns its id. `RelayfileError` when it cannot be accepted."""
+        size = sum(len(change.content) for change in envelope.changes) + len(envelope.raw.body)
+        if size > INLINE_BYTES_MAX:
+            why = f"have {size} bytes of content; more than {INLINE_BYTES_MAX} go by PublishEnvelopes, in chunks"
+            raise InvalidArgument.of("envelope.changes", why)
+        refused = await self.prepare(envelope, "envelope", self.door.clock.now_us())
+        if refused is not None:
+            raise refused
+        envelope_id = envelope.envelope_id
+        await self.door.intake.accept([envelope])
+        return envelope_id
+
+
+@dataclass(slots=True)
+class _Batch:
+    """One message, from its arrival to its answer."""
+
+    number: int
+    size_bytes: int
+    envelopes: Sequence[types_pb2.Envelope]
+    results: list[ingest_pb2.EnvelopeResult] = field(default_factory=list)
+    acceptable: list[int] = field(default_factory=list)
+    room_bytes: int = 0
+    """Taken from the room of bodies, for content that came in chunks."""
+
+
+class PublishStream:
+    """One `PublishEnvelopes` stream."""
+
+    def __init__(self, publisher: Publisher, refused: Callable[[types_pb2.Envelope, RelayfileError], None]) -> None:
+        """``refused`` is told of the first refusal of each batch."""
+        self._publisher = publisher
+        self._door = publisher.door
+        self._refused = refused
+        self._waiting: deque[_Batch] = deque()
+        self._waiting_bytes = 0
+        self._arrived = asyncio.Event()
+        self._has_room = asyncio.Event()
+        self._is_read = False
+
+    async def run(self, requests: AsyncIterator[ingest_pb2.PublishEnvelopesRequest], write: Write) -> None:
+        """Serve until the caller has sent everything and has every answer."""
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self._read(requests))
+                await self._answer(write)
+        finally:
+            for batch in self._waiting:
+                self._door.room.give_back(batch.room_bytes)
+
+    async def _read(self, requests: AsyncIterator[ingest_pb2.PublishEnvelopesRequest]) -> None:
+        async for request in requests:
+            if request.HasField("chunk"):
+                raise InvalidArgument.of("chunk", "no content was announced before it")
+            if len(request.envelopes) > ENVELOPES_MAX:
+                raise InvalidArgument.of("envelopes", f"are more than {ENVELOPES_MAX}")
+            batch = _Batch(request.batch_number, request.ByteSize(), request.envelopes)
+            assembly = Assembly.announced_by(request.envelopes, self._door.content_bytes_max, self._door.raw_bytes_max)
+            problem: RelayfileError | None = None
+            if assembly is not None:
+                batch.room_bytes = assembly.reserve(self._door.room)
+                batch.size_bytes += batch.room_bytes
+            try:
+                if assembly is not None:
+                    problem = await assembly.read(requests)
+                await self._prepare(batch, problem)
+            except BaseException:
+                self._door.room.give_back(batch.room_bytes)
+                raise
+            self._waiting.append(batch)
+            self._waiting_bytes += batch.size_bytes
+            self._arrived.set()
+            while self._waiting_bytes >= WAITING_BYTES_MAX:
+                self._has_room.clear()
+                await self._has_room.wait()
+        self._is_read = True
+        self._arrived.set()
+
+    async def _prepare(self, batch: _Batch, chunk_problem: RelayfileError | None) -> None:
+        """Fill in a result for each envelope; ``chunk_problem`` is that of the last one."""
+        received_us = self._door.clock.now_us()
+        last = len(batch.envelopes) - 1
+        for index, envelope in enumerate(batch.envelopes):
+            problem = chunk_problem if index == last else None
+            if problem is None:
+                problem = await self._publisher.prepare(envelope, f"envelopes[{index}]", received_us)
+            if problem is None:
+                batch.acceptable.append(index)
+                batch.results.append(
+                    ingest_pb2.EnvelopeResult(
+                        envelope_id=envelope.envelope_id, status=ingest_pb2.PUBLISH_STATUS_ACCEPTED
+                    )
+                )
+            else:
+                if len(batch.acceptable) == index:
+                    self._refused(envelope, problem)
+                batch.results.append(_refusal(problem))
+
+    async def _answer(self, write: Write) -> None:
+        while True:
+            if not self._waiting:
+                if self._is_read:
+                    return
+                self._arrived.clear()
+                await self._arrived.wait()
+                continue
+            batches, self._waiting = list(self._waiting), deque()
+            try:
+                await self._accept(batches)
+                for batch in batches:
+                    await write(ingest_pb2.PublishEnvelopesResponse(batch_number=batch.number, results=batch.results))
+            finally:
+                for batch in batches:
+                    self._door.room.give_back(batch.room_bytes)
+                    self._waiting_bytes -= batch.size_bytes
+            self._has_room.set()
+
+    async def _accept(self, batches: Sequence[_Batch]) -> None:
+        """One `accept` for everything; apart by workspace only when one of several workspaces is over its share."""
+        places = [(batch, index) for batch in batches for index in batch.acceptable]
+        if not places:
+            return
+        started = self._door.clock.monotonic()
+        parents = [batch.envelopes[index].traceparent for batch, index in places]
+        with self._door.tracing.batch("publish", parents, len(places)):
+            failure = await self._try(places)
+            if isinstance(failure, Overloaded):
+                by_workspace: dict[str, list[tuple[_Batch, int]]] = {}
+                for batch, index in places:
+                    by_workspace.setdefault(batch.envelopes[index].workspace_id, []).append((batch, index))
+                for group in by_workspace.values():
+                    apart = await self._try(group) if len(by_workspace) > 1 else failure
+                    _mark(group, apart)
+            else:
+                _mark(places, failure)
+        self._door.instruments.accept_seconds.observe(self._door.clock.monotonic() - started)
+
+    async def _try(self, places: Sequence[tuple[_Batch, int]]) -> RelayfileError | None:
+        try:
+            await self._door.intake.accept([batch.envelopes[index] for batch, index in places])
+        except (Overloaded, Unavailable, Draining, Paused) as error:
+            return error
+        return None
+
+
+def _mark(places: Sequence[tuple[_Batch, int]], failure: RelayfileError | None) -> None:
+    if failure is not None:
+        for batch, index in places:
+            batch.results[index] = _refusal(failure)
+
+
+def _refusal(error: RelayfileError) -> ingest_pb2.EnvelopeResult:
+    result = ingest_pb2.EnvelopeResult(status=_REFUSED[type(error)])
+    if isinstance(error, InvalidArgument):
+        result.violations.extend(_problem(each) for each in error.violations)
+    elif (seconds := getattr(error, "retry_after_s", None)) is not None:
+        result.retry_after.FromMilliseconds(max(1, round(seconds * 1000)))
+    return result
+
+
+def _problem(violation: FieldViolation) -> ingest_pb2.FieldProblem:
+    return ingest_pb2.FieldProblem(field=violation.field, description=violation.description)

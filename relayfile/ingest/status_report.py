@@ -1,0 +1,146 @@
+"""What `GetIngestStatus` says: the shard's counters and what ingest processes still hold, put together.
+
+Owns the merging, the age of each part and the health of a provider. Pure. Refuses to ask anybody.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from relayfile.errors import InvalidArgument
+from relayfile.v1 import ingest_pb2, shard_pb2
+from relayfile.wire import to_us
+
+_SECOND_US: Final = 1_000_000
+_OUTCOMES: Final = (
+    "applied",
+    "coalesced",
+    "duplicate",
+    "suppressed",
+    "stale",
+    "unchanged",
+    "ignored",
+    "dead_lettered",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class AlertLimits:
+    """From which lag and which share of dead letters on a provider is not healthy."""
+
+    lag_max_s: float
+    dead_lettered_ratio_max: float
+
+
+PROFILES: Final[Mapping[int, AlertLimits]] = {
+    ingest_pb2.ALERT_PROFILE_UNSPECIFIED: AlertLimits(30.0, 0.01),
+    ingest_pb2.ALERT_PROFILE_STRICT: AlertLimits(10.0, 0.0),
+    ingest_pb2.ALERT_PROFILE_BALANCED: AlertLimits(30.0, 0.01),
+    ingest_pb2.ALERT_PROFILE_RELAXED: AlertLimits(300.0, 0.1),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class HeldHere:
+    """What this process holds."""
+
+    ingest_id: str
+    pending: Sequence[shard_pb2.PendingReport]
+    refused: Mapping[str, int]
+    """Provider to requests refused."""
+    spool_bytes: int
+    spool_bytes_max: int
+    queued_objects: int
+
+
+def limits_of(request: ingest_pb2.GetIngestStatusRequest) -> AlertLimits:
+    """The alert limits that a request names."""
+    if request.alert_profile != ingest_pb2.ALERT_PROFILE_CUSTOM:
+        if request.alert_profile not in PROFILES:
+            raise InvalidArgument.of("alert_profile", "must be strict, balanced, relaxed or custom")
+        return PROFILES[request.alert_profile]
+    custom = request.custom_limits
+    if not 0 <= custom.dead_lettered_ratio_max <= 1:
+        raise InvalidArgument.of("custom_limits.dead_lettered_ratio_max", "must be from 0 to 1")
+    return AlertLimits(custom.lag_max.ToMilliseconds() / 1000, custom.dead_lettered_ratio_max)
+
+
+def merge(
+    shards: Iterable[shard_pb2.GetOutcomesResponse], here: HeldHere, limits: AlertLimits, provider: str, now_us: int
+) -> ingest_pb2.GetIngestStatusResponse:
+    """The status: ``shards`` are the answers of the owners that were reached, ``provider`` (or empty) narrows it."""
+    merged: dict[str, ingest_pb2.ProviderStatus] = {}
+    response = ingest_pb2.GetIngestStatusResponse(
+        spool_bytes=here.spool_bytes, spool_bytes_max=here.spool_bytes_max, queued_objects=here.queued_objects
+    )
+    reports: dict[str, list[shard_pb2.IngestReport]] = {}
+    for number, shard in enumerate(shards):
+        if not number:
+            response.parts.add(source="shard").age.FromMicroseconds(0)
+        for status in shard.providers:
+            _add_outcomes(_of(merged, status.provider), status)
+        for report in shard.reports:
+            # What this process holds is known here, and newer.
+            if report.ingest_id != here.ingest_id:
+                reports.setdefault(report.ingest_id, []).append(report)
+    for ingest_id, theirs in sorted(reports.items()):
+        pending = [each for report in theirs for each in report.pending]
+        age_us = now_us - min(to_us(report.report_time) for report in theirs)
+        _add_part(response, merged, ingest_id, pending, age_us, now_us)
+    _add_part(response, merged, here.ingest_id, here.pending, 0, now_us)
+    for name, count in here.refused.items():
+        _of(merged, name).refused += count
+    for name in sorted(merged):
+        if not provider or name == provider:
+            status = merged[name]
+            outcomes = sum(getattr(status, outcome) for outcome in _OUTCOMES)
+            status.accepted = outcomes + status.pending
+            status.health = _health(status, outcomes, limits)
+            response.providers.append(status)
+    return response
+
+
+def _of(merged: dict[str, ingest_pb2.ProviderStatus], provider: str) -> ingest_pb2.ProviderStatus:
+    if provider not in merged:
+        merged[provider] = ingest_pb2.ProviderStatus(provider=provider)
+    return merged[provider]
+
+
+def _add_outcomes(into: ingest_pb2.ProviderStatus, status: ingest_pb2.ProviderStatus) -> None:
+    for outcome in _OUTCOMES:
+        setattr(into, outcome, getattr(into, outcome) + getattr(status, outcome))
+    if to_us(status.last_received_time) > to_us(into.last_received_time):
+        into.last_received_time.CopyFrom(status.last_received_time)
+    for reason, count in status.failure_reasons.items():
+        into.failure_reasons[reason] += count
+    into.paused = into.paused or status.paused
+
+
+def _add_part(
+    response: ingest_pb2.GetIngestStatusResponse,
+    merged: dict[str, ingest_pb2.ProviderStatus],
+    source: str,
+    reports: Sequence[shard_pb2.PendingReport],
+    age_us: int,
+    now_us: int,
+) -> None:
+    part = response.parts.add(source=source, pending=sum(each.pending for each in reports))
+    part.age.FromMicroseconds(max(0, age_us))
+    for each in reports:
+        status = _of(merged, each.provider)
+        status.pending += each.pending
+        status.refused += each.refused
+        if each.pending and each.oldest_received_unix_us:
+            waiting_us = max(0, now_us - each.oldest_received_unix_us)
+            if waiting_us > status.oldest_pending_age.ToMicroseconds():
+                status.oldest_pending_age.FromMicroseconds(waiting_us)
+
+
+def _health(
+    status: ingest_pb2.ProviderStatus, outcomes: int, limits: AlertLimits
+) -> ingest_pb2.ProviderHealth.ValueType:
+    if status.dead_lettered > limits.dead_lettered_ratio_max * outcomes:
+        return ingest_pb2.PROVIDER_HEALTH_ERROR
+    if status.oldest_pending_age.ToMicroseconds() > limits.lag_max_s * _SECOND_US:
+        return ingest_pb2.PROVIDER_HEALTH_LAGGING
+    return ingest_pb2.PROVIDER_HEALTH_HEALTHY
