@@ -50,7 +50,6 @@ _ACQUIRE = (
     " RETURNING shard_id, epoch, owner, address"
 )
 _FENCES = "SELECT shard_id, epoch FROM shard WHERE shard_id IN (SELECT value FROM json_each(?))"
-_CHUNK = "SELECT substr(data, ?, ?) FROM content WHERE content_id = ?"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -157,8 +156,18 @@ class SqliteEngine:
                 connection.close()
 
     async def content_chunk(self, key: WorkspaceKey, content_id: int, offset: int, length: int) -> bytes | None:
-        row = self._loader.execute(_CHUNK, (offset + 1, length, content_id)).fetchone()
-        return None if row is None else row[0]
+        try:
+            # Not substr(), which reads the whole content for each piece.
+            blob = self._loader.blob_open("main", "content", "data", content_id, False)
+        except apsw.SQLError as error:
+            if "no such rowid" in str(error):
+                return None
+            raise
+        try:
+            blob.seek(min(offset, blob.length()))
+            return blob.read(length)
+        finally:
+            blob.close()
 
     async def node_outcomes(self) -> list[ProviderOutcomes]:
         execute = self._loader.execute

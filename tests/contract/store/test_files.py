@@ -5,6 +5,7 @@ from collections.abc import AsyncIterable, AsyncIterator, Iterable
 from pathlib import Path
 from typing import Any
 
+import apsw
 import grpc
 import grpc.aio
 import pytest
@@ -427,3 +428,19 @@ class TestExportTree:
             assert isinstance(await refused(exporting(node.client, start())), errors.ExportRefused)
             files, _ = await self.exported(node.client, start(path="/b"))
             assert len(files) == 60
+
+
+async def test_a_content_that_is_gone_aborts_its_reader(tree: TestNode) -> None:
+    """After the minute for which replaced content stays readable."""
+    size = 48 << 20  # more than fits on the way
+    await tree.writer.put(W, {"/huge": bytes(size)})
+    before = tree.writer.trees[W].revision
+    request = file_pb2.ReadFileRequest(workspace_id=W, path="/huge")
+    call = aiter(tree.client.files.ReadFile(request, metadata=tree.client.metadata))
+    await anext(call)
+    await tree.writer.put(W, {"/huge": b"new"})
+    with apsw.Connection(str(tree.database)) as connection:
+        connection.execute("DELETE FROM content WHERE length(data) = ?", (size,))
+    error = await refused(call)
+    assert isinstance(error, errors.RevisionConflict)
+    assert (error.expected, error.current) == (before, tree.writer.trees[W].revision)
