@@ -1,6 +1,7 @@
 """What was sent to a node and has no answer yet, and how many workspaces may be on their way at once. No I/O."""
 
-from collections.abc import Callable, Iterable
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
 
 from relayfile.ingest.fold_wire import sub_batch
 from relayfile.ingest.lane import Lane
@@ -69,9 +70,9 @@ class Flight:
         self._progress_s = 0.0
 
     @property
-    def has_credit(self) -> bool:
-        """Whether one more batch may leave, whatever its size."""
-        return self.size_bytes < min(self.credit_bytes, self._bytes_max)
+    def may_depart(self) -> bool:
+        """Whether one more batch may leave, whatever its size: there is credit, and a worker."""
+        return self.size_bytes < min(self.credit_bytes, self._bytes_max) and self._workers.any_free
 
     def depart(self, lane: Lane, parcels: list[Parcel], now_s: float) -> SentBatch:
         """Number a new batch; it is in flight from now on."""
@@ -128,3 +129,43 @@ class Flight:
             self._workers.take(count)
         elif count < 0:
             self._workers.give(-count)
+
+
+class Outbox:
+    """What waits to be put into messages: batches that must be sent again, then lanes with something to send."""
+
+    def __init__(self, flight: Flight) -> None:
+        self._flight = flight
+        self._again: deque[SentBatch] = deque()
+        self._lanes: deque[Lane] = deque()
+
+    def add(self, lane: Lane) -> None:
+        """A lane joins the queue, unless it stands there, waits for an answer, or has nothing."""
+        if not lane.in_flight and not lane.is_queued and lane.has_queued:
+            lane.is_queued = True
+            self._lanes.append(lane)
+
+    def send_again(self, batches: Iterable[SentBatch]) -> None:
+        """Send these behind what is to be sent again already."""
+        self._again.extend(batches)
+
+    def put_back(self, batch: SentBatch) -> None:
+        """It did not fit: it comes first next time."""
+        self._again.appendleft(batch)
+
+    def forget_again(self) -> None:
+        """The stream ended: what must be sent again is asked of the flight when there is a new one."""
+        self._again.clear()
+
+    def candidates(self, make: Callable[[Lane, bool], SentBatch | None]) -> Iterator[SentBatch]:
+        """In turn, as far as credits and workers go. `make` makes a lane's batch; the flag says that others wait."""
+        while self._again:
+            batch = self._again.popleft()
+            if not batch.parked and self._flight.find(batch.lane.shard_id, batch.sequence) is batch:
+                yield batch
+        while self._lanes and self._flight.may_depart:
+            lane = self._lanes.popleft()
+            lane.is_queued = False
+            made = make(lane, bool(self._lanes))
+            if made is not None:
+                yield made

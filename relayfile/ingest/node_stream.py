@@ -8,25 +8,28 @@ Owns sequences, credits and the retries of one node. Refuses to decide what an a
 """
 
 import asyncio
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from enum import IntEnum
 from typing import Protocol, TypeAlias
 
 import grpc
 import grpc.aio
+from opentelemetry.trace import SpanKind
 from tenacity import AsyncRetrying, retry_if_exception_type, wait_random_exponential
 
 from relayfile import faults
 from relayfile.clock import Clock
-from relayfile.ingest.flight import Flight, SentBatch, Workers
+from relayfile.ingest.flight import Flight, Outbox, SentBatch, Workers
 from relayfile.ingest.fold_wire import chunk_messages, hello_message, report_message
 from relayfile.ingest.lane import Lane
 from relayfile.ingest.parcel import Parcel
-from relayfile.telemetry import get_logger
+from relayfile.telemetry import Tracing, get_logger
 from relayfile.v1 import shard_pb2
 
 METHOD = "/relayfile.v1.ShardService/ApplyEnvelopes"
+MESSAGE_BYTES_MAX = 3 << 20
+"""No message is filled beyond, whatever the target; a single batch may be a little larger."""
 QUANTUM_BYTES = 256 << 10
 """What one workspace may put into a message while others wait."""
 HEALTHY_AFTER_S = 1.0
@@ -78,47 +81,56 @@ _Call: TypeAlias = "grpc.aio.StreamStreamCall[bytes, shard_pb2.ApplyEnvelopesRes
 _StreamStream: TypeAlias = "grpc.aio.StreamStreamMultiCallable[bytes, shard_pb2.ApplyEnvelopesResponse]"
 
 
+class _Report(IntEnum):
+    """What the node is to be told."""
+
+    NONE = 0
+    CHANGES = 1
+    ALL = 2
+
+
 class _Cut(Exception):
     """The stream ended."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StreamParts:
+    """What a stream works with."""
+
+    connect: Connect
+    answers: Answers
+    clock: Clock
+    tracing: Tracing
 
 
 class NodeStream:
     """The connection to one node, for as long as the process lives."""
 
-    def __init__(
-        self, address: str, limits: StreamLimits, *, connect: Connect, workers: Workers, answers: Answers, clock: Clock
-    ) -> None:
+    def __init__(self, address: str, limits: StreamLimits, parts: StreamParts, workers: Workers) -> None:
         self.address = address
         self.queued_bytes = 0
         """Of all its lanes; kept by the dispatcher."""
         self.is_connected = False
         self.batches_sent = 0
         self._limits = limits
-        self._connect = connect
-        self._workers = workers
-        self._answers = answers
-        self._clock = clock
+        self._parts = parts
         self._flight = Flight(limits.in_flight_bytes_max, workers)
-        self._ready: deque[Lane] = deque()
-        self._again: deque[SentBatch] = deque()
+        self._outbox = Outbox(self._flight)
         self._wake = asyncio.Event()
-        self._report_due = False
-        self._report_all = True
+        self._report = _Report.NONE
         workers.on_free(self._wake.set)
 
     # ... what the dispatcher calls
 
     def enqueue(self, lane: Lane) -> None:
         """A lane has something to send; it is served when its turn comes."""
-        if not lane.in_flight and not lane.is_queued and lane.has_queued:
-            lane.is_queued = True
-            self._ready.append(lane)
-            self._wake.set()
+        self._outbox.add(lane)
+        self._wake.set()
 
     def tick(self) -> None:
         """Once a second: reports are due, and a node without answers gives up its workers."""
-        self._report_due = True
-        self._flight.give_up_stalled(self._clock.monotonic())
+        self._report = max(self._report, _Report.CHANGES)
+        self._flight.give_up_stalled(self._parts.clock.monotonic())
         self._wake.set()
 
     @property
@@ -142,8 +154,8 @@ class NodeStream:
 
     async def _live_once(self) -> None:
         """One stream from hello to its end; `_Cut` when it ended early."""
-        channel, metadata = self._connect(self.address)
-        started_s = self._clock.monotonic()
+        channel, metadata = self._parts.connect(self.address)
+        started_s = self._parts.clock.monotonic()
         why = ""
         try:
             stream: _StreamStream = channel.stream_stream(
@@ -152,7 +164,7 @@ class NodeStream:
             call = stream(metadata=metadata)
             try:
                 await self._greet(call)
-                started_s = self._clock.monotonic()
+                started_s = self._parts.clock.monotonic()
                 async with asyncio.TaskGroup() as both:
                     both.create_task(self._read(call))
                     both.create_task(self._write(call))
@@ -163,7 +175,7 @@ class NodeStream:
         finally:
             self._disconnected()
             await channel.close()
-        lived_s = self._clock.monotonic() - started_s
+        lived_s = self._parts.clock.monotonic() - started_s
         _log.info("stream to a store node ended", address=self.address, why=why, after_s=round(lived_s, 3))
         if lived_s < HEALTHY_AFTER_S:
             raise _Cut(why)
@@ -175,15 +187,15 @@ class NodeStream:
         if not response.HasField("welcome"):
             raise _Cut("the node did not say welcome")
         self._flight.credit_bytes = response.welcome.credit_bytes
-        self._flight.connected(self._clock.monotonic())
-        self._again = deque(self._flight.batches())
+        self._flight.connected(self._parts.clock.monotonic())
+        self._outbox.send_again(self._flight.batches())
         self.is_connected = True
-        self._report_due = self._report_all = True
+        self._report = _Report.ALL
         self._take_in(response)
 
     def _disconnected(self) -> None:
         self.is_connected = False
-        self._again.clear()
+        self._outbox.forget_again()
         self._flight.disconnected()
 
     # ... answers
@@ -198,7 +210,7 @@ class NodeStream:
         for ack in response.acks:
             self._acked(ack)
         for resync in response.resyncs:
-            self._again.extend(self._flight.since(resync.shard_id, resync.from_sequence))
+            self._outbox.send_again(self._flight.since(resync.shard_id, resync.from_sequence))
         self._wake.set()
 
     def _acked(self, ack: shard_pb2.SubBatchAck) -> None:
@@ -208,14 +220,14 @@ class NodeStream:
         if ack.HasField("refusal"):
             self._refused(batch, ack.refusal)
             return
-        self._flight.landed(batch, self._clock.monotonic())
-        self._answers.answered(batch, ack)
+        self._flight.landed(batch, self._parts.clock.monotonic())
+        self._parts.answers.answered(batch, ack)
         batch.lane.in_flight = False
         self.enqueue(batch.lane)
 
     def _refused(self, batch: SentBatch, refusal: shard_pb2.SubBatchRefusal) -> None:
-        if refusal.reason == "NOT_OWNER" and self._answers.moved(self, batch, refusal):
-            self._flight.landed(batch, self._clock.monotonic())
+        if refusal.reason == "NOT_OWNER" and self._parts.answers.moved(self, batch, refusal):
+            self._flight.landed(batch, self._parts.clock.monotonic())
             return
         if not batch.parked:
             batch.parked = True
@@ -225,7 +237,7 @@ class NodeStream:
     def _unpark(self, batch: SentBatch) -> None:
         batch.parked = False
         if self.is_connected and self._flight.find(batch.lane.shard_id, batch.sequence) is batch:
-            self._again.append(batch)
+            self._outbox.send_again([batch])
             self._wake.set()
 
     # ... messages
@@ -235,48 +247,42 @@ class NodeStream:
             self._wake.clear()
             batches = self._next_batches()
             if batches:
-                self.batches_sent += len(batches)
-                await call.write(b"".join([batch.wire for batch in batches]))
-                faults.point("ingest.stream.after_send_before_ack")
-                for chunk in chunk_messages(batches[-1].body):
-                    await call.write(chunk)
-            elif self._report_due:
-                self._report_due = False
-                reports = self._answers.reports(self, again=self._report_all)
-                self._report_all = False
+                await self._send(call, batches)
+            elif self._report is not _Report.NONE:
+                reports = self._parts.answers.reports(self, again=self._report is _Report.ALL)
+                self._report = _Report.NONE
                 if reports:
                     await call.write(report_message(reports))
             else:
                 await self._wake.wait()
 
+    async def _send(self, call: _Call, batches: list[SentBatch]) -> None:
+        self.batches_sent += len(batches)
+        parents = [parcel.traceparent for batch in batches for parcel in batch.parcels if parcel.traceparent]
+        with self._parts.tracing.batch("ingest.send", parents, len(batches), SpanKind.CLIENT):
+            await call.write(b"".join([batch.wire for batch in batches]))
+            faults.point("ingest.stream.after_send_before_ack")
+            for chunk in chunk_messages(batches[-1].body):
+                await call.write(chunk)
+
     def _next_batches(self) -> list[SentBatch]:
         """What goes into the next message; a batch whose body follows goes alone."""
-        target = self._limits.message_bytes_target
         batches: list[SentBatch] = []
         size = 0
-        for batch in self._candidates():
-            if batches and batch.body:
-                self._again.appendleft(batch)
+        for batch in self._outbox.candidates(self._make):
+            if batches and (batch.body or size + len(batch.wire) > MESSAGE_BYTES_MAX):
+                self._outbox.put_back(batch)
                 break
             batches.append(batch)
             size += len(batch.wire)
-            if size >= target or batch.body:
+            if size >= self._limits.message_bytes_target or batch.body:
                 break
         return batches
 
-    def _candidates(self) -> Iterator[SentBatch]:
-        """What must be sent again, then one batch of each lane in turn, as far as credits and workers go."""
-        while self._again:
-            batch = self._again.popleft()
-            if not batch.parked and self._flight.find(batch.lane.shard_id, batch.sequence) is batch:
-                yield batch
-        while self._ready and self._flight.has_credit and self._workers.any_free:
-            lane = self._ready.popleft()
-            lane.is_queued = False
-            bytes_max = QUANTUM_BYTES if self._ready else self._limits.batch_bytes_max
-            parcels = self._answers.take(self, lane, bytes_max)
-            if parcels:
-                yield self._flight.depart(lane, parcels, self._clock.monotonic())
+    def _make(self, lane: Lane, others_wait: bool) -> SentBatch | None:
+        bytes_max = min(QUANTUM_BYTES, self._limits.batch_bytes_max) if others_wait else self._limits.batch_bytes_max
+        parcels = self._parts.answers.take(self, lane, bytes_max)
+        return self._flight.depart(lane, parcels, self._parts.clock.monotonic()) if parcels else None
 
 
 async def _next(

@@ -25,6 +25,7 @@ from relayfile.ingest.fold_wire import (
     workspace_fold,
 )
 from relayfile.model import MemberKind, change_key
+from relayfile.telemetry.traceparent import is_sampled
 from relayfile.v1 import types_pb2
 
 PARCEL_BYTES_MAX = 2 << 20
@@ -47,6 +48,8 @@ class Parcel(NamedTuple):
     """What follows the last member in chunks; usually empty."""
     source: Fold | None
     """Where the contents that were elided can be found again; None when nothing was elided."""
+    traceparent: str
+    """Of its first change that is sampled, as far as was looked at; else empty."""
 
     @property
     def size_bytes(self) -> int:
@@ -93,15 +96,16 @@ class LoneChanges:
         self._refs: list[bytes] = []
         self._wires: list[bytes] = []
         self._size_bytes = 0
+        self._traceparent = ""
 
     def add(self, envelope: types_pb2.Envelope, change: types_pb2.FileChange, index: int, ref: bytes, key: str) -> None:
         """One change of an envelope."""
         content = change.content
         if len(content) <= CHUNK_BYTES_MAX:
-            self._add(envelope.provider, key, ref, member_of(envelope, change, index, ref, content), b"")
+            self._add(envelope, key, ref, member_of(envelope, change, index, ref, content), b"")
         else:
             note = member_of(envelope, change, index, ref, b"")
-            self._add(envelope.provider, key, ref, with_body_following(note, len(content)), content)
+            self._add(envelope, key, ref, with_body_following(note, len(content)), content)
 
     def add_without_change(self, envelope: types_pb2.Envelope, ref: bytes) -> None:
         """An envelope that failed, or is ignored."""
@@ -109,15 +113,18 @@ class LoneChanges:
         body = envelope.raw.body
         key = change_key("", "", 0)
         if len(body) <= CHUNK_BYTES_MAX:
-            self._add(envelope.provider, key, ref, with_raw_body(note, body), b"")
+            self._add(envelope, key, ref, with_raw_body(note, body), b"")
         else:
-            self._add(envelope.provider, key, ref, with_body_following(note, len(body)), body)
+            self._add(envelope, key, ref, with_body_following(note, len(body)), body)
 
-    def _add(self, provider: str, key: str, ref: bytes, member: bytes, following: bytes) -> None:
+    def _add(self, envelope: types_pb2.Envelope, key: str, ref: bytes, member: bytes, following: bytes) -> None:
+        provider = envelope.provider
         if self._refs and (provider != self._provider or self._size_bytes + len(member) > GATHERED_BYTES_MAX):
             self.close()
         if provider != self._provider:
             self._provider, self._encoded = provider, provider.encode()
+        if not self._traceparent and is_sampled(envelope.traceparent):
+            self._traceparent = envelope.traceparent
         self._refs.append(ref)
         self._wires.append(lone_fold(self._encoded, key, member))
         self._size_bytes += len(member)
@@ -127,8 +134,9 @@ class LoneChanges:
     def close(self, following: bytes = b"") -> None:
         """Push what was gathered."""
         if self._refs:
-            self._push(Parcel(self._provider, b"".join(self._refs), b"".join(self._wires), following, None))
-            self._refs, self._wires, self._size_bytes = [], [], 0
+            refs, wires = b"".join(self._refs), b"".join(self._wires)
+            self._push(Parcel(self._provider, refs, wires, following, None, self._traceparent))
+            self._refs, self._wires, self._size_bytes, self._traceparent = [], [], 0, ""
 
 
 def parcels_of(fold: Fold, recent: RecentPayloads, complete: AbstractSet[bytes] = frozenset()) -> list[Parcel]:
@@ -146,6 +154,8 @@ def parcels_of(fold: Fold, recent: RecentPayloads, complete: AbstractSet[bytes] 
             builder.add(ref, without_body(note) if elided else note, b"", elided=elided)
             continue
         envelope = recent.envelope(change)
+        if is_sampled(envelope.traceparent):
+            builder.traceparent = envelope.traceparent
         source = envelope.changes[change.change_index]
         if note is None:
             note = member_of(envelope, source, change.change_index, ref, b"")
@@ -165,6 +175,7 @@ class _ParcelBuilder:
 
     def __init__(self, fold: Fold) -> None:
         self.parcels: list[Parcel] = []
+        self.traceparent = ""
         self._fold = fold
         self._head = fold_head(fold.key.provider, fold.key.change_key)
         self._members: list[bytes] = []
@@ -187,5 +198,6 @@ class _ParcelBuilder:
             return
         wire = workspace_fold(self._head + b"".join(self._members))
         source = self._fold if self._has_elided else None
-        self.parcels.append(Parcel(self._fold.key.provider, b"".join(self._refs), wire, following, source))
+        refs = b"".join(self._refs)
+        self.parcels.append(Parcel(self._fold.key.provider, refs, wire, following, source, self.traceparent))
         self._members, self._refs, self._size_bytes, self._has_elided = [], [], 0, False

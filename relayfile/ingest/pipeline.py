@@ -7,7 +7,7 @@ one that closes windows, one that reads the backlog, one that ticks once a secon
 import asyncio
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from relayfile import faults
 from relayfile.clock import Clock
@@ -18,13 +18,14 @@ from relayfile.ingest.coalesce import CoalesceLimits, Coalescer
 from relayfile.ingest.dispatch import Dispatcher, DispatchLimits, DispatchPorts
 from relayfile.ingest.flight import Workers
 from relayfile.ingest.lane import Lane
-from relayfile.ingest.node_stream import Connect, NodeStream, StreamLimits
+from relayfile.ingest.node_stream import Connect, NodeStream, StreamLimits, StreamParts
 from relayfile.ingest.parcel import RecentPayloads
 from relayfile.ingest.payload import PayloadBuilder, parse_provider_counts, read_payload
 from relayfile.ingest.router import Router
 from relayfile.ingest.spool import Spool, SpoolLimits
 from relayfile.ingest.spool_file import StoredRow
 from relayfile.settings import IngestSettings
+from relayfile.telemetry import Tracing
 from relayfile.v1 import types_pb2
 
 MEMBERS_HELD_MAX = 2_000_000
@@ -46,6 +47,7 @@ class Surroundings:
     """Locked by the caller."""
     clock: Clock
     connect: Connect
+    tracing: Tracing = field(default_factory=Tracing)
     session_id: str
     """New at every start."""
     ingest_id: str
@@ -137,10 +139,13 @@ class Pipeline:
             raise await self.spool.failed()
 
     async def drain(self) -> None:
-        """Accept nothing more, send everything, and return when every change has its outcome, however long it takes."""
+        """Accept nothing more, send everything, and return when every change has its outcome, however long it takes.
+
+        Returns at once when the spool's disk failed: the next start goes on.
+        """
         self._state.is_draining = True
         self.dispatcher.release()
-        while self.pending or self._state.accepting:
+        while (self.pending or self._state.accepting) and self.spool.is_sound:
             await asyncio.sleep(DRAIN_POLL_S)
             self.dispatcher.release()  # what was being accepted when draining began
 
@@ -184,14 +189,13 @@ class Pipeline:
             in_flight_bytes_max=max(1, settings.in_flight_bytes_max // len(settings.nodes)),
             welcome_timeout_s=settings.call_timeout_s,
         )
-        return NodeStream(
-            address,
-            limits,
+        parts = StreamParts(
             connect=self._around.connect,
-            workers=self._workers,
             answers=self.dispatcher,
             clock=self._around.clock,
+            tracing=self._around.tracing,
         )
+        return NodeStream(address, limits, parts, self._workers)
 
     async def _expire(self) -> None:
         if not self._settings.coalesce_window_s:

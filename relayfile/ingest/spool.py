@@ -112,6 +112,11 @@ class Spool:
         self._stop_timer()
         self._commits.stop()
 
+    @property
+    def is_sound(self) -> bool:
+        """Whether the disk did not fail yet."""
+        return self._commits.failure is None
+
     async def failed(self) -> StorageFailed:
         """Return when the disk has failed: the process must end then."""
         return await self._commits.until_failed()
@@ -184,7 +189,7 @@ class Spool:
 
     def _commit(self) -> None:
         self._stop_timer()
-        if self._commits.running or not (self._groups or self._settling):
+        if self._commits.running or self._commits.failure or not (self._groups or self._settling):
             return
         group = self._groups.popleft() if self._groups else _Group()
         transaction, self._settling = self._settling, Transaction()

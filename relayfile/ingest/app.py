@@ -1,0 +1,163 @@
+"""The composition root of an ingest process: the only place that names the concrete parts and wires them.
+
+Starts in the order spool, streams, ports; stops in the order of `relayfile.lifecycle.Phase`: nothing new is accepted,
+what is held is sent and settled as far as the grace goes, then everything closes. The exit code says whether the spool
+is empty: 3 means that it is not, and the next start sends the rest.
+"""
+
+import asyncio
+import socket
+from collections.abc import Sequence
+from functools import partial
+
+import grpc.aio
+
+from relayfile.auth import TokenVerifier
+from relayfile.data_directory import DataDirectory
+from relayfile.errors import SettingError
+from relayfile.foundation import Foundation, lay
+from relayfile.ingest.http_protocol import HttpLimits, bounded_protocol
+from relayfile.ingest.meter import Meter
+from relayfile.ingest.node_channels import NodeChannels
+from relayfile.ingest.pipeline import Pipeline, Surroundings
+from relayfile.ingest.providers.registry import ProviderRegistry
+from relayfile.ingest.rejected import RejectedRequests
+from relayfile.ingest.request_body import BodyRoom
+from relayfile.ingest.webhook import Access, FrontLimits, WebhookFront
+from relayfile.ingest.webhook import Surroundings as FrontSurroundings
+from relayfile.ingest.webhook_secrets import WebhookSecrets
+from relayfile.ingest.workspaces import OwnerLookup, WorkspaceDirectory
+from relayfile.lifecycle import EXIT_NOT_EMPTY, EXIT_OK, Lifecycle, Phase, Stop, until_stopped
+from relayfile.serving import AdminPorts, GrpcServer, HttpListener, Service, channel, write_address_file
+from relayfile.settings import IngestSettings
+from relayfile.telemetry import IngestInstruments, get_logger
+
+METER_S = 1.0
+
+_log = get_logger(__name__)
+
+
+async def run(settings: IngestSettings, stop: Stop) -> int:
+    """Run ingest until it is to stop; the exit code. `SettingError` and `StartRefused` when it cannot start."""
+    if not settings.nodes:
+        raise SettingError(
+            variable="RELAYFILE_NODES", problem="is empty", way_out="list the gRPC addresses of the store nodes"
+        )
+    foundation = lay("ingest", settings)
+    with DataDirectory(settings.data_dir) as directory:
+        pipeline = Pipeline(settings, _around(directory, settings, foundation))
+        try:
+            await _serve(pipeline, settings, foundation, stop)
+        finally:
+            left = await pipeline.close()
+            await asyncio.to_thread(foundation.tracing.close)
+    if left:
+        _log.warning("stopped with changes in the spool; the next start sends them", left=left)
+    return EXIT_NOT_EMPTY if left else EXIT_OK
+
+
+def _around(directory: DataDirectory, settings: IngestSettings, foundation: Foundation) -> Surroundings:
+    def connect(address: str) -> tuple[grpc.aio.Channel, Sequence[tuple[str, str]]]:
+        return channel(address, settings), foundation.credentials.metadata()
+
+    return Surroundings(
+        directory=directory,
+        clock=foundation.clock,
+        connect=connect,
+        tracing=foundation.tracing,
+        session_id=foundation.ids.new_id(),
+        ingest_id=f"{socket.gethostname()}/{settings.data_dir.resolve().name}",
+    )
+
+
+async def _serve(pipeline: Pipeline, settings: IngestSettings, foundation: Foundation, stop: Stop) -> None:
+    instruments = IngestInstruments.declare(foundation.registry)
+    meter = Meter(instruments)
+    channels = NodeChannels(pipeline.router, partial(channel, settings=settings))
+    rejected = RejectedRequests(settings.rejected_requests_max)
+    room = BodyRoom(settings.bodies_bytes_max)
+    workspaces = _workspaces(pipeline, channels, settings, foundation)
+    front = _webhooks(pipeline, workspaces, rejected, room, instruments, settings, foundation)
+    http = _listener(front, rejected, settings, foundation)
+    services: list[Service] = []
+    server = GrpcServer(settings, settings.grpc_address, services, foundation.policy)
+    admin = AdminPorts(
+        settings,
+        http_address=settings.admin_http_address,
+        grpc_address=settings.admin_grpc_address,
+        registry=foundation.registry,
+        public=server,
+    )
+    lifecycle = Lifecycle(settings.shutdown_grace_s)
+    admin.stop_with(lifecycle, server)
+    lifecycle.on_stop(Phase.STOP_ACCEPTING, "HTTP port", http.stop)
+    lifecycle.on_stop(Phase.DRAIN, "spool", pipeline.drain)
+    lifecycle.on_stop(Phase.CLOSE_STREAMS, "questions to nodes", channels.close)
+
+    async def measure() -> None:
+        while True:
+            meter.update(pipeline)
+            await asyncio.sleep(METER_S)
+
+    def work(tasks: asyncio.TaskGroup) -> None:
+        tasks.create_task(pipeline.run(), name="pipeline")
+        tasks.create_task(http.serve(), name="http")
+        tasks.create_task(admin.http.serve(), name="admin-http")
+        tasks.create_task(measure(), name="meter")
+
+    await server.start()
+    await admin.start()
+    await server.set_serving(serving=True)
+    admin.set_ready(ready=True)
+    write_address_file(settings, grpc=server.address, http=http.address, admin=admin)
+    await until_stopped(stop, lifecycle, work)
+
+
+def _workspaces(
+    pipeline: Pipeline, channels: NodeChannels, settings: IngestSettings, foundation: Foundation
+) -> WorkspaceDirectory:
+    lookup = OwnerLookup(channels.to_owner, foundation.credentials.metadata, settings.workspace_lookup_timeout_s)
+    return WorkspaceDirectory(
+        pipeline.reader.known_workspaces(),
+        pipeline.spool,
+        lookup,
+        foundation.clock,
+        creates=settings.create_workspaces == "on-first-write",
+    )
+
+
+def _webhooks(
+    pipeline: Pipeline,
+    workspaces: WorkspaceDirectory,
+    rejected: RejectedRequests,
+    room: BodyRoom,
+    instruments: IngestInstruments,
+    settings: IngestSettings,
+    foundation: Foundation,
+) -> WebhookFront:
+    verifier: TokenVerifier = foundation.policy.verifier
+    return WebhookFront(
+        pipeline,
+        ProviderRegistry.load(settings.content_bytes_max, settings.providers_dir),
+        Access(
+            secrets=WebhookSecrets(settings.webhook_secrets, settings.webhook_secrets_dir, foundation.clock),
+            tokens=verifier,
+            workspaces=workspaces,
+        ),
+        FrontLimits(body_bytes_max=settings.body_bytes_max, public_url=settings.public_url),
+        rejected,
+        room,
+        FrontSurroundings(
+            clock=foundation.clock, ids=foundation.ids, tracing=foundation.tracing, instruments=instruments
+        ),
+    )
+
+
+def _listener(
+    front: WebhookFront, rejected: RejectedRequests, settings: IngestSettings, foundation: Foundation
+) -> HttpListener:
+    def refused(status: int, reason: str) -> None:
+        rejected.add(foundation.clock.now_us(), workspace="", provider="", reason=reason, http_status=status)
+
+    limits = HttpLimits(settings.header_bytes_max, settings.request_timeout_s, settings.connections_max)
+    return HttpListener(front, settings.http_address, protocol=bounded_protocol(limits, refused))
