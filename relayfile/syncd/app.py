@@ -107,7 +107,9 @@ def _registry(
     data_dir: Path, settings: SyncdSettings, foundation: Foundation, stores: Stores, writer: Writer
 ) -> Registry:
     instruments = SyncdInstruments.declare(foundation.registry)
-    reads = asyncio.Semaphore(settings.sync_read_concurrency)
+    # A stream that is open holds about one message that is not written yet.
+    messages_max = max(1, settings.sync_read_bytes_max // settings.message_bytes_target)
+    reads = asyncio.Semaphore(min(settings.sync_read_concurrency, messages_max))
     limits = FeedLimits(
         call_timeout_s=settings.call_timeout_s,
         silence_max_s=settings.watch_silence_max_s,
@@ -134,6 +136,9 @@ def _registry(
             reads=reads,
         )
 
-    registry = Registry(data_dir, foundation.clock, foundation.ids, open_with)
+    registry = Registry(data_dir, foundation.clock, foundation.ids, open_with, settings.problems_max)
     instruments.mirrors.set_function(lambda: len(registry))
+    instruments.problems.set_function(
+        lambda: sum(each.opened.journal.problem_count() for each in registry if each.opened is not None)
+    )
     return registry

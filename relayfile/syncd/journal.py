@@ -30,6 +30,8 @@ _CHECKPOINT_PAGES: Final = 8_000
 _ROW_OF: Final = f"SELECT {COLUMNS} FROM file WHERE path = ?"
 _INSERT: Final = f"INSERT OR REPLACE INTO file ({COLUMNS}, barrier) VALUES ({'?, ' * 12}?)"
 
+PROBLEMS_MAX: Final = 10_000
+"""Problems that are listed for one mirror, unless it is told otherwise."""
 _BELOW: Final = "(path = ?1 OR (path >= ?2 AND path < ?3))"
 
 
@@ -63,8 +65,11 @@ class Unsettled:
 class Journal:
     """An open journal. Not thread-safe: its mirror's lock is held while it is used."""
 
-    def __init__(self, path: Path, remote_paths: Sequence[str], *, folds: bool = False) -> None:
+    def __init__(
+        self, path: Path, remote_paths: Sequence[str], *, folds: bool = False, problems_max: int = PROBLEMS_MAX
+    ) -> None:
         self._folds = folds
+        self._problems_max = problems_max
         with storage_errors():
             self._db = apsw.Connection(str(path))
             self.trash = Trash(self._db)
@@ -387,6 +392,15 @@ class Journal:
             )
 
     def _list(self, problems: Sequence[Problem]) -> None:
+        """Beyond the bound a file's state still says that it has a problem; only the reason is not kept."""
+        if not problems:
+            return
+        room = self._problems_max - self.problem_count()
+        if room < len(problems):
+            known = {each.path for each in self.problems(self._problems_max)}
+            problems = [each for each in problems if each.path in known] + [
+                each for each in problems if each.path not in known
+            ][: max(0, room)]
         self._db.executemany(
             "INSERT INTO problem (path, reason, message, revision, create_us, attempt_us) "
             "VALUES (?1, ?2, ?3, ?4, ?5, ?5) "

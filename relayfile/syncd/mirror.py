@@ -8,7 +8,6 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from pathlib import Path
 
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_never
 
@@ -37,13 +36,17 @@ class Mirror:
     """Made by the registry; ``run`` it in a task group when it follows, ``close`` it at the end."""
 
     def __init__(
-        self, record: MirrorRecord, journal_path: Path, clock: Clock, open_with: Callable[[Root, Journal], OpenMirror]
+        self,
+        record: MirrorRecord,
+        clock: Clock,
+        open_journal: Callable[[Root], Journal],
+        open_with: Callable[[Root, Journal], OpenMirror],
     ) -> None:
         self.record = record
         self.seen = Seen()
         self.progress: Progress | None = None
-        self._journal_path = journal_path
         self._clock = clock
+        self._open_journal = open_journal
         self._open_with = open_with
         self._turn = asyncio.Lock()
         self._open: OpenMirror | None = None
@@ -85,7 +88,11 @@ class Mirror:
                 self._audited(Audited(result, started_us, self._clock.monotonic() - started))
                 mirror.journal.pulled(now_us=self._clock.now_us(), full=full)
                 progress.phase = Phase.DONE
+                self._show(error=None)
                 return progress
+        except RelayfileError as error:
+            self._show(error=error)
+            raise
         finally:
             self.progress = None
             self._pull_ended.set()
@@ -240,8 +247,7 @@ class Mirror:
     def _opened(self) -> OpenMirror:
         if self._open is None:
             root = Root.open(self.record.directory, Marker(self.record.mirror_id, self.record.workspace_id))
-            journal = Journal(self._journal_path, self.record.remote_paths, folds=root.folds)
-            self._open = self._open_with(root, journal)
+            self._open = self._open_with(root, self._open_journal(root))
         self._open.root.check()
         if self.seen.halt is not None and self.seen.halt.plan is None:
             self._show(state=MirrorState.STOPPED, halt=None)  # the directory is back
@@ -272,16 +278,25 @@ class Mirror:
         halt = self.seen.halt
         if halt is not None:
             return halt.plan is None  # a directory may come back by itself; deletes wait for somebody
-        may_pass = error is not None and not isinstance(error, StorageFailed) and code_of(error) in RETRYABLE
-        if may_pass:
-            self._show(state=MirrorState.DISCONNECTED, error=error)
-            self._write_status()
-        return may_pass
+        if error is None and _disk_error(raised) is not None:
+            error = MirrorRefused(mirror=self.record.mirror_id, why=f"IO_ERROR: {_disk_error(raised)}")
+        if error is None or isinstance(error, StorageFailed):
+            return False
+        # Whatever refuses today (a token, a missing workspace, a full disk, a lock) may let us in tomorrow.
+        self._show(state=MirrorState.DISCONNECTED, error=error)
+        self._write_status()
+        return True
 
     def _delay(self, _state: RetryCallState) -> float:
         self._failures += 1
         settings_max = self._open.settings.retry_delay_max_s if self._open is not None else 30.0
         return float(min(settings_max, _FIRST_DELAY_S * 2 ** min(self._failures, 20)))
+
+
+def _disk_error(raised: BaseException) -> OSError | None:
+    if isinstance(raised, BaseExceptionGroup):
+        return next((error for each in raised.exceptions if (error := _disk_error(each)) is not None), None)
+    return raised if isinstance(raised, OSError) else None
 
 
 def _rail(raised: BaseException) -> RootLost | MassDelete | None:

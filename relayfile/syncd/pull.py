@@ -160,6 +160,8 @@ class _Staging:
         self._stage = Stage(mirror.root.staging_fd, root)
         self._under_way: deque[asyncio.Future[StagedBatch | None]] = deque()
         self._turn = asyncio.Lock()
+        settings = mirror.settings
+        self._ahead_max = max(1, min(AHEAD_MESSAGES_MAX, settings.sync_read_bytes_max // settings.message_bytes_target))
         self._barrier = mirror.journal.pull_mark().barrier
         self._since_barrier_bytes = 0
 
@@ -167,7 +169,7 @@ class _Staging:
         """Hand over a message's files; waits while too many are under way."""
         mirror = self._mirror
         async with self._turn:
-            while len(self._under_way) >= AHEAD_MESSAGES_MAX:
+            while len(self._under_way) >= self._ahead_max:
                 await self._settle()
             disk_paths = [_disk_path(mirror, each.file.path) for each in files] if mirror.root.folds else None
             self._under_way.append(

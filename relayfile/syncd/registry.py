@@ -13,7 +13,7 @@ import apsw
 from relayfile.clock import Clock
 from relayfile.errors import InvalidArgument, MirrorAlreadyExists, MirrorNotFound, RequestIdReused
 from relayfile.ids import IdSource
-from relayfile.syncd.journal import Journal
+from relayfile.syncd.journal import PROBLEMS_MAX, Journal
 from relayfile.syncd.journal_rows import storage_errors
 from relayfile.syncd.mirror import Mirror
 from relayfile.syncd.open_mirror import OpenMirror
@@ -29,11 +29,14 @@ OpenWith = Callable[[MirrorRecord, Root, Journal], OpenMirror]
 class Registry:
     """All mirrors. ``serve`` runs those that follow; ``close`` when it has ended."""
 
-    def __init__(self, data_dir: Path, clock: Clock, ids: IdSource, open_with: OpenWith) -> None:
+    def __init__(
+        self, data_dir: Path, clock: Clock, ids: IdSource, open_with: OpenWith, problems_max: int = PROBLEMS_MAX
+    ) -> None:
         self._data_dir = data_dir
         self._clock = clock
         self._ids = ids
         self._open_with = open_with
+        self._problems_max = problems_max
         self._mirrors: dict[str, Mirror] = {}
         self._to_follow: asyncio.Queue[Mirror] = asyncio.Queue()
         (data_dir / "mirrors").mkdir(parents=True, exist_ok=True)
@@ -147,10 +150,11 @@ class Registry:
             )
 
     def _add(self, record: MirrorRecord) -> Mirror:
+        path = self._data_dir / "mirrors" / f"{record.mirror_id}.db"
         mirror = Mirror(
             record,
-            self._data_dir / "mirrors" / f"{record.mirror_id}.db",
             self._clock,
+            lambda root: Journal(path, record.remote_paths, folds=root.folds, problems_max=self._problems_max),
             lambda root, journal: self._open_with(record, root, journal),
         )
         self._mirrors[record.mirror_id] = mirror

@@ -11,7 +11,7 @@ import grpc.aio
 from relayfile.clock import SystemClock
 from relayfile.ids import IdSource
 from relayfile.settings import SyncdSettings
-from relayfile.syncd.feed import Feed, FeedLimits
+from relayfile.syncd.feed import Feed, FeedLimits, Metadata
 from relayfile.syncd.journal import Journal
 from relayfile.syncd.mirror import Mirror
 from relayfile.syncd.open_mirror import OpenMirror
@@ -20,12 +20,11 @@ from relayfile.syncd.root import Root
 from relayfile.syncd.shown import MirrorRecord
 from relayfile.syncd.writer import Writer
 from relayfile.telemetry import SyncdInstruments, Tracing, new_registry
-from tests.fakes.mirror import no_metadata
 
 
 @asynccontextmanager
 async def serving(
-    address: str, directory: pathlib.Path, settings: SyncdSettings | None = None
+    address: str, directory: pathlib.Path, settings: SyncdSettings | None = None, metadata: Metadata = ()
 ) -> AsyncIterator[Registry]:
     """A registry with its data in ``directory``/data; can be opened again after it was closed."""
     settings = settings or SyncdSettings(data_dir=directory)
@@ -42,7 +41,7 @@ async def serving(
     )
 
     def open_with(record: MirrorRecord, root: Root, journal: Journal) -> OpenMirror:
-        feed = Feed(channel, record.workspace_id, no_metadata, limits)
+        feed = Feed(channel, record.workspace_id, lambda: metadata, limits)
         return OpenMirror(
             record.remote_paths, root, journal, feed, clock, ids, settings, writer, Tracing(), instruments, reads
         )

@@ -1,0 +1,67 @@
+"""syncd on the real store's services: what the fake store of the unit tests promises, the real one must keep."""
+
+import asyncio
+import os
+import pathlib
+
+import pytest
+
+from relayfile.syncd.audit import Verdict
+from relayfile.syncd.progress import Via
+from relayfile.syncd.shown import MirrorState
+from tests.fakes.mirror import tree_of
+from tests.fakes.registry import add, serving, until
+from tests.support.store_node import started_nodes
+
+FILES = {
+    "/top.json": b"{}",
+    "/big.bin": os.urandom(3_000_000),
+    "/empty": b"",
+    **{f"/github/repos/acme/p{index % 9}/issues/{index:04}.json": os.urandom(700) for index in range(3_000)},
+}
+
+
+@pytest.mark.parametrize("via", [Via.EXPORT, Via.TREE])
+async def test_a_pull_is_the_tree_and_events_keep_it_so(tmp_path: pathlib.Path, via: Via) -> None:
+    async with started_nodes(tmp_path, mark_interval_s=1.0) as [node]:
+        await node.writer.create_workspace("acme")
+        await node.writer.put("acme", FILES)
+        async with serving(node.address, tmp_path, metadata=node.client.metadata) as registry:
+            mirror = add(registry, tmp_path, follow=False)
+            progress = await mirror.pull(full=False, via=via)
+            assert mirror.seen.audited is not None
+            assert (mirror.seen.audited.result.verdict, progress.via) == (Verdict.EXACT, via)
+            assert tree_of(tmp_path) == FILES
+
+            await node.writer.put("acme", {"/top.json": b"newer", "/new/file": b"new"})
+            await node.writer.delete("acme", ["/empty", "/big.bin"])
+            await mirror.pull(full=False, via=via)
+            tree = {path: held.content for path, held in node.writer.trees["acme"].files.items()}
+            assert tree_of(tmp_path) == tree
+            assert mirror.seen.audited.result.verdict is Verdict.EXACT
+
+
+async def test_a_following_mirror_has_a_change_at_once(tmp_path: pathlib.Path) -> None:
+    async with started_nodes(tmp_path, mark_interval_s=1.0) as [node]:
+        await node.writer.create_workspace("acme")
+        await node.writer.put("acme", {"/a/b": b"0", "/other/c": b"0"})
+        async with serving(node.address, tmp_path, metadata=node.client.metadata) as registry:
+            mirror = add(registry, tmp_path, paths=("/a", "/not-there-yet"))
+            await until(lambda: mirror.seen.state is MirrorState.FOLLOWING)
+            file = tmp_path / "mirror" / "a" / "b"
+            loop = asyncio.get_running_loop()
+            delays = []
+            for number in range(1, 30):
+                content = str(number).encode()
+                started = loop.time()
+                await node.writer.put("acme", {"/a/b": content})
+                await until(lambda content=content: file.read_bytes() == content)
+                delays.append(loop.time() - started)
+            await node.writer.put("acme", {"/not-there-yet/d": b"1", "/other/c": b"2"})
+            revision = node.writer.trees["acme"].revision
+            await until(lambda: mirror.seen.audited is not None and mirror.seen.audited.result.at.revision == revision)
+            assert mirror.seen.audited is not None
+            assert mirror.seen.audited.result.verdict is Verdict.EXACT
+            assert tree_of(tmp_path) == {"/a/b": b"29", "/not-there-yet/d": b"1"}
+            delays.sort()
+            print("commit to disk, ms:", [round(delay * 1000, 1) for delay in (delays[0], delays[15], delays[-1])])
