@@ -16,13 +16,16 @@ from relayfile.auth import TokenVerifier
 from relayfile.data_directory import DataDirectory
 from relayfile.errors import SettingError
 from relayfile.foundation import Foundation, lay
+from relayfile.ingest.held import PipelineHolding
 from relayfile.ingest.http_protocol import HttpLimits, bounded_protocol
 from relayfile.ingest.meter import Meter
 from relayfile.ingest.node_channels import NodeChannels
 from relayfile.ingest.pipeline import Pipeline, Surroundings
 from relayfile.ingest.providers.registry import ProviderRegistry
+from relayfile.ingest.publish import Door
 from relayfile.ingest.rejected import RejectedRequests
 from relayfile.ingest.request_body import BodyRoom
+from relayfile.ingest.servicer import IngestServicer, OwnerOutcomes
 from relayfile.ingest.webhook import Access, FrontLimits, WebhookFront
 from relayfile.ingest.webhook import Surroundings as FrontSurroundings
 from relayfile.ingest.webhook_secrets import WebhookSecrets
@@ -31,6 +34,7 @@ from relayfile.lifecycle import EXIT_NOT_EMPTY, EXIT_OK, Lifecycle, Phase, Stop,
 from relayfile.serving import AdminPorts, GrpcServer, HttpListener, Service, channel, write_address_file
 from relayfile.settings import IngestSettings
 from relayfile.telemetry import IngestInstruments, get_logger
+from relayfile.v1 import ingest_pb2_grpc
 
 METER_S = 1.0
 
@@ -79,7 +83,18 @@ async def _serve(pipeline: Pipeline, settings: IngestSettings, foundation: Found
     workspaces = _workspaces(pipeline, channels, settings, foundation)
     front = _webhooks(pipeline, workspaces, rejected, room, instruments, settings, foundation)
     http = _listener(front, rejected, settings, foundation)
-    services: list[Service] = []
+    door = Door(
+        intake=pipeline,
+        workspaces=workspaces,
+        room=room,
+        content_bytes_max=settings.content_bytes_max,
+        raw_bytes_max=settings.body_bytes_max,
+        clock=foundation.clock,
+        ids=foundation.ids,
+        tracing=foundation.tracing,
+        instruments=instruments,
+    )
+    services = [_ingest_service(pipeline, door, rejected, channels, settings, foundation)]
     server = GrpcServer(settings, settings.grpc_address, services, foundation.policy)
     admin = AdminPorts(
         settings,
@@ -111,6 +126,23 @@ async def _serve(pipeline: Pipeline, settings: IngestSettings, foundation: Found
     admin.set_ready(ready=True)
     write_address_file(settings, grpc=server.address, http=http.address, admin=admin)
     await until_stopped(stop, lifecycle, work)
+
+
+def _ingest_service(
+    pipeline: Pipeline,
+    door: Door,
+    rejected: RejectedRequests,
+    channels: NodeChannels,
+    settings: IngestSettings,
+    foundation: Foundation,
+) -> Service:
+    outcomes = OwnerOutcomes(
+        channels.to_owner, channels.to_all, foundation.credentials.metadata, settings.call_timeout_s
+    )
+    servicer = IngestServicer(  # type: ignore[abstract]  # what it leaves out answers that it is served later
+        door, rejected, PipelineHolding(pipeline, pipeline.ingest_id), outcomes
+    )
+    return Service("relayfile.v1.IngestService", ingest_pb2_grpc.add_IngestServiceServicer_to_server, servicer)
 
 
 def _workspaces(

@@ -116,6 +116,11 @@ class Pipeline:
     # ... figures
 
     @property
+    def ingest_id(self) -> str:
+        """The name of this process, for status."""
+        return self._around.ingest_id
+
+    @property
     def pending(self) -> int:
         """Accepted changes without an outcome."""
         return self.dispatcher.pending

@@ -142,7 +142,7 @@ class IngestSettings(ClusterSettings):
     )
     spool_bytes_max: int = size("4GiB", "1MiB", "16TiB", "size of the spool; when it is full, requests get 503")
     spool_commit_linger_s: float = duration(
-        "0ms", "0s", "100ms", "longest wait for company before an fsync; what arrives during one shares the next anyway"
+        "2ms", "0s", "100ms", "longest wait for company before an fsync; adaptive: 0 for a lone sender"
     )
     spool_commit_bytes_max: int = size("8MiB", "64KiB", "256MiB", "bytes in one spool transaction")
     spool_read_bytes_max: int = size("16MiB", "1MiB", "1GiB", "content read ahead from the spool into memory")

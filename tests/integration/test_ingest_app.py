@@ -9,12 +9,16 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 
+import grpc.aio
 import pytest
 
+from relayfile.auth import KeyStore, TokenSigner
+from relayfile.clock import SystemClock
 from relayfile.errors import SettingError
 from relayfile.ingest.app import run
 from relayfile.lifecycle import EXIT_NOT_EMPTY, EXIT_OK, Stop
 from relayfile.settings import IngestSettings, ProviderSecrets
+from relayfile.v1 import ingest_pb2, ingest_pb2_grpc, types_pb2
 from tests.fakes.shard_node import ShardNode
 
 ANY = "127.0.0.1:0"
@@ -88,6 +92,27 @@ async def test_a_signed_webhook_reaches_the_node(tmp_path: Path) -> None:
             assert await post(at["admin_http"], "/readyz") == 200
             assert await post(at["http"], "/v1/workspaces/acme/webhooks/github", *issue(7)) == 200
             assert await post(at["http"], "/v1/workspaces/acme/webhooks/github", issue(7)[0], {}) == 401
+        assert len(node.durable.deliveries) == 1
+    finally:
+        await node.stop()
+
+
+async def test_envelopes_are_published_over_grpc(tmp_path: Path) -> None:
+    node = ShardNode()
+    await node.start()
+    signer = TokenSigner(KeyStore(tmp_path / "keys").signing_key(), SystemClock())
+    token = signer.mint("tester", workspaces=("acme",), ttl_s=60, scopes=("relayfile:sync:trigger",))
+    try:
+        async with (
+            running(settings(tmp_path, node.address), EXIT_OK) as at,
+            grpc.aio.insecure_channel(at["grpc"]) as to,
+        ):
+            stub: ingest_pb2_grpc.IngestServiceAsyncStub = ingest_pb2_grpc.IngestServiceStub(to)
+            envelope = types_pb2.Envelope(workspace_id="acme", provider="generic", delivery_id="d1")
+            envelope.changes.add(kind=types_pb2.CHANGE_KIND_UPSERT, path="/a.json", content=b"{}")
+            request = ingest_pb2.PublishEnvelopeRequest(envelope=envelope)
+            answer = await stub.PublishEnvelope(request, metadata=(("authorization", f"Bearer {token}"),))
+            assert len(answer.envelope_id) == 26
         assert len(node.durable.deliveries) == 1
     finally:
         await node.stop()
