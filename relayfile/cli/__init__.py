@@ -34,6 +34,7 @@ COMMANDS: tuple[tuple[str, Callable[..., None]], ...] = (
     ("address", address.address),
     ("config", config.config),
     ("store", processes.store),
+    ("ingest", processes.ingest),
     ("syncd", processes.syncd),
 )
 for _name, _command in COMMANDS:

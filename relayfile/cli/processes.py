@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from relayfile.settings import StoreSettings, SyncdSettings, load
+from relayfile.settings import IngestSettings, StoreSettings, SyncdSettings, load
 
 if TYPE_CHECKING:
     from relayfile.lifecycle import Stop
@@ -19,6 +19,14 @@ def store() -> None:
     """Run a store node until it is told to stop (SIGTERM drains, a second one exits at once)."""
     settings = load(StoreSettings)
     from relayfile.store.app import run
+
+    _serve(partial(run, settings))
+
+
+def ingest() -> None:
+    """Run an ingest process until it is told to stop. Exit code 3: accepted deliveries are left in its spool."""
+    settings = load(IngestSettings)
+    from relayfile.ingest.app import run
 
     _serve(partial(run, settings))
 
