@@ -8,6 +8,7 @@ the one before is being sent. When the sender exceeds its credit the stream is s
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
+from enum import Enum
 from functools import partial
 from typing import Final
 
@@ -30,9 +31,19 @@ PIECE_CHANGES_MAX: Final = 250
 MEMBER_OVERHEAD_BYTES: Final = 300
 KEYS_REMEMBERED_MAX: Final = 10_000
 ACKS_PER_MESSAGE_MAX: Final = 512
+ANSWERS_WAITING_MAX: Final = 4 * ACKS_PER_MESSAGE_MAX
+"""Of a sender that reads no answers, nothing more is read either."""
 RETRY_AFTER_S: Final = 0.5
 
 _log = get_logger(__name__)
+
+
+class _Stage(Enum):
+    """Of a stream."""
+
+    TAKING = 1
+    DRAINING = 2
+    ENDED = 3
 
 
 @dataclass(slots=True, eq=False)
@@ -68,13 +79,14 @@ class ApplyStream:
         self._answers: list[shard_pb2.SubBatchAck] = []
         self._resyncs: list[shard_pb2.Resync] = []
         self._moved = asyncio.Event()
-        self._draining = False
+        self._stage = _Stage.TAKING
 
     async def drain(self) -> None:
-        """Take nothing more, and return when everything taken was answered. What comes meanwhile gets no answer: its
-        sender sends it again to the next process."""
-        self._draining = True
-        while self._in_flight_count or self._answers:
+        """Take nothing more, and return when everything taken was answered, or when the stream ends before. What comes
+        meanwhile gets no answer: its sender sends it again to the next process."""
+        if self._stage is _Stage.TAKING:
+            self._stage = _Stage.DRAINING
+        while self._stage is _Stage.DRAINING and (self._in_flight_count or self._answers):
             await self._wait()
 
     async def serve(
@@ -84,18 +96,22 @@ class ApplyStream:
         chunked: ChunkedContent,
     ) -> None:
         """Read until the sender ends its side, then answer what is in flight, and return."""
-        async with asyncio.TaskGroup() as tasks:
-            answering = tasks.create_task(self._send_answers(write), name="apply-answers")
-            async for request in requests:
-                complete = chunked.pass_on(request)
-                if complete is not None and not self._draining:
-                    self._take(complete)
-                while self._in_flight_bytes > self._credit_bytes:
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                answering = tasks.create_task(self._send_answers(write), name="apply-answers")
+                async for request in requests:
+                    complete = chunked.pass_on(request)
+                    if complete is not None and self._stage is _Stage.TAKING:
+                        self._take(complete)
+                    while self._in_flight_bytes > self._credit_bytes or len(self._answers) > ANSWERS_WAITING_MAX:
+                        await self._wait()
+                    await self._node.committer.room()
+                while self._in_flight_count or self._answers or self._resyncs:
                     await self._wait()
-                await self._node.committer.room()
-            while self._in_flight_count or self._answers or self._resyncs:
-                await self._wait()
-            answering.cancel()
+                answering.cancel()
+        finally:
+            self._stage = _Stage.ENDED
+            self._moved.set()
 
     def _take(self, request: shard_pb2.ApplyEnvelopesRequest) -> None:
         if request.HasField("hello"):
@@ -170,9 +186,9 @@ class ApplyStream:
         while True:
             while not self._answers and not self._resyncs:
                 await self._wait()
-            acks, self._answers = self._answers[:ACKS_PER_MESSAGE_MAX], self._answers[ACKS_PER_MESSAGE_MAX:]
-            resyncs, self._resyncs = self._resyncs, []
+            acks, resyncs = self._answers[:ACKS_PER_MESSAGE_MAX], self._resyncs[:]
             await write(shard_pb2.ApplyEnvelopesResponse(acks=acks, resyncs=resyncs))
+            del self._answers[: len(acks)], self._resyncs[: len(resyncs)]
             self._moved.set()
 
     def _key(self, workspace_id: str, shard_id: int) -> WorkspaceKey:

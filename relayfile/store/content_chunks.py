@@ -13,7 +13,7 @@ class ChunkedContent:
     def __init__(self, bytes_max: int) -> None:
         self._bytes_max = bytes_max
         self._request: shard_pb2.ApplyEnvelopesRequest | None = None
-        self._parts: list[bytes] = []
+        self._content = bytearray()
         self._missing = 0
 
     def pass_on(self, request: shard_pb2.ApplyEnvelopesRequest) -> shard_pb2.ApplyEnvelopesRequest | None:
@@ -37,20 +37,20 @@ class ChunkedContent:
             raise InvalidArgument.of("chunk", f"{self._missing} bytes of announced content are still to come")
         data = request.chunk.data
         self._missing -= len(data)
-        if self._missing < 0 or request.chunk.last is not (self._missing == 0):
+        if not data or self._missing < 0 or request.chunk.last is not (self._missing == 0):
             raise InvalidArgument.of("chunk", "the pieces do not add up to the announced length")
-        self._parts.append(data)
+        self._content += data
         if self._missing:
             return None
         member = _announcing(waiting)
         assert member is not None
-        content = b"".join(self._parts)
+        content = bytes(self._content)
         if member.kind == shard_pb2.MEMBER_KIND_FAILED:
             member.raw.body = content
         else:
             member.content = content
         member.content_follows_bytes = 0
-        self._request, self._parts = None, []
+        self._request, self._content = None, bytearray()
         return waiting
 
 
