@@ -6,6 +6,7 @@ The first SIGTERM or SIGINT asks to stop; the second ends the process at once. R
 """
 
 import asyncio
+import gc
 import logging
 import os
 import signal
@@ -22,6 +23,9 @@ EXIT_FAILED = 1
 EXIT_SETTING = 2
 EXIT_NOT_EMPTY = 3
 """Stopped in order, but something durable is left that another process should take (a spool with rows)."""
+
+COLLECTOR_THRESHOLDS = (100_000, 20, 100)
+"""Of the youngest generation: containers; a pass over them takes about 5 ms."""
 
 _log = logging.getLogger(__name__)
 Step = Callable[[], Awaitable[None]]
@@ -115,11 +119,23 @@ def run_process(main: Callable[[Stop], Awaitable[int]]) -> int:
     ``main`` returns its exit code when it has stopped in order. Errors of ours end as one line in the log:
     2 for a setting, 1 for the rest; anything else is logged with its traceback.
     """
+    quiet_collector()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         try:
             return runner.run(_with_signals(main))
         except Exception as raised:  # noqa: BLE001 - the end of the process: said, and turned into its exit code
             return exit_code(raised)
+
+
+def quiet_collector() -> None:
+    """Let the cyclic collector look seldom, and never at what was there before the work began.
+
+    Batches of changes are many small values without cycles, freed when the batch is; collecting while they live, at the
+    interpreter's defaults, costs a store node a quarter of its time (measured).
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(*COLLECTOR_THRESHOLDS)
 
 
 def exit_code(raised: Exception) -> int:

@@ -1,8 +1,8 @@
 """`FoldMember` <-> `Member`: the hot path of a store node, a few microseconds for each change.
 
-Validates here and nowhere else. A member that breaks a rule becomes one that failed, so that it ends in the dead
-letters and holds up nobody; what breaks the framing (no members, a `spool_ref` of another length) is the sender's fault
-and ends its stream.
+Converts here and nowhere else. What the planner cannot be told (an unknown kind) becomes a member that failed, so that
+it ends in the dead letters and holds up nobody; paths are the planner's to refuse in the same way. What breaks the
+framing (no members, a `spool_ref` of another length) is the sender's fault and ends its stream.
 """
 
 from collections.abc import Iterable
@@ -10,7 +10,6 @@ from typing import Final
 
 from relayfile.errors import InvalidArgument
 from relayfile.model import NO_SEMANTICS, Failure, MemberKind, RawDelivery
-from relayfile.paths import check_write_path
 from relayfile.store.plan.entry import Fold, Member
 from relayfile.v1 import shard_pb2, types_pb2
 from relayfile.wire import semantics_message, semantics_of
@@ -20,7 +19,6 @@ MEMBERS_MAX: Final = 4_096
 INVALID_MEMBER: Final = "INVALID_MEMBER"
 
 _KINDS: Final = {int(kind): kind for kind in MemberKind}
-_CHANGES: Final = frozenset((MemberKind.UPSERT, MemberKind.DELETE, MemberKind.PATCH, MemberKind.SIGNAL))
 
 
 def read_folds(messages: Iterable[shard_pb2.Fold], ingest_id: str, refs: list[bytes]) -> tuple[list[Fold], int]:
@@ -46,11 +44,8 @@ def read_folds(messages: Iterable[shard_pb2.Fold], ingest_id: str, refs: list[by
 def read_member(message: shard_pb2.FoldMember) -> Member:
     """A change as the planner takes it; one that is not valid becomes a failed one."""
     kind = _KINDS.get(message.kind)
-    path = message.path
     if kind is None:
         return _failed(message, f"its kind is {message.kind}, which is not known")
-    if path and kind in _CHANGES and (why := check_write_path(path)) is not None:
-        return _failed(message, f"its path {why}")
     if message.content_elided:
         content = None
     else:
@@ -64,7 +59,7 @@ def read_member(message: shard_pb2.FoldMember) -> Member:
         message.envelope_id,
         message.delivery_id,
         message.change_index,
-        path,
+        message.path,
         message.provider_object_id,
         message.received_unix_us,
         message.occurred_unix_us if message.HasField("occurred_unix_us") else None,

@@ -21,6 +21,7 @@ from pathlib import Path
 import grpc.aio
 import uvloop
 
+from relayfile.lifecycle import quiet_collector
 from relayfile.placement import shard_of
 from relayfile.v1 import shard_pb2
 from tests.store_node import SHARDS, fold, running_node, upsert
@@ -50,8 +51,8 @@ def serialised_load(changes: int) -> list[bytes]:
             shard_id = shard_of(workspace_id, SHARDS)
             batch = batches.setdefault(shard_id, shard_pb2.SubBatch(shard_id=shard_id))
             batch.workspaces.add(workspace_id=workspace_id, folds=folds)
-        for shard_id, batch in batches.items():
-            batch.sequence = sequences[shard_id] = sequences.get(shard_id, 0) + 1
+        for batch in batches.values():
+            batch.sequence = sequences[batch.shard_id] = sequences.get(batch.shard_id, 0) + 1
         messages.append(shard_pb2.ApplyEnvelopesRequest(sub_batches=batches.values()).SerializeToString())
     return messages
 
@@ -125,6 +126,7 @@ def main() -> None:
         profile = cProfile.Profile() if len(sys.argv) > 3 else None
         if profile is not None:
             profile.enable()
+        quiet_collector()
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(serve(sys.argv[2]))
         if profile is not None:

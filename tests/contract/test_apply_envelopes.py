@@ -159,15 +159,17 @@ async def test_a_large_content_comes_in_chunks(tmp_path: Path) -> None:
 
 async def test_an_invalid_change_becomes_a_dead_letter_and_holds_up_nobody(tmp_path: Path) -> None:
     async with running_node(tmp_path) as running, Sender(running.address) as sender:
-        bad = upsert(1)
-        bad.path = "/a/../b"
-        batch = sub_batch(WORKSPACE, 1, [fold(bad), fold(upsert(2))])
+        bad_path, bad_kind = upsert(1), upsert(3)
+        bad_path.path = "/a/../b"
+        bad_kind.kind = shard_pb2.MEMBER_KIND_UNSPECIFIED
+        batch = sub_batch(WORKSPACE, 1, [fold(bad_path), fold(upsert(2)), fold(bad_kind)])
         await sender.send(batch)
         ack = await sender.answered(batch)
-        assert outcomes(ack) == [Outcome.DEAD_LETTERED, Outcome.APPLIED]
-        assert [(one.member_index, one.failure.reason) for one in ack.failures] == [(0, "INVALID_MEMBER")]
+        assert outcomes(ack) == [Outcome.DEAD_LETTERED, Outcome.APPLIED, Outcome.DEAD_LETTERED]
+        reasons = [(one.member_index, one.failure.reason) for one in ack.failures]
+        assert reasons == [(0, "INVALID_PATH"), (2, "INVALID_MEMBER")]
         async with running.engine.view(running.node.ownership.local_key(WORKSPACE)) as view:
-            assert await view.dead_letter_counts() == (1, 1)
+            assert await view.dead_letter_counts() == (2, 2)
 
 
 async def test_an_elided_content_that_is_needed_after_all_is_asked_for(tmp_path: Path) -> None:

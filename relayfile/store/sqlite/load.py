@@ -1,7 +1,7 @@
-"""Loads the slice of rows that an entry's plan needs: rounds of point lookups, all inside one snapshot.
+"""Loads the slice of rows that an entry's plan needs: rounds of lookups, all inside one snapshot.
 
-A lookup of a prepared statement costs about 3 µs, less than any way of asking for many keys at once. Refuses to know
-which keys a plan needs: `relayfile.store.plan.needs` says so, round by round.
+The keys of a round go into one statement for each table (measured: a lookup of its own costs 2.4 µs, one of a hundred
+0.5 µs). Refuses to know which keys a plan needs: `relayfile.store.plan.needs` says so, round by round.
 """
 
 from collections.abc import Iterable
@@ -11,7 +11,7 @@ import apsw
 from relayfile.store.engine import WorkspaceKey
 from relayfile.store.plan.entry import Entry
 from relayfile.store.plan.needs import first_needs, more_needs
-from relayfile.store.plan.rows import DeliveryKey, DuplicateKey
+from relayfile.store.plan.rows import DeliveryKey, DuplicateKey, ObjectKey
 from relayfile.store.plan.slice import Needs, Slice
 from relayfile.store.sqlite.rows import (
     DIRECTORY_COLUMNS,
@@ -27,17 +27,28 @@ from relayfile.store.sqlite.view import load_workspace
 ROUNDS_MAX = 16
 """More rounds than any plan asks for; beyond is a fault in `needs`."""
 
-_KEY = "shard_id = ? AND workspace_id = ?"
-_FILE = f"SELECT {FILE_COLUMNS} FROM file WHERE {_KEY} AND path = ?"
-_DIRECTORY = f"SELECT {DIRECTORY_COLUMNS} FROM directory WHERE {_KEY} AND path = ?"
-_OBJECT = f"SELECT {OBJECT_COLUMNS} FROM object WHERE {_KEY} AND provider = ? AND object_key = ?"
-_DELIVERY = [
-    f"SELECT envelope_id, outcome FROM delivery_{slot} WHERE {_KEY} AND provider = ? AND delivery_id = ?"
-    " AND change_key = ?"
+
+def _among(columns: str, table: str, key: str, fixed: str = "") -> str:
+    """Rows of a workspace whose `key` is among the values of an array."""
+    names = ", ".join("t." + name.strip() for name in columns.split(","))
+    # CROSS JOIN fixes the order: for each value a seek, never a scan of the table.
+    return (
+        f"SELECT {names} FROM carray(?3) AS wanted CROSS JOIN {table} AS t"
+        f" ON t.shard_id = ?1 AND t.workspace_id = ?2{fixed} AND t.{key} = wanted.value"
+    )
+
+
+_FILES = _among(FILE_COLUMNS, "file", "path")
+_DIRECTORIES = _among(DIRECTORY_COLUMNS, "directory", "path")
+_OBJECTS = _among("object_key, " + OBJECT_COLUMNS, "object", "object_key", " AND t.provider = ?4")
+_DELIVERIES = [
+    _among("delivery_id, change_key, envelope_id, outcome", f"delivery_{slot}", "delivery_id", " AND t.provider = ?4")
     for slot in range(3)
 ]
 _DUPLICATE = [
-    f"SELECT 1 FROM duplicate_seen_{slot} WHERE {_KEY} AND envelope_id = ? AND change_index = ?" for slot in range(3)
+    f"SELECT 1 FROM duplicate_seen_{slot} WHERE shard_id = ? AND workspace_id = ? AND envelope_id = ?"
+    " AND change_index = ?"
+    for slot in range(3)
 ]
 _CONTENT = "SELECT data FROM content WHERE content_id = ?"
 
@@ -61,31 +72,44 @@ def _answer(cursor: apsw.Cursor, key: WorkspaceKey, needs: Needs, loaded: Slice,
         _answer_deliveries(cursor, key, needs.deliveries, loaded, slots)
     if needs.duplicates:
         _answer_duplicates(cursor, key, needs.duplicates, loaded, slots)
-    for object_key in needs.objects:
-        for row in execute(_OBJECT, (*key, *object_key)):
-            loaded.objects[object_key] = object_row(object_key, row)
-    for path in needs.files:
-        for row in execute(_FILE, (*key, path)):
-            loaded.files[path] = file_row(row)
-    for path in needs.directories:
-        for row in execute(_DIRECTORY, (*key, path)):
-            loaded.directories[path] = directory_row(row)
+    if needs.objects:
+        _answer_objects(cursor, key, needs.objects, loaded)
+    if needs.files:
+        for row in execute(_FILES, (*key, apsw.carray(tuple(needs.files)))):
+            loaded.files[row[0]] = file_row(row)
+    if needs.directories:
+        for row in execute(_DIRECTORIES, (*key, apsw.carray(tuple(needs.directories)))):
+            loaded.directories[row[0]] = directory_row(row)
     for content_id in needs.contents:
         for row in execute(_CONTENT, (content_id,)):
             loaded.contents[content_id] = row[0]
 
 
+def _answer_objects(cursor: apsw.Cursor, key: WorkspaceKey, wanted: Iterable[ObjectKey], loaded: Slice) -> None:
+    by_provider: dict[str, list[str]] = {}
+    for provider, object_key in wanted:
+        by_provider.setdefault(provider, []).append(object_key)
+    for provider, object_keys in by_provider.items():
+        for row in cursor.execute(_OBJECTS, (*key, apsw.carray(tuple(object_keys)), provider)):
+            found = ObjectKey(provider, row[0])
+            loaded.objects[found] = object_row(found, row[1:])
+
+
 def _answer_deliveries(
-    cursor: apsw.Cursor, key: WorkspaceKey, wanted: Iterable[DeliveryKey], loaded: Slice, slots: tuple[int, ...]
+    cursor: apsw.Cursor, key: WorkspaceKey, wanted: set[DeliveryKey], loaded: Slice, slots: tuple[int, ...]
 ) -> None:
-    execute = cursor.execute
-    for delivery_key in wanted:
-        binding = (*key, *delivery_key)
+    by_provider: dict[str, set[str]] = {}
+    for provider, delivery_id, _ in wanted:
+        by_provider.setdefault(provider, set()).add(delivery_id)
+    deliveries = loaded.deliveries
+    for provider, delivery_ids in by_provider.items():
+        bindings = (*key, apsw.carray(tuple(delivery_ids)), provider)
         for slot in slots:
-            row = execute(_DELIVERY[slot], binding).fetchone()
-            if row is not None:
-                loaded.deliveries[delivery_key] = (row[0], OUTCOMES[row[1]])
-                break
+            for delivery_id, change_key, envelope_id, outcome in cursor.execute(_DELIVERIES[slot], bindings):
+                found = DeliveryKey(provider, delivery_id, change_key)
+                # Of a key in two periods (a dead letter that was planned again) the newer row counts.
+                if found in wanted and found not in deliveries:
+                    deliveries[found] = (envelope_id, OUTCOMES[outcome])
 
 
 def _answer_duplicates(

@@ -30,42 +30,22 @@ def _insert(table: str, columns: int) -> str:
     return f"INSERT INTO {table} VALUES ({', '.join('?' * columns)})"
 
 
-def _upsert(table: str, keys: str, values: str, key_first: str = "shard_id, workspace_id") -> str:
-    names = [name.strip() for name in f"{key_first}, {keys}, {values}".split(",") if name.strip()]
-    key_names = [name.strip() for name in f"{key_first}, {keys}".split(",") if name.strip()]
-    changes = ", ".join(f"{name} = excluded.{name}" for name in names if name not in key_names)
-    return (
-        f"INSERT INTO {table} ({', '.join(names)}) VALUES ({', '.join('?' * len(names))})"
-        f" ON CONFLICT ({', '.join(key_names)}) DO UPDATE SET {changes}"
-    )
+def _replace(table: str, columns: int) -> str:
+    # Of whole rows; cheaper than ON CONFLICT DO UPDATE, and the tables have no second index.
+    return f"INSERT OR REPLACE INTO {table} VALUES ({', '.join('?' * columns)})"
 
 
 _CONTENT = _insert("content", 3)
 _GARBAGE = _insert("content_garbage", 3)
 _EVENT = _insert("event", 15)
-_FILE = _upsert(
-    "file",
-    "path",
-    "revision, content_id, content_sha256, size_bytes, content_type, provider, object_key, modified_us, origin,"
-    "semantics, stale_since_us",
-)
+_FILE = _replace("file", 14)
 _FILE_DELETE = "DELETE FROM file WHERE shard_id = ? AND workspace_id = ? AND path = ?"
-_DIRECTORY = _upsert("directory", "path", "file_count, total_bytes, rule_count, digest, entry_count, revision")
+_DIRECTORY = _replace("directory", 9)
 _DIRECTORY_DELETE = "DELETE FROM directory WHERE shard_id = ? AND workspace_id = ? AND path = ?"
-_OBJECT = _upsert(
-    "object",
-    "provider, object_key",
-    "path, deleted, displaced_from, provider_newest_us, provider_full_us, provider_delete_us, provider_patch_marks,"
-    "received_newest_us, received_full_us, received_delete_us, received_patch_marks, received_by, changed_us",
-)
-_DELIVERY = [
-    _upsert(f"delivery_{slot}", "provider, delivery_id, change_key", "envelope_id, outcome, decided_us")
-    for slot in range(SLOTS)
-]
-_DUPLICATE = [_upsert(f"duplicate_seen_{slot}", "envelope_id, change_index", "decided_us") for slot in range(SLOTS)]
-_WORKSPACE = _upsert(
-    "workspace", "", "history_id, revision, created_us, deleted_us, modified_us, files_max, total_bytes_max"
-)
+_OBJECT = _replace("object", 17)
+_DELIVERY = [_replace(f"delivery_{slot}", 8) for slot in range(SLOTS)]
+_DUPLICATE = [_replace(f"duplicate_seen_{slot}", 5) for slot in range(SLOTS)]
+_WORKSPACE = _replace("workspace", 9)
 _OUTCOME_COUNT = (
     "INSERT INTO outcome_count (shard_id, workspace_id, provider, outcome, count) VALUES (?, ?, ?, ?, ?)"
     " ON CONFLICT (shard_id, workspace_id, provider, outcome) DO UPDATE SET count = count + excluded.count"
@@ -103,10 +83,11 @@ def statements(entries: Sequence[PlannedEntry], content_ids: "count[int]") -> It
 
     `content_ids` numbers new contents; gaps are harmless.
     """
+    entries = sorted(entries, key=_key)
     yield from _workspaces(entries)
     yield from _files(entries, content_ids)
     yield from _directories(entries)
-    yield _EVENT, [(*key, *event) for key, plan, _ in entries for event in plan.events]
+    yield _EVENT, [key + event for key, plan, _ in entries for event in plan.events]
     yield _OBJECT, _objects(entries)
     yield from _deliveries(entries)
     yield (
@@ -119,6 +100,10 @@ def statements(entries: Sequence[PlannedEntry], content_ids: "count[int]") -> It
     )
     yield _PROVIDER_SEEN, [row for key, plan, _ in entries for row in _provider_seen(key, plan)]
     yield from _dead_letters(entries, content_ids)
+
+
+def _key(entry: PlannedEntry) -> WorkspaceKey:
+    return entry.key
 
 
 def _workspaces(entries: Sequence[PlannedEntry]) -> Iterator[tuple[str, Rows]]:
@@ -137,7 +122,8 @@ def _files(entries: Sequence[PlannedEntry], content_ids: "count[int]") -> Iterat
     contents: Rows = []
     for key, plan, _ in entries:
         shard_id, workspace_id = key
-        for row, content in plan.files_put.values():
+        # In order of the path, as for deliveries below.
+        for _, (row, content) in sorted(plan.files_put.items()):
             path, revision, content_id, sha256, size, kind, provider, object_key, modified, origin, semantics, stale = (
                 row
             )
@@ -195,7 +181,8 @@ def _deliveries(entries: Sequence[PlannedEntry]) -> Iterator[tuple[str, Rows]]:
     duplicates: list[Rows] = [[] for _ in range(SLOTS)]
     for key, plan, planned_us in entries:
         slot = slot_of(planned_us)
-        deliveries[slot] += [(*key, *row[0], row[1], row[2], row[3]) for row in plan.deliveries_put]
+        # In order of the key: ids of deliveries are random, and neighbours share a page.
+        deliveries[slot] += sorted([key + row[0] + row[1:] for row in plan.deliveries_put])
         duplicates[slot] += [(*key, *row[0], row[1]) for row in plan.duplicates_put]
     for slot in range(SLOTS):
         yield _DELIVERY[slot], deliveries[slot]
