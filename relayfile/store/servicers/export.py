@@ -149,10 +149,7 @@ async def _question(
             break
     else:
         raise InvalidArgument.of("have_complete", "did not come before the end of the requests")
-    if have is None:
-        return start, frozenset()
-    have.seal()
-    return start, have
+    return start, frozenset() if have is None else have
 
 
 def _take(have: HaveSet, hashes: bytes) -> None:

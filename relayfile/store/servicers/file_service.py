@@ -96,7 +96,9 @@ class FileService(file_pb2_grpc.FileServiceServicer):
         await self._reading.reached(key, request.min_revision, context)
         workspace, rows = await self._rows(key, paths)
         answer = file_pb2.BatchGetFilesResponse(revision=workspace.revision, history_id=workspace.history_id)
-        for path, row in zip(paths, rows, strict=True):
+        for index, (path, row) in enumerate(zip(paths, rows, strict=True)):
+            if index % _SLICE_FILES == _SLICE_FILES - 1:
+                await asyncio.sleep(0)
             if row is None:
                 answer.missing_paths.append(path)
             else:

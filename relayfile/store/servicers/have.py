@@ -17,10 +17,11 @@ _BUCKETS = 256
 
 
 class HaveSet:
-    """Filled once, then asked."""
+    """Buckets by the hash's first byte, each ordered when it is first asked: no step takes longer than a message."""
 
     def __init__(self) -> None:
         self._buckets = tuple(array("Q") for _ in range(_BUCKETS))
+        self._ordered = bytearray(_BUCKETS)
         self._count = 0
 
     def __len__(self) -> int:
@@ -34,14 +35,14 @@ class HaveSet:
         for prefix in prefixes:
             buckets[prefix % _BUCKETS].append(prefix)
         self._count += len(prefixes)
-
-    def seal(self) -> None:
-        """Order the buckets: call it after the last `add`."""
-        for bucket in self._buckets:
-            bucket[:] = array("Q", sorted(bucket))
+        self._ordered = bytearray(_BUCKETS)
 
     def __contains__(self, content_sha256: bytes) -> bool:
         prefix = int.from_bytes(content_sha256[:_PREFIX_BYTES], sys.byteorder)
-        bucket = self._buckets[prefix % _BUCKETS]
+        index = prefix % _BUCKETS
+        bucket = self._buckets[index]
+        if not self._ordered[index]:
+            bucket[:] = array("Q", sorted(bucket))
+            self._ordered[index] = 1
         at = bisect_left(bucket, prefix)
         return at < len(bucket) and bucket[at] == prefix

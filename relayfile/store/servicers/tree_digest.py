@@ -9,21 +9,18 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from relayfile.errors import Unavailable
-from relayfile.paths import name
+from relayfile.paths import TreePath, name
 from relayfile.store.engine import WorkspaceKey
 from relayfile.store.plan.rows import DirectoryRow, FileRow
 from relayfile.store.servicers.checks import Checks
-from relayfile.store.servicers.reading import Reading, TimeLeft, tree_at
+from relayfile.store.servicers.reading import Reading, Snapshot, TimeLeft, tree_at
 from relayfile.store.servicers.wire import fill_directory, fill_entry
 from relayfile.v1 import file_pb2
 
 CHILDREN_MAX = 20_000
 BUCKETS = 256
-_SLICE_ENTRIES = 2_000
-_ATTEMPTS = 4
-
-Row = FileRow | DirectoryRow
+_SLICE_ENTRIES = 1_000
+_SLICED_ATTEMPTS = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,36 +42,50 @@ class TreeDigest:
         checks.done()
         key = self.reading.key(request.workspace_id)
         await self.reading.reached(key, request.min_revision, call)
-        for _ in range(_ATTEMPTS):
-            async with self.reading.snapshot(key) as (view, workspace):
-                tree = await tree_at(view, path)
-            answer = file_pb2.GetTreeDigestResponse(revision=workspace.revision, history_id=workspace.history_id)
-            fill_directory(answer.directory, path, tree)
-            if not request.children or tree is None:
+        for _ in range(_SLICED_ATTEMPTS):
+            async with self.reading.snapshot(key) as snapshot:
+                answer, tree = await _begin(snapshot, path)
+            if not request.children or tree is None or (tree.entry_count > CHILDREN_MAX and bucket is None):
                 return answer
-            if tree.entry_count > CHILDREN_MAX and bucket is None:
+            if await self._add_in_slices(answer, key, path, bucket):
                 return answer
-            children = await self._children(key, path, bucket, workspace.revision)
-            if children is not None:
-                for row in children:
-                    fill_entry(answer.children.add(), row)
-                return answer
-        raise Unavailable(what=f"children of {path!r} at one revision", retry_after_s=0.1)
+        # Commits keep coming in between: everything in one snapshot, at the cost of a pause for other calls.
+        async with self.reading.snapshot(key) as snapshot:
+            answer, tree = await _begin(snapshot, path)
+            rows = [] if tree is None else await snapshot.view.list_level(path, 1, "", tree.entry_count + 1)
+        _add(answer, rows, bucket)
+        return answer
 
-    async def _children(self, key: WorkspaceKey, path: str, bucket: int | None, revision: int) -> Sequence[Row] | None:
-        """The direct entries at `revision`, read in slices; None when a commit came in between."""
-        children: list[Row] = []
+    async def _add_in_slices(
+        self, answer: file_pb2.GetTreeDigestResponse, key: WorkspaceKey, path: str, bucket: int | None
+    ) -> bool:
+        """Add the direct entries at the answer's revision; False when a commit came in between."""
         after = ""
         while True:
             async with self.reading.snapshot(key) as (view, workspace):
-                if workspace.revision != revision:
-                    return None
+                if workspace.revision != answer.revision:
+                    return False
                 rows = await view.list_level(path, 1, after, _SLICE_ENTRIES)
-            children += rows if bucket is None else (row for row in rows if bucket_of(row.path) == bucket)
+            _add(answer, rows, bucket)
             if len(rows) < _SLICE_ENTRIES:
-                return children
+                return True
             after = rows[-1].path
             await asyncio.sleep(0)
+
+
+async def _begin(snapshot: Snapshot, path: TreePath) -> tuple[file_pb2.GetTreeDigestResponse, DirectoryRow | None]:
+    """An answer without children, and what is at the path."""
+    tree = await tree_at(snapshot.view, path)
+    workspace = snapshot.workspace
+    answer = file_pb2.GetTreeDigestResponse(revision=workspace.revision, history_id=workspace.history_id)
+    fill_directory(answer.directory, path, tree)
+    return answer, tree
+
+
+def _add(answer: file_pb2.GetTreeDigestResponse, rows: Sequence[FileRow | DirectoryRow], bucket: int | None) -> None:
+    for row in rows:
+        if bucket is None or bucket_of(row.path) == bucket:
+            fill_entry(answer.children.add(), row)
 
 
 def bucket_of(path: str) -> int:

@@ -12,6 +12,7 @@ import pytest
 
 from relayfile import errors
 from relayfile.status import from_rpc_error
+from relayfile.store.plan.digest import file_term
 from relayfile.store.servicers.file_service import ReadLimits
 from relayfile.v1 import file_pb2
 from tests.support.store_node import LIMITS, Client, TestNode, started_nodes
@@ -304,6 +305,27 @@ class TestGetTreeDigest:
             assert not part & found
             found |= part
         assert found == everything
+
+    async def test_children_are_of_one_revision_while_commits_keep_coming(self, node: TestNode) -> None:
+        await node.writer.create_workspace(W)
+        await node.writer.put(W, {f"/d/{n:04}": b"x" for n in range(3_500)})
+        done = asyncio.Event()
+
+        async def write() -> None:
+            number = 0
+            while not done.is_set():
+                number += 1
+                await node.writer.put(W, {f"/d/{number % 3_500:04}": b"%d" % number})
+
+        request = file_pb2.GetTreeDigestRequest(workspace_id=W, path="/d", children=True)
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(write())
+            for _ in range(3):
+                answer = await node.client.files.GetTreeDigest(request, metadata=node.client.metadata)
+                assert len(answer.children) == 3_500
+                terms = (file_term(entry.file.path, entry.file.content_sha256) for entry in answer.children)
+                assert (sum(terms) % (1 << 256)).to_bytes(32, "big") == answer.directory.totals.digest
+            done.set()
 
 
 def exporting(client: Client, *requests: file_pb2.ExportTreeRequest) -> AsyncIterable[file_pb2.ExportTreeResponse]:

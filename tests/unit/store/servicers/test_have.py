@@ -15,7 +15,6 @@ def test_it_holds_what_was_added_and_nothing_else(added: list[set[int]], asked: 
     have = HaveSet()
     for message in added:
         have.add(b"".join(hash_of(number) for number in message))
-    have.seal()
     known = set().union(*added)
     assert {number for number in asked if hash_of(number) in have} == asked & known
     assert all(hash_of(number) in have for number in known)
@@ -24,5 +23,12 @@ def test_it_holds_what_was_added_and_nothing_else(added: list[set[int]], asked: 
 
 def test_nothing_is_in_an_empty_one() -> None:
     have = HaveSet()
-    have.seal()
     assert hash_of(1) not in have
+
+
+def test_what_is_added_after_a_question_is_found_too() -> None:
+    have = HaveSet()
+    have.add(hash_of(1))
+    assert hash_of(2) not in have
+    have.add(hash_of(2) + hash_of(3))
+    assert all(hash_of(number) in have for number in (1, 2, 3))
