@@ -247,7 +247,9 @@ class Mirror:
     def _opened(self) -> OpenMirror:
         if self._open is None:
             root = Root.open(self.record.directory, Marker(self.record.mirror_id, self.record.workspace_id))
-            self._open = self._open_with(root, self._open_journal(root))
+            journal = self._open_journal(root)
+            journal.trash.take_in(root.trashed(), self._clock.now_us())
+            self._open = self._open_with(root, journal)
         self._open.root.check()
         if self.seen.halt is not None and self.seen.halt.plan is None:
             self._show(state=MirrorState.STOPPED, halt=None)  # the directory is back

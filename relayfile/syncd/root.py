@@ -108,6 +108,11 @@ class Root:
         descriptors.create(self.own_fd, name + ".new", content)
         os.rename(name + ".new", name, src_dir_fd=self.own_fd, dst_dir_fd=self.own_fd)
 
+    def trashed(self) -> dict[str, int]:
+        """Name and size of everything in the trash directory."""
+        found = {name: descriptors.look(self.trash_fd, name) for name in os.listdir(self.trash_fd)}
+        return {name: stat.st_size for name, stat in found.items() if stat is not None}
+
     def empty_staging(self, keep: frozenset[str] = frozenset()) -> None:
         """Remove what an earlier run left in the staging directory, except entries named in ``keep``."""
         for name in os.listdir(self.staging_fd):

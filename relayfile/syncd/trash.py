@@ -3,7 +3,7 @@
 Bytes that the store has not acknowledged are never evicted; today everything in the trash came from the store.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import apsw
@@ -46,6 +46,18 @@ class Trash:
                 "UPDATE mirror SET trash_count = trash_count + ?, trash_bytes = trash_bytes + ?",
                 (len(trashed), sum(each.size for each in trashed)),
             )
+
+    def take_in(self, found: Mapping[str, int], now_us: int) -> None:
+        """List what is in the directory (name to bytes) and not on the list: a kill came between the two."""
+        with storage_errors(), self._db:
+            known = {str(row[0]) for row in self._db.execute("SELECT name FROM trash")}
+            strays = {name: size for name, size in found.items() if name not in known}
+            self._db.executemany(
+                "INSERT INTO trash VALUES (?, ?, '', '', ?, zeroblob(0), ?, 0, 1, ?)",
+                [(f"{now_us:020}-{name}", _REPLACED, name, size, now_us) for name, size in strays.items()],
+            )
+            self._db.execute("UPDATE mirror SET trash_count = (SELECT count(*) FROM trash)")
+            self._db.execute("UPDATE mirror SET trash_bytes = (SELECT coalesce(sum(size), 0) FROM trash)")
 
     def totals(self) -> tuple[int, int]:
         """Entries and bytes."""

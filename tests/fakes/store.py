@@ -75,6 +75,7 @@ class FakeStore:
         self.knobs = Knobs()
         self.calls: list[str] = []
         self.paths_read: list[str] = []
+        self.exports_after: list[str] = []
         self.reads_now = 0
         self.reads_peak = 0
         self._changed = asyncio.Condition()
@@ -276,6 +277,7 @@ class _Files(FileServiceServicer):
         if store.knobs.refuse_export:
             raise ExportRefused(why="a knob says so")
         start = (await anext(request_iterator)).start
+        store.exports_after.append(start.after_path)
         await store.lag()
         for sent, message in enumerate(store.export_messages(start.after_path, normalise(start.path))):
             _cut(store, sent)
