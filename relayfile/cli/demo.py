@@ -7,6 +7,7 @@ import asyncio
 import os
 import signal
 import tempfile
+import textwrap
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -38,6 +39,7 @@ LATENCY_SAMPLES = 40
 OK = 200
 ON_DISK_TIMEOUT_S = 20.0
 POLL_INTERVAL_S = 0.001
+TREE_SIBLINGS_MAX = 3
 
 
 class DemoFailed(RelayfileError):
@@ -109,8 +111,8 @@ async def _demo(payloads: Path | None) -> None:
                     await _show_tree(tour)
                     await _show_table(tour)
         _step("everything is stopped and the temporary data are removed")
-    print("   next: relayfile up --nodes 2       the same, staying up, with a token and a URL to send to")
-    print("         docs/, and the tour in README.md")
+    print("   next: .venv/bin/relayfile up --nodes 2    the same, staying up, with a token and a URL to send to")
+    print("         README.md has a tour, docs/architecture.md the promises")
 
 
 def _one_workspace_per_node() -> list[str]:
@@ -278,14 +280,21 @@ async def _stop_a_node(tour: Tour) -> None:
 async def _show_tree(tour: Tour) -> None:
     workspace, directory = next(iter(tour.mirrors.items()))
     _step(f"the mirrored tree of {workspace}")
-    for path in sorted(each for each in directory.rglob("*") if each.is_dir() and ".relayfile" not in each.parts):
-        files = sum(1 for each in path.iterdir() if each.is_file())
-        relative = path.relative_to(directory)
-        print(f"   {'  ' * len(relative.parts[1:])}{relative.name}/" + (f"   {files} files" if files else ""))
+    _show_directory(directory, 0)
     path = directory / _issue_path("lift", 1)
-    print(f"   $ cat {path.relative_to(directory.parent)}")
-    text = path.read_text()
-    print("   " + (text if len(text) < 400 else text[:400] + "..."))
+    print(f"\n   $ cat {path.relative_to(directory.parent)}")
+    print(textwrap.indent(path.read_text().rstrip(), "   "))
+
+
+def _show_directory(directory: Path, depth: int) -> None:
+    """Print the directories below `directory`, of many siblings only the first ones."""
+    below = sorted(each for each in directory.iterdir() if each.is_dir() and each.name != ".relayfile")
+    for path in below[:TREE_SIBLINGS_MAX]:
+        files = sum(1 for each in path.iterdir() if each.is_file())
+        print(f"   {'  ' * depth}{path.name}/" + (f"   {files} files" if files else ""))
+        _show_directory(path, depth + 1)
+    if len(below) > TREE_SIBLINGS_MAX:
+        print(f"   {'  ' * depth}... and {len(below) - TREE_SIBLINGS_MAX} more directories")
 
 
 async def _show_table(tour: Tour) -> None:

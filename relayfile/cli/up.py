@@ -60,8 +60,10 @@ async def _until_interrupted(system: "LocalSystem") -> int:
         loop.add_signal_handler(number, interrupted)
     try:
         if await _before(stop, system.start()):
+            token = development_token(system.layout)
+            await _make_development_workspace(system, token)
             system.layout.write_runtime(system.runtime(os.getpid()))
-            _greet(system)
+            _greet(system, token)
             await _before(stop, _supervise(system))
     finally:
         print("stopping: ingest drains, then syncd, then the nodes (Ctrl-C again ends at once)", flush=True)
@@ -117,8 +119,24 @@ def development_token(layout: "Layout") -> str:
     return token
 
 
-def _greet(system: "LocalSystem") -> None:
-    token = development_token(system.layout)
+async def _make_development_workspace(system: "LocalSystem", token: str) -> None:
+    """So that a mirror can be made before the first webhook."""
+    import grpc
+
+    from relayfile.cli.connection import bearer, open_channel
+    from relayfile.v1.workspace_pb2 import CreateWorkspaceRequest
+    from relayfile.v1.workspace_pb2_grpc import WorkspaceServiceStub
+
+    async with open_channel(system.ports.node_addresses[0]) as channel:
+        request = CreateWorkspaceRequest(workspace_id=DEVELOPMENT_WORKSPACE)
+        try:
+            await WorkspaceServiceStub(channel).CreateWorkspace(request, metadata=bearer(token))
+        except grpc.aio.AioRpcError as error:
+            if error.code() is not grpc.StatusCode.ALREADY_EXISTS:
+                raise
+
+
+def _greet(system: "LocalSystem", token: str) -> None:
     runtime = system.runtime(os.getpid())
     secret = system.layout.webhook_secret(DEVELOPMENT_WORKSPACE, "github")
     print(f"relayfile is up. Data: {system.layout.root}  Logs: {system.layout.root / 'logs'}")

@@ -64,12 +64,12 @@ class LocalProcess:
                 "-m",
                 "relayfile",
                 self.command.subcommand,
+                "--end-with-parent",
                 env={**self.command.environment, "RELAYFILE_ADDRESS_FILE": str(address_file)},
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
-                preexec_fn=_end_with_parent if sys.platform == "linux" else None,
             )
         return await self._ready()
 
@@ -126,6 +126,11 @@ def log_tail(path: Path) -> str:
     return " / ".join(lines[-LOG_TAIL_LINES:]) or "its log is empty"
 
 
-def _end_with_parent() -> None:
-    """In the child: let the kernel end it when the parent dies, so that a killed parent leaves nothing running."""
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(signal.SIGTERM))
+def end_with_parent() -> None:
+    """In a child: let the kernel end this process when its parent dies, so that a killed parent leaves nothing running.
+
+    The child asks for it itself: a function between fork and exec would make every start a full fork of the parent.
+    Does nothing where there is no such call (outside Linux).
+    """
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(signal.SIGTERM))

@@ -1,0 +1,80 @@
+"""`relayfile up`: data survive a restart, one system per data directory, the node count stays."""
+
+import asyncio
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+TIMEOUT_S = 40
+RELAYFILE = (sys.executable, "-m", "relayfile")
+
+
+@asynccontextmanager
+async def up(folder: Path, *arguments: str) -> AsyncIterator[str]:
+    """A running system; what it greeted with."""
+    process = await asyncio.create_subprocess_exec(
+        *RELAYFILE,
+        "up",
+        "--data-dir",
+        str(folder),
+        *arguments,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+        start_new_session=True,
+    )
+    assert process.stdout is not None
+    said = ""
+    try:
+        async with asyncio.timeout(TIMEOUT_S):
+            while "Ctrl-C stops it" not in said:
+                line = await process.stdout.readline()
+                assert line, said
+                said += line.decode()
+        yield said
+    finally:
+        process.send_signal(signal.SIGINT)
+        rest = (await process.communicate())[0].decode()
+        assert process.returncode == 0, said + rest
+
+
+def run(folder: Path, *arguments: str) -> str:
+    environment = {**os.environ, "RELAYFILE_DATA_DIR": str(folder)}
+    done = subprocess.run([*RELAYFILE, *arguments], env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+async def until_written(path: Path) -> str:
+    async with asyncio.timeout(TIMEOUT_S):
+        while not path.exists():  # noqa: ASYNC110 - a file that another process writes
+            await asyncio.sleep(0.01)
+    return path.read_text()
+
+
+async def test_data_and_mirrors_survive_a_restart(tmp_path: Path) -> None:
+    data, mirror = tmp_path / "data", tmp_path / "mirror"
+    async with up(data, "--nodes", "2") as said:
+        assert re.search(r"token +ey", said)
+        run(data, "mirror", "add", "demo", str(mirror), "--follow")
+        run(data, "send", "demo", "--sample", "issue")
+        first = await until_written(mirror / "github/repos/acme/conveyor/issues/1.json")
+        second = subprocess.run(
+            [*RELAYFILE, "up", "--data-dir", str(data)], capture_output=True, text=True, check=False
+        )
+        assert second.returncode == 2
+        assert "another `relayfile up` runs on" in second.stderr
+    async with up(data):
+        run(data, "send", "demo", "--sample", "issue", "--number", "2")
+        await until_written(mirror / "github/repos/acme/conveyor/issues/2.json")
+        assert (mirror / "github/repos/acme/conveyor/issues/1.json").read_text() == first
+        assert "exact" in run(data, "mirror", "audit", str(mirror))
+    other = subprocess.run(
+        [*RELAYFILE, "up", "--data-dir", str(data), "--nodes", "3"], capture_output=True, text=True, check=False
+    )
+    assert other.returncode == 2
+    assert "belong to 2 nodes, and 3 were asked for" in other.stderr
