@@ -199,8 +199,9 @@ class Spool:
     def _committed(self, group: _Group, transaction: Transaction, failure: Exception | None) -> None:
         """In the event loop, after each transaction."""
         if isinstance(failure, SpoolFull):
-            self._settling.finished += transaction.finished
-            self._settling.bits += transaction.bits
+            # Before what was settled meanwhile: of two bit sets of one row the later one is written last.
+            self._settling.finished[:0] = transaction.finished
+            self._settling.bits[:0] = transaction.bits
             _refuse(group, Unavailable(what="spool's disk (it is full)", retry_after_s=5.0))
         elif isinstance(failure, StorageFailed):
             self._directory.mark_failed(str(failure))

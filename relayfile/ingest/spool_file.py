@@ -4,6 +4,7 @@ Owns every SQL statement of ingest. Synchronous: the writing connection lives in
 in the event loop, where a read costs microseconds. Refuses to know when a transaction is worth its fsync.
 """
 
+import contextlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +18,8 @@ FILE_NAME = "spool.db"
 FILE_NAMES = (FILE_NAME, FILE_NAME + "-wal")
 SCHEMA_VERSION = 1
 _BUSY_MS = 5_000
+CHECKPOINT_PAGES = 2_000
+"""A log of so many pages is written back into the file after the commit that made it so long."""
 
 # Payloads come last, so that scans over the other columns never read them. `settled` is a table of its own, because
 # setting a bit must not rewrite a payload.
@@ -119,7 +122,10 @@ class SpoolWriter:
 
     def __init__(self, directory: Path) -> None:
         self._connection = _open(directory)
+        self._connection.set_wal_hook(self._note_wal_size)
+        self._wal_pages = 0
         self._lasting = True
+        self._failed = False
 
     def write(self, transaction: Transaction, before_commit: Callable[[Transaction], None]) -> None:
         """Commit everything or nothing; with `must_last`, return after the fsync. `before_commit` is for crash tests.
@@ -146,14 +152,34 @@ class SpoolWriter:
             except apsw.FullError:
                 self._roll_back()
                 raise
+            if self._wal_pages >= CHECKPOINT_PAGES:
+                self._checkpoint()
         except apsw.FullError as error:
             raise SpoolFull from error
         except apsw.Error as error:
+            self._failed = True
             raise StorageFailed(what=f"spool: {type(error).__name__}: {error}") from error
 
     def close(self) -> None:
-        """Write the log back into the file, as far as readers allow, and close."""
-        self._connection.close()
+        """Write the log back into the file, as far as readers allow, and close. After a failure: leave all as it is."""
+        connection = self._connection
+        connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
+        if not self._failed:
+            with contextlib.suppress(apsw.Error):  # What was committed stays in the log.
+                connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
+        connection.close()
+
+    def _note_wal_size(self, _connection: apsw.Connection, _database: str, pages: int) -> int:
+        self._wal_pages = pages
+        return apsw.SQLITE_OK
+
+    def _checkpoint(self) -> None:
+        # Not SQLite's own, inside a commit: it would hide that its fsync failed, and what follows in the log would be
+        # acknowledged behind a hole.
+        try:
+            self._connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
+        except (apsw.FullError, apsw.BusyError):
+            pass  # What was committed stays in the log; it is tried again after the next commit.
 
     def _choose_sync(self, lasting: bool) -> None:
         if lasting is not self._lasting:
@@ -176,6 +202,8 @@ class SpoolReader:
     def __init__(self, directory: Path) -> None:
         self._connection = _open(directory)
         self._connection.execute("PRAGMA query_only=ON")
+        # The last connection to close would write the log back, after a failed fsync too.
+        self._connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
 
     def last_row_id(self) -> int:
         """The greatest row id that was ever given out; 0 in a new file."""
@@ -241,7 +269,7 @@ def _open(directory: Path) -> apsw.Connection:
     connection.execute("PRAGMA page_size=8192")
     connection.execute("PRAGMA journal_mode=WAL")
     connection.execute("PRAGMA synchronous=FULL")
-    connection.execute("PRAGMA wal_autocheckpoint=2000")
+    connection.wal_autocheckpoint(0)
     connection.execute("PRAGMA journal_size_limit=67108864")
     return connection
 

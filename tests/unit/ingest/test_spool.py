@@ -1,13 +1,16 @@
 import asyncio
 import contextlib
+import threading
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import apsw
 import pytest
 
 from relayfile.data_directory import DataDirectory
 from relayfile.errors import StartRefused, StorageFailed, Unavailable
+from relayfile.ingest import spool_file
 from relayfile.ingest.payload import PayloadBuilder, read_payload
 from relayfile.ingest.spool import Spool, SpoolLimits
 from relayfile.ingest.spool_file import SpoolFull, SpoolReader, SpoolWriter
@@ -149,6 +152,86 @@ async def test_a_full_disk_refuses_and_recovers(tmp_path: Path, monkeypatch: pyt
         await append(one.spool, [envelope(2)])
         (row,) = one.reader.remainders()
         assert row.row_id == 2
+
+
+async def test_what_was_settled_while_the_disk_was_full_is_not_unsettled(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with opened(tmp_path) as one:
+        await append(one.spool, [envelope(1), envelope(2)])
+        is_writing, may_fail = threading.Event(), threading.Event()
+
+        def full(*_: object) -> None:
+            is_writing.set()
+            may_fail.wait(10)
+            raise SpoolFull
+
+        monkeypatch.setattr(SpoolWriter, "write", full)
+        one.spool.settle([], [(1, 0b01)])
+        refused = asyncio.ensure_future(append(one.spool, [envelope(3)]))
+        await asyncio.to_thread(is_writing.wait, 10)
+        one.spool.settle([], [(1, 0b11)])
+        monkeypatch.undo()
+        may_fail.set()
+        with pytest.raises(Unavailable):
+            await refused
+    async with opened(tmp_path) as two:
+        assert [(row.row_id, row.bits) for row in two.reader.remainders()] == [(1, 0b11)]
+
+
+class FailingCheckpoints:
+    """A connection whose checkpoints fail, as SQLite's own do inside a commit, without a word."""
+
+    def __init__(self, connection: apsw.Connection, error: type[apsw.Error]) -> None:
+        self._connection = connection
+        self._error = error
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._connection, name)
+
+    def wal_checkpoint(self, **_: object) -> None:
+        raise self._error("injected")
+
+
+@pytest.mark.parametrize("error", [apsw.IOError, apsw.FullError])
+async def test_a_failed_checkpoint_ends_the_promises_and_a_full_disk_does_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: type[apsw.Error]
+) -> None:
+    def failing(directory: Path) -> FailingCheckpoints:
+        return FailingCheckpoints(open_connection(directory), error)
+
+    open_connection = spool_file._open
+    monkeypatch.setattr(spool_file, "CHECKPOINT_PAGES", 20)
+    async with opened(tmp_path):
+        pass
+    with monkeypatch.context() as patch:
+        patch.setattr(spool_file, "_open", failing)
+        one = Opened(tmp_path)
+    try:
+        await append(one.spool, [envelope(1)])
+        large = [envelope(2, size=20 * 8192)]
+        if error is apsw.FullError:
+            await append(one.spool, large)
+            assert one.spool.is_sound
+        else:
+            with pytest.raises(StorageFailed):
+                await append(one.spool, large)
+            assert one.directory.failure() is not None
+    finally:
+        await one.spool.close()
+        one.reader.close()
+
+
+async def test_the_log_is_written_back_when_it_is_long_and_at_the_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(spool_file, "CHECKPOINT_PAGES", 20)
+    async with opened(tmp_path) as one:
+        for number in range(20):
+            await append(one.spool, [envelope(number, size=10 * 8192)])
+        assert (tmp_path / "spool.db-wal").stat().st_size < 60 * 8192
+    assert (tmp_path / "spool.db").stat().st_size > 200 * 8192
+    assert (tmp_path / "spool.db-wal").stat().st_size == 0
 
 
 async def test_a_damaged_file_is_refused(tmp_path: Path) -> None:
