@@ -8,7 +8,7 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import httptools
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
@@ -37,6 +37,32 @@ class HttpLimits:
 
 class _HeadTooLarge(Exception):
     """Ends parsing."""
+
+
+class _WholeAnswer:
+    """Writes the head of an answer together with its body: uvicorn's two writes are two system calls."""
+
+    __slots__ = ("_head", "_transport")
+
+    def __init__(self, transport: asyncio.Transport) -> None:
+        self._transport = transport
+        self._head = b""
+
+    def write(self, data: bytes) -> None:
+        if self._head:
+            data, self._head = self._head + data, b""
+        elif data.startswith(b"HTTP/1.1 ") and not data.startswith(b"HTTP/1.1 100"):
+            self._head = data
+            return
+        self._transport.write(data)
+
+    def close(self) -> None:
+        if self._head:
+            self._transport.write(self._head)
+        self._transport.close()
+
+    def is_closing(self) -> bool:
+        return self._transport.is_closing()
 
 
 class BoundedProtocol(HttpToolsProtocol):
@@ -106,6 +132,8 @@ class BoundedProtocol(HttpToolsProtocol):
         self._unparsed_bytes = 0
         self._head_is_whole = True
         super().on_headers_complete()
+        if self.scope["method"] == "POST":
+            self.cycle.transport = cast(asyncio.Transport, _WholeAnswer(self.transport))
 
     def on_message_complete(self) -> None:
         if self.parser.should_upgrade() and not self._is_declining:

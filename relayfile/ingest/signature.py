@@ -6,11 +6,11 @@ where secrets are kept, and never names a secret, a signature or a body in a mes
 
 import base64
 import binascii
-import hashlib
 import hmac
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final, Literal
 
 Algorithm = Literal["sha256", "sha1"]
@@ -22,9 +22,11 @@ SECRETS_MAX: Final = 16
 """Live secrets that are tried for one sender."""
 SIGNATURES_MAX: Final = 16
 """Signatures of one request that are looked at."""
+KEYS_CACHED_MAX: Final = 4096
 _HEADER_CHARACTERS_MAX: Final = 4096
 _TIMESTAMP = re.compile(r"[0-9]{1,15}\Z")
 _WHSEC: Final = "whsec_"
+_DIGEST_BYTES: Final[Mapping[Algorithm, int]] = {"sha256": 32, "sha1": 20}
 
 
 class SignatureRefused(Exception):
@@ -99,7 +101,8 @@ def verify(scheme: Scheme, request: SignedRequest, secrets: Sequence[str], now_u
         raise SignatureRefused("SIGNATURE_MALFORMED")
     signed = _signed_bytes(scheme, request, timestamp)
     _require_match(
-        given, [hmac.digest(_key(scheme, secret), signed, scheme.algorithm) for secret in secrets[:SECRETS_MAX]]
+        given,
+        [hmac.digest(_key(scheme.key_form, secret), signed, scheme.algorithm) for secret in secrets[:SECRETS_MAX]],
     )
     if scheme.is_timed and abs(int(timestamp) * scheme.timestamp_unit_s - now_us / 1_000_000) > scheme.tolerance_s:
         raise SignatureRefused("TIMESTAMP_STALE")
@@ -107,7 +110,7 @@ def verify(scheme: Scheme, request: SignedRequest, secrets: Sequence[str], now_u
 
 def sign(scheme: Scheme, request: SignedRequest, secret: str, timestamp: str = "") -> str:
     """The header's value with which ``request`` verifies: for tests, the demo and load."""
-    digest = hmac.digest(_key(scheme, secret), _signed_bytes(scheme, request, timestamp), scheme.algorithm)
+    digest = hmac.digest(_key(scheme.key_form, secret), _signed_bytes(scheme, request, timestamp), scheme.algorithm)
     text = digest.hex() if scheme.encoding == "hex" else base64.b64encode(digest).decode()
     before = f"{scheme.timestamp_prefix}{timestamp}{scheme.separator}" if scheme.timestamp_prefix else ""
     return f"{before}{scheme.prefix}{text}"
@@ -139,7 +142,7 @@ def _timestamp(scheme: Scheme, request: SignedRequest, entries: Sequence[str]) -
 
 
 def _signatures(scheme: Scheme, entries: Sequence[str]) -> Iterable[bytes]:
-    length = hashlib.new(scheme.algorithm, usedforsecurity=False).digest_size
+    length = _DIGEST_BYTES[scheme.algorithm]
     for entry in entries[:SIGNATURES_MAX]:
         if not entry.startswith(scheme.prefix):
             continue
@@ -170,8 +173,9 @@ def _signed_bytes(scheme: Scheme, request: SignedRequest, timestamp: str) -> byt
     return b"".join(parts)
 
 
-def _key(scheme: Scheme, secret: str) -> bytes:
-    if scheme.key_form == "text":
+@lru_cache(maxsize=KEYS_CACHED_MAX)
+def _key(form: KeyForm, secret: str) -> bytes:
+    if form == "text":
         return secret.encode()
     try:
         return base64.b64decode(secret.removeprefix(_WHSEC), validate=True)

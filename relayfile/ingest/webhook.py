@@ -5,7 +5,7 @@ know providers (their files say how they sign and what they mean) and what becom
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -19,16 +19,16 @@ from relayfile.ingest import http_answer
 from relayfile.ingest.delivery import Arrival, complete
 from relayfile.ingest.http_answer import Answer
 from relayfile.ingest.intake import Intake
-from relayfile.ingest.providers.adapter import Delivery, Provider, RequestFacts
+from relayfile.ingest.providers.adapter import Provider, RequestFacts
 from relayfile.ingest.rejected import RejectedRequests
 from relayfile.ingest.request_body import BodyReader, BodyRoom, Disconnected
 from relayfile.ingest.signature import SignatureRefused, SignedRequest, verify
 from relayfile.ingest.webhook_secrets import WebhookSecrets
 from relayfile.ingest.workspaces import WorkspaceDirectory
-from relayfile.model import Failure
 from relayfile.placement import check_workspace_id
 from relayfile.telemetry import IngestInstruments, SpanHandle, Tracing, get_logger
 from relayfile.v1 import types_pb2
+from relayfile.wire import FAILURE_MESSAGE_BYTES_MAX
 
 Scope = dict[str, Any]
 Receive = Callable[[], Awaitable[dict[str, Any]]]
@@ -236,43 +236,24 @@ class WebhookFront:
 
     def _envelopes(
         self, route: Route, provider: Provider, headers: Mapping[str, str], body: bytes, arrival: Arrival
-    ) -> list[types_pb2.Envelope]:
-        return [
-            self._envelope(route, provider, headers, body, arrival, delivery)
-            for delivery in provider.normalise(RequestFacts(headers, body))
-        ]
-
-    def _envelope(
-        self,
-        route: Route,
-        provider: Provider,
-        headers: Mapping[str, str],
-        body: bytes,
-        arrival: Arrival,
-        delivery: Delivery,
-    ) -> types_pb2.Envelope:
-        envelope = types_pb2.Envelope(
-            workspace_id=route.workspace,
-            provider=delivery.provider or route.provider,
-            delivery_id=delivery.delivery_id,
-            correlation_id=delivery.correlation_id,
-            changes=delivery.changes,
-            adapter_version=provider.adapter_version,
-            event_name=delivery.event_name,
-        )
-        failure = delivery.failure
-        if failure is None:
-            try:
-                complete(envelope, arrival, self._at.ids.new_id)
-                return envelope
-            except InvalidArgument as error:
-                failure = Failure("INVALID_ENVELOPE", str(error)[:900])
-        del envelope.changes[:]
-        envelope.failure.reason, envelope.failure.message = failure.reason, _cut(failure.message)
-        envelope.raw.body = body
-        envelope.raw.headers.update(provider.kept_headers(headers))
-        complete(envelope, arrival, self._at.ids.new_id)
-        return envelope
+    ) -> Sequence[types_pb2.Envelope]:
+        envelopes = provider.normalise(RequestFacts(headers, body))
+        for envelope in envelopes:
+            envelope.workspace_id = route.workspace
+            if not envelope.provider:
+                envelope.provider = route.provider
+            if not envelope.HasField("failure"):
+                try:
+                    complete(envelope, arrival, self._at.ids.new_id)
+                    continue
+                except InvalidArgument as error:
+                    del envelope.changes[:]
+                    envelope.failure.reason = "INVALID_ENVELOPE"
+                    envelope.failure.message = str(error)[: FAILURE_MESSAGE_BYTES_MAX // 4]
+            envelope.raw.body = body
+            envelope.raw.headers.update(provider.kept_headers(headers))
+            complete(envelope, arrival, self._at.ids.new_id)
+        return envelopes
 
     def _count(self, exchange: _Exchange, status: int) -> None:
         provider = exchange.route.provider if exchange.route is not None else ""
@@ -313,10 +294,6 @@ def _correlation_id(headers: Mapping[str, str]) -> str:
 
 def _has_body(headers: Mapping[str, str]) -> bool:
     return "transfer-encoding" in headers or headers.get("content-length", "0") != "0"
-
-
-def _cut(message: str) -> str:
-    return message.encode()[:1000].decode(errors="ignore")
 
 
 async def _discard(receive: Receive) -> None:

@@ -41,7 +41,8 @@ def format_context(trace_id: int, span_id: int, *, sampled: bool) -> str:
 
 def unsampled() -> str:
     """A new context that says: decided, and not recorded."""
-    return format_context(random.getrandbits(128) or 1, random.getrandbits(64) or 1, sampled=False)
+    digits = random.randbytes(24).hex()  # all zeros, which would not be valid, once in 2^64
+    return f"00-{digits[:32]}-{digits[32:]}-00"
 
 
 def pick_links(traceparents: list[str], most: int = 8) -> list[str]:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from relayfile import pinned_json
 from relayfile.errors import InvalidArgument
 from relayfile.ingest.delivery import Arrival, complete
-from relayfile.ingest.providers.adapter import Delivery, RequestFacts
+from relayfile.ingest.providers.adapter import RequestFacts
 from relayfile.ingest.providers.expression import ExpressionError, compile_expression
 from relayfile.ingest.providers.provider_file import load_provider
 from relayfile.ingest.providers.registry import BUILT_IN, ProviderRegistry
@@ -49,18 +49,13 @@ def plausible(draw: st.DrawFn) -> JsonValue:
     return document
 
 
-def assert_acceptable(delivery: Delivery, provider: str) -> None:
+def assert_acceptable(delivery: types_pb2.Envelope, provider: str) -> None:
     """What a front would make of it is a valid envelope."""
-    envelope = types_pb2.Envelope(
-        workspace_id="w",
-        provider=delivery.provider or provider,
-        delivery_id=delivery.delivery_id,
-        event_name=delivery.event_name,
-        changes=delivery.changes,
-    )
-    if delivery.failure is not None:
-        envelope.failure.reason, envelope.failure.message = delivery.failure.reason, delivery.failure.message
-        assert not delivery.changes
+    envelope = types_pb2.Envelope()
+    envelope.CopyFrom(delivery)
+    envelope.workspace_id = "w"
+    envelope.provider = delivery.provider or provider
+    assert not (delivery.HasField("failure") and delivery.changes)
     refused = check_envelope(envelope, RULES)
     assert refused is None, refused
     complete(envelope, Arrival(1), lambda: "id")

@@ -1,6 +1,6 @@
-"""One provider at work: a request's facts to deliveries of changes.
+"""One provider at work: a request's facts to envelopes.
 
-Owns applying the rules of a `ProviderDefinition`. Refuses to raise: what cannot be normalised is a delivery with a
+Owns applying the rules of a `ProviderDefinition`. Refuses to raise: what cannot be normalised is an envelope with a
 failure, which becomes a dead letter with its reason.
 """
 
@@ -17,7 +17,14 @@ from relayfile.ingest.signature import Scheme
 from relayfile.model import Failure
 from relayfile.pinned_json import JsonValue
 from relayfile.v1 import types_pb2
-from relayfile.wire import DELIVERY_ID_BYTES_MAX, EVENT_NAME_BYTES_MAX, OBJECT_ID_BYTES_MAX, may_keep_header, set_us
+from relayfile.wire import (
+    DELIVERY_ID_BYTES_MAX,
+    EVENT_NAME_BYTES_MAX,
+    FAILURE_MESSAGE_BYTES_MAX,
+    OBJECT_ID_BYTES_MAX,
+    may_keep_header,
+    set_us,
+)
 
 JSON_CONTENT_TYPE: Final = "application/json"
 _FORM_CONTENT_TYPE: Final = "application/x-www-form-urlencoded"
@@ -36,20 +43,6 @@ class RequestFacts:
 
     headers: Mapping[str, str]
     body: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class Delivery:
-    """What one delivery amounts to. No changes and no failure: the provider's rules ignore it."""
-
-    delivery_id: str = ""
-    """Empty where the provider gives none."""
-    event_name: str = ""
-    changes: tuple[types_pb2.FileChange, ...] = ()
-    failure: Failure | None = None
-    provider: str = ""
-    """Whose objects these are, where the body says it; empty: the provider of the request."""
-    correlation_id: str = ""
 
 
 class Unexpected(Exception):
@@ -75,8 +68,12 @@ class Provider:
         """Whether a bearer token may stand in for the signature."""
         return self._definition.accepts_token
 
-    def normalise(self, facts: RequestFacts) -> tuple[Delivery, ...]:
-        """What the request amounts to; at least one delivery. Never raises."""
+    def normalise(self, facts: RequestFacts) -> tuple[types_pb2.Envelope, ...]:
+        """What the request amounts to, one envelope for each delivery, at least one. Never raises.
+
+        They have delivery id, event, adapter version and changes, or a failure; neither: the rules ignore the delivery.
+        ``provider`` is set only where the body says whose objects these are. The rest is for the front.
+        """
         if self._definition.form is BodyForm.ENVELOPE:
             return (self._generic(facts),)
         return (self._event(facts),)
@@ -86,50 +83,52 @@ class Provider:
         names = self._definition.delivery.kept_headers
         return {name: headers[name] for name in names if name in headers and may_keep_header(name)}
 
-    def _generic(self, facts: RequestFacts) -> Delivery:
-        delivery_id = self._header_id(facts.headers)
+    def _generic(self, facts: RequestFacts) -> types_pb2.Envelope:
         envelope = read_generic_envelope(facts.body, self._content_bytes_max)
         if isinstance(envelope, Failure):
-            return Delivery(delivery_id, failure=envelope)
-        return Delivery(
-            delivery_id=envelope.delivery_id or delivery_id,
-            event_name=envelope.event_name,
-            changes=tuple(envelope.changes),
-            provider=envelope.provider,
-            correlation_id=envelope.correlation_id,
-        )
+            return self._failed(self._header_id(facts.headers), "", envelope)
+        if not envelope.delivery_id:
+            envelope.delivery_id = self._header_id(facts.headers)
+        envelope.adapter_version = self.adapter_version
+        return envelope
 
-    def _event(self, facts: RequestFacts) -> Delivery:
+    def _event(self, facts: RequestFacts) -> types_pb2.Envelope:
         source = self._definition.delivery
         delivery_id = self._header_id(facts.headers)
         event = facts.headers.get(source.event_header, "") if source.event_header else ""
         try:
             document = pinned_json.read(self._json_of(facts))
         except pinned_json.NotJson as error:
-            return Delivery(delivery_id, _bounded(event), failure=Failure("MALFORMED_JSON", f"the body {error}"))
+            return self._failed(delivery_id, _bounded(event), Failure("MALFORMED_JSON", f"the body {error}"))
         if not isinstance(document, dict):
             failure = Failure("UNEXPECTED_SHAPE", "the body is JSON, and no object")
-            return Delivery(delivery_id, _bounded(event), failure=failure)
+            return self._failed(delivery_id, _bounded(event), failure)
         delivery_id = delivery_id or _bounded(_text(source.id, document), DELIVERY_ID_BYTES_MAX)
         event = event or _text(source.event, document)
         action = _text(source.action, document)
         event_name = _bounded(f"{event}.{action}" if action else event)
         if not event:
             failure = Failure("EVENT_MISSING", "neither the headers nor the body say which event it is")
-            return Delivery(delivery_id, event_name, failure=failure)
+            return self._failed(delivery_id, event_name, failure)
+        envelope = types_pb2.Envelope(
+            delivery_id=delivery_id, event_name=event_name, adapter_version=self.adapter_version
+        )
         try:
-            change = self._change(event, action, document)
+            self._add_change(envelope, event, action, document)
         except Unexpected as error:
-            failure = Failure("UNEXPECTED_SHAPE", f"{event_name}: {error}")
-            return Delivery(delivery_id, event_name, failure=failure)
-        if change is not None and len(change.content) > self._content_bytes_max:
-            failure = Failure(
-                "TOO_LARGE",
-                f"{event_name}: the file would have {len(change.content)} bytes;"
-                f" at most {self._content_bytes_max} are accepted",
-            )
-            return Delivery(delivery_id, event_name, failure=failure)
-        return Delivery(delivery_id, event_name, () if change is None else (change,))
+            return self._failed(delivery_id, event_name, Failure("UNEXPECTED_SHAPE", f"{event_name}: {error}"))
+        if envelope.changes and (size := len(envelope.changes[0].content)) > self._content_bytes_max:
+            why = f"{event_name}: the file would have {size} bytes; at most {self._content_bytes_max} are accepted"
+            return self._failed(delivery_id, event_name, Failure("TOO_LARGE", why))
+        return envelope
+
+    def _failed(self, delivery_id: str, event_name: str, failure: Failure) -> types_pb2.Envelope:
+        return types_pb2.Envelope(
+            delivery_id=delivery_id,
+            event_name=event_name,
+            adapter_version=self.adapter_version,
+            failure=types_pb2.Failure(reason=failure.reason, message=_cut(failure.message)),
+        )
 
     def _json_of(self, facts: RequestFacts) -> bytes:
         field = self._definition.delivery.form_field
@@ -147,23 +146,26 @@ class Provider:
                 return _bounded(value, DELIVERY_ID_BYTES_MAX)
         return ""
 
-    def _change(self, event: str, action: str, document: JsonValue) -> types_pb2.FileChange | None:
-        """The change that the first matching rule makes; None: the event is ignored."""
+    def _add_change(self, envelope: types_pb2.Envelope, event: str, action: str, document: JsonValue) -> None:
+        """Add the change that the first matching rule makes; none: the event is ignored."""
         for rule in self._definition.rules.get(event, ()):
             if rule.condition is not None and not is_truthy(rule.condition(document)):
                 continue
             asked = rule.actions.get(action, rule.otherwise)
-            return None if asked is Action.IGNORE else _apply(rule, asked, document)
-        return None
+            if asked is not Action.IGNORE:
+                _apply(envelope.changes.add(), rule, asked, document)
+            return
 
 
-def _apply(rule: Rule, asked: Action, document: JsonValue) -> types_pb2.FileChange:
+def _apply(change: types_pb2.FileChange, rule: Rule, asked: Action, document: JsonValue) -> None:
     object_id, path = rule.object_id(document), rule.path(document)
     if object_id is None or path is None:
         raise Unexpected(f"the {'object id' if object_id is None else 'path'} needs a value that is not there")
     if len(object_id.encode()) > OBJECT_ID_BYTES_MAX:
         raise Unexpected(f"the object id is longer than {OBJECT_ID_BYTES_MAX} bytes")
-    change = types_pb2.FileChange(kind=_KINDS[asked], path=path, provider_object_id=object_id)
+    change.kind = _KINDS[asked]
+    change.path = path
+    change.provider_object_id = object_id
     if rule.time is not None:
         occurred_us = rule.time_reader(rule.time(document))
         if occurred_us is not None:
@@ -178,7 +180,6 @@ def _apply(rule: Rule, asked: Action, document: JsonValue) -> types_pb2.FileChan
             raise Unexpected(str(error)) from None
         change.content_type = JSON_CONTENT_TYPE
         _describe(change, rule, document)
-    return change
 
 
 def _describe(change: types_pb2.FileChange, rule: Rule, document: JsonValue) -> None:
@@ -200,6 +201,10 @@ def _text(expression: Expression | None, document: JsonValue) -> str:
     if type(value) is int:
         return str(value)
     return value if isinstance(value, str) else ""
+
+
+def _cut(message: str) -> str:
+    return message if len(message) * 4 <= FAILURE_MESSAGE_BYTES_MAX else _bounded(message, FAILURE_MESSAGE_BYTES_MAX)
 
 
 def _bounded(text: str, bytes_max: int = EVENT_NAME_BYTES_MAX) -> str:

@@ -79,6 +79,7 @@ def read_generic_envelope(body: bytes, content_bytes_max: int) -> types_pb2.Enve
         return _invalid(str(error))
     refused = check_envelope(envelope, EnvelopeRules(content_bytes_max, 0))
     if refused is None:
+        envelope.workspace_id = ""
         return envelope
     sizes = (violation for violation in refused.violations if violation.field.endswith(".content"))
     if any("at most" in violation.description for violation in sizes):

@@ -2,13 +2,14 @@ import json
 
 import pytest
 
-from relayfile.ingest.providers.adapter import Delivery, RequestFacts
+from relayfile.ingest.providers.adapter import RequestFacts
 from relayfile.ingest.providers.registry import ProviderRegistry
+from relayfile.v1 import types_pb2
 
 GENERIC = ProviderRegistry.load(100)["generic"]
 
 
-def normalise(body: object) -> Delivery:
+def normalise(body: object) -> types_pb2.Envelope:
     raw = body if isinstance(body, bytes) else json.dumps(body).encode()
     (delivery,) = GENERIC.normalise(RequestFacts({"webhook-id": "msg_1"}, raw))
     return delivery
@@ -65,7 +66,6 @@ def test_a_sender_says_what_changes() -> None:
 )
 def test_what_is_no_envelope_is_a_failure(body: object, reason: str, words: str) -> None:
     failure = normalise(body).failure
-    assert failure is not None
     assert failure.reason == reason
     assert words in failure.message
     assert len(failure.message.encode()) <= 1000

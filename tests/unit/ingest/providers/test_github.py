@@ -7,10 +7,11 @@ from urllib.parse import urlencode
 
 import pytest
 
-from relayfile.ingest.providers.adapter import Delivery, RequestFacts
+from relayfile.ingest.providers.adapter import RequestFacts
 from relayfile.ingest.providers.provider_file import load_provider
 from relayfile.ingest.providers.registry import BUILT_IN, ProviderRegistry
 from relayfile.paths import check_write_path
+from relayfile.v1 import types_pb2
 
 GITHUB = ProviderRegistry.load(16 * 1024 * 1024)["github"]
 RULES = load_provider(BUILT_IN / "github.toml")
@@ -85,7 +86,7 @@ EXPECTED: dict[str, tuple[int, str, str, str | None]] = {
 IGNORED = {"github_app_authorization", "ping", "sponsorship__downgraded"}
 
 
-def normalise(event: str, body: bytes) -> Delivery:
+def normalise(event: str, body: bytes) -> types_pb2.Envelope:
     (delivery,) = GITHUB.normalise(RequestFacts({"x-github-event": event, "x-github-delivery": "id-1"}, body))
     return delivery
 
@@ -113,7 +114,7 @@ def test_every_payload_ends_as_its_rule_says(shared_data: Path) -> None:
     for path in payloads:
         event = path.name.split("__")[0]
         delivery = normalise(event, path.read_bytes())
-        assert delivery.failure is None, path.name
+        assert not delivery.HasField("failure"), path.name
         assert event in RULES.rules or event in RULES.ignored_events, f"{event} has no deliberate rule"
         if not delivery.changes:
             assert {event, payload_name(path)} & IGNORED, path.name
@@ -174,19 +175,21 @@ def test_a_form_carries_the_payload() -> None:
     (delivery,) = GITHUB.normalise(RequestFacts(headers, body))
     assert delivery.changes[0].path == "/github/repos/o/r/labels/1.json"
     (delivery,) = GITHUB.normalise(RequestFacts(headers, b"other=1"))
-    assert delivery.failure is not None
     assert delivery.failure.reason == "MALFORMED_JSON"
 
 
 @pytest.mark.parametrize("event", ["ping", "meta", "an_event_of_the_future"])
 def test_ignored_and_unknown_events(event: str) -> None:
     delivery = normalise(event, b'{"action": "created"}')
-    assert (delivery.changes, delivery.failure, delivery.event_name) == ((), None, f"{event}.created")
+    assert (list(delivery.changes), delivery.HasField("failure"), delivery.event_name) == (
+        [],
+        False,
+        f"{event}.created",
+    )
 
 
 def test_a_request_without_event_header() -> None:
     (delivery,) = GITHUB.normalise(RequestFacts({}, b"{}"))
-    assert delivery.failure is not None
     assert delivery.failure.reason == "EVENT_MISSING"
 
 
