@@ -1,0 +1,32 @@
+import asyncio
+
+import pytest
+
+from relayfile.store.watch import RevisionFeed
+
+
+async def test_a_later_revision_wakes_and_an_earlier_one_is_known_at_once() -> None:
+    feed = RevisionFeed()
+    waiting = asyncio.ensure_future(feed.wait("a", 5))
+    patient = asyncio.ensure_future(feed.wait("a", 7))
+    await asyncio.sleep(0)
+    feed.tell("b", 9)
+    feed.tell("a", 5)
+    await asyncio.sleep(0)
+    assert not waiting.done()
+    feed.tell("a", 6)
+    assert await waiting == 6
+    assert not patient.done()
+    feed.tell("a", 8)
+    assert await patient == 8
+    assert await feed.wait("a", 3) == 8
+
+
+async def test_who_gives_up_leaves_nothing_behind() -> None:
+    feed = RevisionFeed()
+    waiting = asyncio.ensure_future(feed.wait("a", 0))
+    await asyncio.sleep(0)
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    assert not feed._waiting
