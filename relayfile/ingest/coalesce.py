@@ -7,8 +7,9 @@ time is flushed once for each window. With `leading=False` the first change is h
 Owns windows, folds, their bounds, and which contents of a fold are superfluous. Holds a few dozen bytes for a change,
 never its content: a change is known by where it lies in the spool. Refuses to read, send or wait.
 
-Folding reorders the changes of different objects, which matters only where two objects contend for one path: a change
-at a path at which another object's change is held lets that one go first.
+Folding reorders the changes of different objects, which matters only where objects contend for a path: who takes it,
+and who leaves it. Objects that named the same path in their windows are rivals: before a change of one goes anywhere,
+what the others hold leaves.
 
 Every bound ends in an earlier flush, never in a refusal or in unbounded memory: a full fold leaves in the middle of its
 window, and when there are too many objects or changes the window that would close next closes now.
@@ -92,7 +93,6 @@ class Fold:
         "count",
         "key",
         "note_bytes",
-        "paths",
     )
 
     def __init__(self, key: ObjectKey) -> None:
@@ -101,8 +101,6 @@ class Fold:
         self.content_bytes = 0
         """Upper bound of the content that is not elided."""
         self.note_bytes = 0
-        self.paths: list[str] = []
-        """Where its changes are; nearly always one path."""
         self._records = bytearray()
         self._notes: list[bytes | None] = []
         # The newest full change of each clock, with its place and size.
@@ -150,12 +148,63 @@ class Fold:
 class Window:
     """The time in which further changes of an object are held."""
 
-    __slots__ = ("end_s", "fold", "key")
+    __slots__ = ("end_s", "fold", "key", "other_places", "place", "rivals")
 
     def __init__(self, key: ObjectKey, end_s: float) -> None:
         self.key = key
         self.end_s = end_s
         self.fold: Fold | None = None
+        self.place = 0
+        """Where its first change with a path is; nearly every object stays there. See `Places`."""
+        self.other_places: set[int] | None = None
+        self.rivals: set[Window] | None = None
+        """Windows of objects that named one of its paths; at most one of all rivals holds anything."""
+
+
+class Places:
+    """Which windows named which path. A path is known by its hash: a collision costs an early flush and no more."""
+
+    def __init__(self) -> None:
+        self._windows: dict[int, tuple[Window, ...]] = {}
+
+    def touch(self, window: Window, path: str) -> None:
+        """The object of `window` names `path`."""
+        place = hash((window.key.workspace_id, path))
+        if place == window.place or (window.other_places is not None and place in window.other_places):
+            return
+        if not window.place:
+            window.place = place
+        elif window.other_places is None:
+            window.other_places = {place}
+        else:
+            window.other_places.add(place)
+        there = self._windows.get(place)
+        if there is None:
+            self._windows[place] = (window,)
+            return
+        self._windows[place] = (*there, window)
+        for other in there:
+            _rivals_of(other).add(window)
+            _rivals_of(window).add(other)
+
+    def forget(self, window: Window) -> None:
+        """The window has closed."""
+        if window.place:
+            for place in (window.place, *(window.other_places or ())):
+                there = self._windows[place]
+                if len(there) == 1:
+                    del self._windows[place]
+                else:
+                    self._windows[place] = tuple([other for other in there if other is not window])
+        if window.rivals is not None:
+            for rival in window.rivals:
+                _rivals_of(rival).discard(window)
+
+
+def _rivals_of(window: Window) -> "set[Window]":
+    if window.rivals is None:
+        window.rivals = set()
+    return window.rivals
 
 
 class Coalescer:
@@ -164,8 +213,7 @@ class Coalescer:
     def __init__(self, limits: CoalesceLimits) -> None:
         self._limits = limits
         self._windows: dict[ObjectKey, Window] = {}
-        # Where changes are held: workspace and path to the window that holds the latest of them.
-        self._held_at: dict[tuple[str, str], Window] = {}
+        self._places = Places()
         # All windows are equally long, so that those opened first close first.
         self._closing: deque[Window] = deque()
         self._flushed: list[Fold] = []
@@ -181,25 +229,24 @@ class Coalescer:
     def offer(self, key: ObjectKey, path: str, now_s: float) -> Window | None:
         """None: this change goes out now. Else the window that must `hold` it, before anything else.
 
-        Take what `take_flushed` has before sending it: there may be earlier changes of the same object, or of another
-        one at the same path.
+        Take what `take_flushed` has before sending it: there may be earlier changes of the same object, or of a rival.
         """
         if self._limits.window_s <= 0 or self._is_closed:
             return None
         if self._closing and self._closing[0].end_s <= now_s:
             self.expire(now_s)
         window = self._windows.get(key)
-        if path and self._held_at:
-            holder = self._held_at.get((key.workspace_id, path))
-            if holder is not None and holder is not window:
-                self._flush(holder)
+        goes_out = window is None and self._limits.leading
         if window is None:
             window = self._open(key, now_s)
-            if self._limits.leading:
-                return None
-        return window
+        if path:
+            self._places.touch(window, path)
+        if window.rivals:
+            for rival in window.rivals:
+                self._flush(rival)
+        return None if goes_out else window
 
-    def hold(self, window: Window, path: str, change: Change, note: bytes | None) -> None:
+    def hold(self, window: Window, change: Change, note: bytes | None) -> None:
         """Keep a change until its window closes. `note` leaves with it, untouched."""
         limits = self._limits
         fold = window.fold
@@ -209,10 +256,6 @@ class Coalescer:
         if fold is None:
             fold = window.fold = Fold(window.key)
         fold.add(change, note)
-        place = window.key.workspace_id, path
-        if path and self._held_at.get(place) is not window:
-            self._held_at[place] = window
-            fold.paths.append(path)
         self.members_held += 1
         if fold.count >= limits.fold_members_max:
             self._flush(window)
@@ -227,7 +270,7 @@ class Coalescer:
                 window.end_s = now_s + self._limits.window_s
                 self._closing.append(window)
             else:
-                del self._windows[window.key]
+                self._forget(window)
 
     def close_all(self) -> None:
         """Close every window now and open none any more, as a process does that is about to stop."""
@@ -259,16 +302,17 @@ class Coalescer:
 
     def _close_next(self) -> None:
         window = self._closing.popleft()
-        del self._windows[window.key]
+        self._forget(window)
         self._flush(window)
+
+    def _forget(self, window: Window) -> None:
+        del self._windows[window.key]
+        self._places.forget(window)
 
     def _flush(self, window: Window) -> bool:
         fold, window.fold = window.fold, None
         if fold is None:
             return False
         self.members_held -= fold.count
-        for path in fold.paths:
-            if self._held_at.get((fold.key.workspace_id, path)) is window:
-                del self._held_at[fold.key.workspace_id, path]
         self._flushed.append(fold)
         return True

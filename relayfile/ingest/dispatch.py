@@ -246,7 +246,7 @@ class Dispatcher:
                         note = member_of(envelope, change, index, ref, b"")
                         self._notes_bytes += len(note)
                     facts = _facts(envelope, change, (row_id, ordinal, offset, length, index))
-                    coalescer.hold(window, path, facts, note)
+                    coalescer.hold(window, facts, note)
         lone.close()
         if has_held:
             self._recent.put(row_id, payload)

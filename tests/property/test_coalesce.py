@@ -76,7 +76,7 @@ def replay(limits: CoalesceLimits, offers: list[Offer]) -> Run:
         if window is None:
             run.left.append((now_s, key, [number], None))
         else:
-            run.coalescer.hold(window, f"/{offer.object}", change, b"%d" % number)
+            run.coalescer.hold(window, change, b"%d" % number)
             run.take(now_s)
         assert run.coalescer.objects <= limits.objects_max
         assert run.coalescer.members_held <= limits.members_max

@@ -19,7 +19,7 @@ def offer(coalescer: Coalescer, key: ObjectKey, change: Change, now_s: float, pa
     path = path or f"/{key.change_key}"
     window = coalescer.offer(key, path, now_s)
     if window is not None:
-        coalescer.hold(window, path, change, None)
+        coalescer.hold(window, change, None)
     return window is None
 
 
@@ -112,6 +112,17 @@ def test_a_change_at_a_path_lets_what_another_object_holds_there_go_first() -> N
     assert not coalescer.has_flushed, "nothing is remembered of windows that have closed"
 
 
+def test_a_rival_that_moves_away_goes_before_who_comes_to_its_old_path() -> None:
+    coalescer = Coalescer(limits())
+    assert offer(coalescer, B, upsert(1), 0.0, "/x")
+    assert offer(coalescer, A, upsert(2), 0.1, "/x")
+    assert not offer(coalescer, A, upsert(3), 0.2, "/y")
+    assert not offer(coalescer, B, upsert(4), 0.3, "/x")
+    assert left(coalescer) == [(A, [3])]
+    assert not offer(coalescer, A, upsert(5), 0.4, "/z")
+    assert left(coalescer) == [(B, [4])]
+
+
 def test_only_the_newest_content_of_each_clock_travels() -> None:
     coalescer = Coalescer(limits(leading=False))
     for change in (
@@ -138,7 +149,7 @@ def test_objects_whose_path_is_not_known_do_not_contend() -> None:
     for number, key in enumerate((A, B, A, B)):
         window = coalescer.offer(key, "", 0.0)
         assert window is not None
-        coalescer.hold(window, "", upsert(number), None)
+        coalescer.hold(window, upsert(number), None)
     assert left(coalescer) == []
     coalescer.expire(3.0)
     assert left(coalescer) == [(A, [0, 2]), (B, [1, 3])]
