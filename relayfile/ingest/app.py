@@ -176,7 +176,11 @@ def _webhooks(
             tokens=verifier,
             workspaces=workspaces,
         ),
-        FrontLimits(body_bytes_max=settings.body_bytes_max, public_url=settings.public_url),
+        FrontLimits(
+            body_bytes_max=settings.body_bytes_max,
+            signature_tolerance_s=settings.signature_tolerance_s,
+            public_url=settings.public_url,
+        ),
         rejected,
         room,
         FrontSurroundings(

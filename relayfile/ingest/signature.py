@@ -18,6 +18,7 @@ Encoding = Literal["hex", "base64"]
 KeyForm = Literal["text", "whsec"]
 Part = Literal["body", "timestamp", "id", "method", "url"]
 
+TOLERANCE_DEFAULT_S: Final = 300.0
 SECRETS_MAX: Final = 16
 """Live secrets that are tried for one sender."""
 SIGNATURES_MAX: Final = 16
@@ -69,8 +70,8 @@ class Scheme:
     """What is signed, in order: named parts of the request, and bytes between them."""
     key_form: KeyForm = "text"
     """`whsec`: base64 after an optional `whsec_`, as Standard Webhooks writes keys."""
-    tolerance_s: float = 300.0
-    """How old or early a signed time may be."""
+    tolerance_s: float | None = None
+    """How old or early a signed time may be; None: as the caller of `verify` says."""
 
     @property
     def is_timed(self) -> bool:
@@ -78,8 +79,16 @@ class Scheme:
         return bool(self.timestamp_header or self.timestamp_prefix)
 
 
-def verify(scheme: Scheme, request: SignedRequest, secrets: Sequence[str], now_us: int) -> None:
+def verify(
+    scheme: Scheme,
+    request: SignedRequest,
+    secrets: Sequence[str],
+    now_us: int,
+    tolerance_s: float = TOLERANCE_DEFAULT_S,
+) -> None:
     """Return when one of ``secrets`` signed ``request`` in time; else raise `SignatureRefused`.
+
+    ``tolerance_s`` is how old or early a signed time may be; a provider's own window counts where it is tighter.
 
     Reasons: `SECRET_MISSING` (none is configured), `SIGNATURE_MISSING`, `SIGNATURE_MALFORMED`, `SIGNATURE_MISMATCH`,
     `TIMESTAMP_MISSING`, `TIMESTAMP_MALFORMED`, `TIMESTAMP_STALE`.
@@ -104,8 +113,10 @@ def verify(scheme: Scheme, request: SignedRequest, secrets: Sequence[str], now_u
         given,
         [hmac.digest(_key(scheme.key_form, secret), signed, scheme.algorithm) for secret in secrets[:SECRETS_MAX]],
     )
-    if scheme.is_timed and abs(int(timestamp) * scheme.timestamp_unit_s - now_us / 1_000_000) > scheme.tolerance_s:
-        raise SignatureRefused("TIMESTAMP_STALE")
+    if scheme.is_timed:
+        window_s = tolerance_s if scheme.tolerance_s is None else min(tolerance_s, scheme.tolerance_s)
+        if abs(int(timestamp) * scheme.timestamp_unit_s - now_us / 1_000_000) > window_s:
+            raise SignatureRefused("TIMESTAMP_STALE")
 
 
 def sign(scheme: Scheme, request: SignedRequest, secret: str, timestamp: str = "") -> str:

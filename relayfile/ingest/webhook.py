@@ -22,7 +22,7 @@ from relayfile.ingest.intake import Intake
 from relayfile.ingest.providers.adapter import Provider, RequestFacts
 from relayfile.ingest.rejected import RejectedRequests
 from relayfile.ingest.request_body import BodyReader, BodyRoom, Disconnected
-from relayfile.ingest.signature import SignatureRefused, SignedRequest, verify
+from relayfile.ingest.signature import TOLERANCE_DEFAULT_S, SignatureRefused, SignedRequest, verify
 from relayfile.ingest.webhook_secrets import WebhookSecrets
 from relayfile.ingest.workspaces import WorkspaceDirectory
 from relayfile.placement import check_workspace_id
@@ -60,6 +60,8 @@ class FrontLimits:
     """What one request may be."""
 
     body_bytes_max: int
+    signature_tolerance_s: float = TOLERANCE_DEFAULT_S
+    """How old or early a signed time may be, where the provider sets no tighter window."""
     public_url: str = ""
     """Base of the URL that providers sign; empty: as the request says."""
 
@@ -221,16 +223,17 @@ class WebhookFront:
         if scheme is None:
             raise SignatureWrong(why="SIGNATURE_MISSING")
         raw, body = bodies
+        tolerance_s = self._limits.signature_tolerance_s
         url = self._limits.public_url + scope["raw_path"].decode("latin-1")
         if scope["query_string"]:
             url += "?" + scope["query_string"].decode("latin-1")
         try:
             try:
-                verify(scheme, SignedRequest(headers, raw, scope["method"], url), secrets, now_us)
+                verify(scheme, SignedRequest(headers, raw, scope["method"], url), secrets, now_us, tolerance_s)
             except SignatureRefused as refused:
                 if raw is body or refused.reason != "SIGNATURE_MISMATCH":
                     raise
-                verify(scheme, SignedRequest(headers, body, scope["method"], url), secrets, now_us)
+                verify(scheme, SignedRequest(headers, body, scope["method"], url), secrets, now_us, tolerance_s)
         except SignatureRefused as refused:
             raise SignatureWrong(why=refused.reason) from None
 

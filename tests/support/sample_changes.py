@@ -3,7 +3,7 @@
 import json
 from collections.abc import Sequence
 
-from relayfile.ingest.providers.adapter import Delivery, RequestFacts
+from relayfile.ingest.providers.adapter import RequestFacts
 from relayfile.ingest.providers.registry import ProviderRegistry
 from relayfile.v1 import types_pb2
 from tests.support.fold import Arrival, Kind
@@ -17,11 +17,11 @@ KINDS: dict[int, Kind] = {
 }
 
 
-def normalised(sample: Sample) -> Delivery:
-    """The delivery that the adapter makes of a payload."""
+def normalised(sample: Sample) -> types_pb2.Envelope:
+    """The envelope that the adapter makes of a payload."""
     headers = {"content-type": "application/json", "x-github-event": sample.event, "x-github-delivery": "any"}
     (delivery,) = GITHUB.normalise(RequestFacts(headers, sample.body))
-    assert delivery.failure is None, f"{sample.name}: {delivery.failure}"
+    assert not delivery.HasField("failure"), f"{sample.name}: {delivery.failure}"
     return delivery
 
 

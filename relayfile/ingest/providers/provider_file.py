@@ -187,7 +187,7 @@ def _scheme(table: _Table) -> Scheme:
         id_header=table.text("id_header", "").lower(),
         signed=tuple(signed),
         key_form=table.one_of("key_form", {"text": "text", "whsec": "whsec"}, "text"),
-        tolerance_s=table.number("tolerance_s", 300.0),
+        tolerance_s=table.number("tolerance_s", 0.0) if table.has("tolerance_s") else None,
     )
     if "timestamp" in signed and not scheme.is_timed:
         table.refuse("signed", "names {timestamp}, and neither timestamp_header nor timestamp_prefix is set")

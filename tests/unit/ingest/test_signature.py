@@ -87,6 +87,17 @@ def test_every_way_of_signing(scheme: Scheme) -> None:
         assert refusal(scheme, signed, "secret", now_us=early - 1) == "TIMESTAMP_STALE"
 
 
+def test_the_tighter_window_counts() -> None:
+    headers = {"webhook-id": "m", "webhook-timestamp": NOW}
+    headers["webhook-signature"] = sign(STANDARD, SignedRequest(headers, b"x"), "s", NOW)
+    request, later_us = SignedRequest(headers, b"x"), NOW_US + 60_000_000
+    verify(STANDARD, request, ["s"], later_us, tolerance_s=60)
+    verify(replace(STANDARD, tolerance_s=600), request, ["s"], later_us, tolerance_s=60)
+    for scheme, tolerance_s in ((STANDARD, 59), (replace(STANDARD, tolerance_s=59), 600)):
+        with pytest.raises(SignatureRefused, match="TIMESTAMP_STALE"):
+            verify(scheme, request, ["s"], later_us, tolerance_s=tolerance_s)
+
+
 def test_a_token() -> None:
     assert refusal(GITLAB, SignedRequest({"x-gitlab-token": "t"}, b""), "s", "t") == ""
     assert refusal(GITLAB, SignedRequest({"x-gitlab-token": "T"}, b""), "t") == "SIGNATURE_MISMATCH"
