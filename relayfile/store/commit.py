@@ -93,6 +93,7 @@ class Committer:
         self._moved = asyncio.Event()
         """Set and cleared whenever something left the queues."""
         self._busy = False
+        self._has_ended = False
 
     def submit(
         self,
@@ -112,7 +113,11 @@ class Committer:
         if not self._ownership.epoch_of(key.shard_id):
             raise self._ownership.not_owner(key.shard_id)
         answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
-        self._queues.put(key, Waiting(kind, mutation, merge_key, change_count, byte_count, answer))
+        waiting = Waiting(kind, mutation, merge_key, change_count, byte_count, answer)
+        if self._has_ended:
+            _refuse(waiting, Draining())
+            return answer
+        self._queues.put(key, waiting)
         self._wake.set()
         return answer
 
@@ -143,8 +148,10 @@ class Committer:
                     writing = tasks.create_task(self._write(group), name="store-commit")
                     writing.add_done_callback(lambda _: self._wake.set())
         finally:
+            self._has_ended = True
             for waiting in self._queues.clear():
                 _refuse(waiting, Draining())
+            self._moved.set()
 
     async def _gather(self, group: _Group, writing: asyncio.Task[None] | None) -> None:
         """Fill the next group until the one before it is durable and nothing ready is left out."""
@@ -183,6 +190,9 @@ class Committer:
         except StorageFailed as failure:
             self._refuse_all(key, taken, failure)
             raise
+        except asyncio.CancelledError:
+            self._refuse_all(key, taken, Draining())
+            raise
         except Exception as failure:  # noqa: BLE001 - whoever waits is told, and one poison must not stop the others
             if len(taken) > 1:
                 self._queues.put_back(key, taken)
@@ -217,13 +227,23 @@ class Committer:
             if len(group.entries) == 1:
                 self._refuse_group(group, failure)
             else:
-                for entry, answered in zip(group.entries, group.answers, strict=True):
-                    await self._write(_Group([entry], [answered], sum(waiting.change_count for waiting, _ in answered)))
+                await self._write_one_by_one(group)
             return
         self._instruments.commit_seconds.observe(self._clock.monotonic() - started)
         self._instruments.commit_changes.observe(group.change_count)
         for entry, answered in zip(group.entries, group.answers, strict=True):
             self._finish(entry, answered, fenced)
+
+    async def _write_one_by_one(self, group: _Group) -> None:
+        left = list(zip(group.entries, group.answers, strict=True))
+        try:
+            while left:
+                entry, answered = left.pop(0)
+                await self._write(_Group([entry], [answered], sum(waiting.change_count for waiting, _ in answered)))
+        except BaseException:
+            for entry, answered in left:
+                self._refuse_all(entry.key, [waiting for waiting, _ in answered], Draining())
+            raise
 
     async def _commit(self, entries: Sequence[PlannedEntry]) -> frozenset[int]:
         fences = self._ownership.fences({entry.key.shard_id for entry in entries})

@@ -34,6 +34,9 @@ def read_folds(messages: Iterable[shard_pb2.Fold], ingest_id: str, refs: list[by
             ref = member.spool_ref
             if len(ref) != SPOOL_REF_BYTES:
                 raise InvalidArgument.of("folds.members.spool_ref", f"has {len(ref)} bytes, not {SPOOL_REF_BYTES}")
+            if member.content_follows_bytes:
+                why = "is only for the last member of a message, with its chunks behind it"
+                raise InvalidArgument.of("folds.members.content_follows_bytes", why)
             refs.append(ref)
             read.append(read_member(member))
             byte_count += len(read[-1].content or b"")

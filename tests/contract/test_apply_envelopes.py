@@ -208,7 +208,7 @@ async def test_a_stream_that_ends_its_side_gets_all_answers(tmp_path: Path) -> N
         assert len(sender.acks) == 100
 
 
-@pytest.mark.parametrize("spoil", ["shard", "ref", "hello", "members"])
+@pytest.mark.parametrize("spoil", ["shard", "ref", "hello", "members", "announced in the middle"])
 async def test_a_malformed_message_ends_the_stream(tmp_path: Path, spoil: str) -> None:
     async with running_node(tmp_path) as running, Sender(running.address) as sender:
         request = shard_pb2.ApplyEnvelopesRequest(sub_batches=[sub_batch(WORKSPACE, 1, [fold(upsert(1))])])
@@ -218,6 +218,9 @@ async def test_a_malformed_message_ends_the_stream(tmp_path: Path, spoil: str) -
             request.sub_batches[0].workspaces[0].folds[0].members[0].spool_ref = b"short"
         elif spoil == "hello":
             request.hello.session_id = "again"
+        elif spoil == "announced in the middle":
+            request.sub_batches[0].workspaces[0].folds[0].members[0].content_follows_bytes = 10
+            request.sub_batches[0].workspaces[0].folds.append(fold(upsert(2)))
         else:
             del request.sub_batches[0].workspaces[0].folds[0].members[:]
         await sender.send_request(request)

@@ -273,6 +273,8 @@ class SqliteEngine:
         """From here on nothing is acknowledged; the next start verifies the file."""
         if not self._state.failure:
             self._state.failure = what
+            # Closing would write the log back, and ask the disk for another fsync.
+            self._writer.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
             self._directory.mark_failed(what)
         return StorageFailed(what=what)
 
