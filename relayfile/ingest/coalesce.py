@@ -26,6 +26,7 @@ from relayfile.watermark import Stamp, stamp, wins_over
 
 _RECORD = struct.Struct("<qIIIIBqqI")
 _NO_TIME = -(1 << 63)
+_NOWHERE = -1
 _KINDS = {kind.value: kind for kind in MemberKind}
 _FULL = (MemberKind.UPSERT, MemberKind.DELETE)
 
@@ -103,9 +104,9 @@ class Fold:
         self.note_bytes = 0
         self._records = bytearray()
         self._notes: list[bytes | None] = []
-        # The newest full change of each clock, with its place and size.
-        self._winner: tuple[Stamp, int, int] | None = None
-        self._winner_received: tuple[Stamp, int, int] | None = None
+        # Places of the newest full change of each clock; places and not stamps, because there are many folds.
+        self._winner = _NOWHERE
+        self._winner_received = _NOWHERE
 
     def add(self, change: Change, note: bytes | None) -> None:
         """Hold one more change."""
@@ -116,33 +117,39 @@ class Fold:
         if note is not None:
             self.note_bytes += len(note)
         mine = stamp(kind, occurred_us, received_us)
-        winner = self._winner_received if mine.provider_us is None else self._winner
-        if winner is None or not wins_over(winner[0], mine, winner_is_later=False):
+        by_receipt = mine.provider_us is None
+        place = self._winner_received if by_receipt else self._winner
+        winner, winner_bytes = self._stamp_at(place) if place != _NOWHERE else (None, 0)
+        if winner is None or not wins_over(winner, mine, winner_is_later=False):
             self.content_bytes += size
             if kind in _FULL:
-                if winner is not None:
-                    self.content_bytes -= winner[2]
-                if mine.provider_us is None:
-                    self._winner_received = mine, self.count, size
+                self.content_bytes -= winner_bytes
+                if by_receipt:
+                    self._winner_received = self.count
                 else:
-                    self._winner = mine, self.count, size
+                    self._winner = self.count
         self.count += 1
 
     def members(self) -> Iterator[FoldMember]:
         """Its changes in order, each with the verdict on its content."""
+        winner = self._stamp_at(self._winner)[0] if self._winner != _NOWHERE else None
+        received = self._stamp_at(self._winner_received)[0] if self._winner_received != _NOWHERE else None
         for place, (record, note) in enumerate(zip(_RECORD.iter_unpack(self._records), self._notes, strict=True)):
             row_id, ordinal, offset, length, index, number, occurred, received_us, size = record
             kind = _KINDS[number]
             occurred_us = None if occurred == _NO_TIME else occurred
             change = Change(row_id, ordinal, offset, length, index, kind, occurred_us, received_us, size)
             mine = stamp(kind, occurred_us, received_us)
-            winner = self._winner_received if mine.provider_us is None else self._winner
+            best, best_place = (received, self._winner_received) if mine.provider_us is None else (winner, self._winner)
             elided = (
-                winner is not None
-                and winner[1] != place
-                and wins_over(winner[0], mine, winner_is_later=winner[1] > place)
+                best is not None and best_place != place and wins_over(best, mine, winner_is_later=best_place > place)
             )
             yield FoldMember(change, note, elided)
+
+    def _stamp_at(self, place: int) -> tuple[Stamp, int]:
+        """Stamp and content length of the change at a place."""
+        *_, number, occurred, received_us, size = _RECORD.unpack_from(self._records, place * _RECORD.size)
+        return stamp(_KINDS[number], None if occurred == _NO_TIME else occurred, received_us), size
 
 
 class Window:

@@ -25,7 +25,7 @@ from relayfile.ingest.spool_file import StoredRow
 from relayfile.model import change_key
 from relayfile.v1 import shard_pb2, types_pb2
 
-NOTES_BYTES_MAX = 48 << 20
+NOTES_BYTES_MAX = 24 << 20
 """Encoded ids of held changes that are kept in memory; beyond, they are read back when their fold leaves."""
 LANE_BYTES_MAX = 2 << 20
 """A lane with as much waiting takes no more arrivals: they stay in the spool and are read when there is room."""

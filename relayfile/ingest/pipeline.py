@@ -141,7 +141,8 @@ class Pipeline:
             tasks.create_task(self._expire())
             tasks.create_task(self._backlog.run())
             tasks.create_task(self._tick())
-            raise await self.spool.failed()
+            tasks.create_task(self._watch_spool())
+            raise await self._state.failed
 
     async def drain(self) -> None:
         """Accept nothing more, send everything, and return when every change has its outcome, however long it takes.
@@ -169,8 +170,14 @@ class Pipeline:
             self.dispatcher.stored(row)
 
     def _arrived(self, rows: Sequence[PayloadBuilder]) -> None:
-        for row in rows:
-            self.dispatcher.arrived(row)
+        try:
+            for row in rows:
+                self.dispatcher.arrived(row)
+        except Exception as error:  # noqa: BLE001 - called by the loop, which would go on without these rows
+            self._state.fail(error)
+
+    async def _watch_spool(self) -> None:
+        self._state.fail(await self.spool.failed())
 
     def _finished(self, row_ids: list[int]) -> None:
         self.admission.stored_bytes -= self.dispatcher.ledger.take_freed_bytes()
@@ -291,10 +298,16 @@ class Streams:
             tasks.create_task(stream.run())
 
 
-@dataclass(slots=True)
 class _State:
-    is_draining: bool = False
-    accepting: int = 0
+    def __init__(self) -> None:
+        self.is_draining = False
+        self.accepting = 0
+        self.failed: asyncio.Future[Exception] = asyncio.get_running_loop().create_future()
+        """What ends the process."""
+
+    def fail(self, error: Exception) -> None:
+        if not self.failed.done():
+            self.failed.set_result(error)
 
 
 def _spool_limits(settings: IngestSettings) -> SpoolLimits:

@@ -132,9 +132,6 @@ class IngestSettings(ClusterSettings):
     fold_bytes_max: int = size("32MiB", "64KiB", "256MiB", "content in one fold; as above")
     batch_bytes_max: int = size("1MiB", "64KiB", "3MiB", "content in one sub-batch to a shard")
     batch_changes_max: int = count(1_000, 1, 20_000, "changes in one sub-batch to a shard")
-    send_linger_s: float = duration(
-        "1ms", "0s", "100ms", "longest wait for company before a sub-batch is sent; 0 under load"
-    )
     in_flight_bytes_max: int = size("64MiB", "1MiB", "4GiB", "content sent to all nodes and not yet acknowledged")
 
     spool_mode: SpoolMode = choice(

@@ -1,0 +1,64 @@
+from relayfile.ingest.coalesce import Change, Fold, ObjectKey
+from relayfile.ingest.lane import Lane
+from relayfile.ingest.parcel import Parcel
+from relayfile.model import MemberKind
+
+
+def parcel(name: str, size: int = 100, changes: int = 1, body: bytes = b"") -> Parcel:
+    return Parcel("github", name.encode().ljust(12) * changes, b"x" * size, body, None, "")
+
+
+def names(parcels: list[Parcel]) -> list[str]:
+    return [each.refs[:12].strip().decode() for each in parcels]
+
+
+def lane_of(*parcels: Parcel) -> Lane:
+    lane = Lane("acme", 1)
+    for each in parcels:
+        lane.push(each)
+    return lane
+
+
+def no_folds(fold: Fold) -> list[Parcel]:
+    raise AssertionError
+
+
+def test_a_sub_batch_is_bounded_in_bytes_and_changes() -> None:
+    lane = lane_of(*(parcel(str(number), 100, 2) for number in range(10)))
+    assert names(lane.take(250, 100, no_folds)) == ["0", "1"]
+    assert names(lane.take(10_000, 5, no_folds)) == ["2", "3"]
+    assert names(lane.take(1, 1, no_folds)) == ["4"], "at least one"
+    assert lane.queued_bytes == 500
+
+
+def test_what_must_be_sent_again_goes_first_and_in_order() -> None:
+    lane = lane_of(parcel("c"), parcel("d"))
+    lane.push_front([parcel("a"), parcel("b")])
+    assert names(lane.take(10_000, 100, no_folds)) == ["a", "b", "c", "d"]
+    assert lane.queued_bytes == 0
+
+
+def test_a_body_that_follows_is_alone_in_its_sub_batch() -> None:
+    lane = lane_of(parcel("a"), parcel("b", body=b"y" * 50), parcel("c"))
+    assert [names(lane.take(10_000, 100, no_folds)) for _ in range(3)] == [["a"], ["b"], ["c"]]
+    assert lane.queued_bytes == 0
+
+
+def test_a_fold_is_built_when_its_turn_comes() -> None:
+    lane = lane_of(parcel("a"))
+    fold = Fold(ObjectKey("acme", "github", "o:issue/1"))
+    fold.add(Change(1, 0, 0, 0, 0, MemberKind.UPSERT, None, 0, 1_000), None)
+    lane.push(fold)
+    lane.push(parcel("d"))
+    built = [parcel("b"), parcel("c")]
+    assert names(lane.take(10_000, 100, lambda each: built if each is fold else [])) == ["a", "b", "c", "d"]
+    assert lane.queued_bytes == 0
+
+
+def test_unread_rows_are_known() -> None:
+    lane = Lane("acme", 1)
+    assert not lane.has_unread
+    lane.newest_row_id = 5
+    assert lane.has_unread
+    lane.last_row_id = 5
+    assert not lane.has_unread
