@@ -1,3 +1,5 @@
+import pytest
+
 from relayfile.ingest.coalesce import Change, Fold, ObjectKey
 from relayfile.ingest.lane import Lane
 from relayfile.ingest.parcel import Parcel
@@ -55,10 +57,8 @@ def test_a_fold_is_built_when_its_turn_comes() -> None:
     assert lane.queued_bytes == 0
 
 
-def test_unread_rows_are_known() -> None:
+@pytest.mark.parametrize(("newest", "last", "unread"), [(0, 0, False), (5, 4, True), (5, 5, False)])
+def test_unread_rows_are_known(newest: int, last: int, unread: bool) -> None:
     lane = Lane("acme", 1)
-    assert not lane.has_unread
-    lane.newest_row_id = 5
-    assert lane.has_unread
-    lane.last_row_id = 5
-    assert not lane.has_unread
+    lane.newest_row_id, lane.last_row_id = newest, last
+    assert lane.has_unread is unread
