@@ -12,6 +12,7 @@ from relayfile.clock import SystemClock
 from relayfile.data_directory import DataDirectory
 from relayfile.ids import IdSource
 from relayfile.interception import CallInterceptor
+from relayfile.serving import HandlersByName
 from relayfile.status import error_stage
 from relayfile.store.engine import Engine
 from relayfile.store.ownership import Ownership, StaticPlacement
@@ -131,7 +132,7 @@ async def started_nodes(
                 started_us=clock.now_us(),
             )
             for service in store_services(parts):
-                service.add(service.servicer, server)
+                service.add(service.servicer, HandlersByName(server))
             await server.start()
             stack.push_async_callback(server.stop, 0)
             client = Client(addresses[index], signer.mint("test", workspaces=ALL, ttl_s=3600))

@@ -7,11 +7,11 @@ by key, so that all of their chunks are of that revision.
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from dataclasses import dataclass
 
-from relayfile.errors import FileNotFound, RevisionConflict
+from relayfile.errors import DataCorrupted, FileNotFound, RevisionConflict
 from relayfile.store.engine import WorkspaceKey
 from relayfile.store.plan.rows import FileRow
 from relayfile.store.servicers.checks import Checks
-from relayfile.store.servicers.packing import RowsPerMessage, chunks, fill_packed, pack
+from relayfile.store.servicers.packing import INLINE_BYTES_MAX, RowsPerMessage, chunks, fill_packed, pack
 from relayfile.store.servicers.reading import Reading, TimeLeft
 from relayfile.store.servicers.wire import fill_file
 from relayfile.v1 import file_pb2
@@ -32,32 +32,35 @@ class ContentReading:
         self, request: file_pb2.ReadFileRequest, call: TimeLeft
     ) -> AsyncGenerator[file_pb2.ReadFileResponse, None]:
         """One file's bytes in chunks; an empty range is one message without data."""
-        checks = Checks()
-        checks.workspace(request.workspace_id)
-        path = checks.file_path(request.path)
-        checks.not_negative(request.min_revision, "min_revision")
-        checks.not_negative(request.offset_bytes, "offset_bytes")
-        checks.not_negative(request.limit_bytes, "limit_bytes")
-        checks.not_negative(request.if_revision, "if_revision")
-        checks.done()
+        path = _checked_path(request)
         key = self.reading.key(request.workspace_id)
         await self.reading.reached(key, request.min_revision, call)
+        content: bytes | None = None
         async with self.reading.snapshot(key) as (view, _):
             row = await view.file(path)
+            if row is not None and row.size_bytes <= INLINE_BYTES_MAX:
+                content = (await view.contents([row.content_id])).get(row.content_id, b"")
         if row is None:
             raise FileNotFound(path=path)
         if request.if_revision and row.revision != request.if_revision:
             raise RevisionConflict(expected=request.if_revision, current=row.revision)
-        end = request.offset_bytes + request.limit_bytes if request.limit_bytes else row.size_bytes
+        start = request.offset_bytes
+        end = start + request.limit_bytes if request.limit_bytes else row.size_bytes
         message = file_pb2.ReadFileResponse()
         fill_file(message.file, row)
-        empty = True
-        async for chunk in chunks(self.reading.engine, key, row, request.offset_bytes, end):
+        if content is not None:
+            if len(content) != row.size_bytes:
+                raise DataCorrupted(what=f"the content of {path!r}")
+            message.data = content[start:end]
+            yield message
+            return
+        sent = 0
+        async for chunk in chunks(self.reading.engine, key, row, start, end):
             message.data = chunk.data
             yield message
             message = file_pb2.ReadFileResponse()
-            empty = False
-        if empty:
+            sent += 1
+        if not sent:
             yield message
 
     async def many(
@@ -109,6 +112,18 @@ class ContentReading:
         yield message
         async for chunk in chunks(self.reading.engine, key, large):
             yield file_pb2.ReadFilesResponse(chunk=chunk, answered_count=answered - (not chunk.last))
+
+
+def _checked_path(request: file_pb2.ReadFileRequest) -> str:
+    checks = Checks()
+    checks.workspace(request.workspace_id)
+    path = checks.file_path(request.path)
+    checks.not_negative(request.min_revision, "min_revision")
+    checks.not_negative(request.offset_bytes, "offset_bytes")
+    checks.not_negative(request.limit_bytes, "limit_bytes")
+    checks.not_negative(request.if_revision, "if_revision")
+    checks.done()
+    return path
 
 
 def _checked_paths(request: file_pb2.ReadFilesRequest, key: WorkspaceKey | None) -> list[str]:
