@@ -119,6 +119,7 @@ class TreeExport:
                 tree = await tree_at(snapshot.view, progress.path)
             revision, history_id = snapshot.workspace.revision, snapshot.workspace.history_id
         per_message.learn(len(packed.rows))
+        await asyncio.sleep(0)  # rows and contents are half of a message's time: others get a turn before the rest
         message = file_pb2.ExportTreeResponse(revision=revision, history_id=history_id)
         _fill(message, packed, have, progress)
         if not progress.at_end:
