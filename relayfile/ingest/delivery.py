@@ -20,6 +20,8 @@ _DELETE = types_pb2.CHANGE_KIND_DELETE
 _PATCH = types_pb2.CHANGE_KIND_PATCH
 _SIGNAL = types_pb2.CHANGE_KIND_SIGNAL
 _HASH_HEX_CHARACTERS = 40
+_JSON_TYPE = "application/json"
+_MERGE_PATCH_TYPE = "application/merge-patch+json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,8 +101,12 @@ def _fold(first: types_pb2.FileChange, second: types_pb2.FileChange) -> types_pb
         if winner.kind in (_SIGNAL, _PATCH):
             result.kind = _SIGNAL
             result.ClearField("content")
-    elif winner.kind == _PATCH and not (older and loser.kind != _PATCH):
+    elif winner.kind == _PATCH and loser.kind == _PATCH and older:
+        _merge_under(result, loser)
+    elif winner.kind == _PATCH and not older:
         _merge_into(result, loser)
+    elif older:
+        return result  # The loser is stale: nothing of it shows.
     if not result.path:
         result.path = loser.path
     if not result.operation_id:
@@ -131,8 +137,17 @@ def _merge_into(patch: types_pb2.FileChange, under: types_pb2.FileChange) -> Non
         value = pinned_json.merge({}, document)
     patch.kind = _PATCH if under.kind == _PATCH else _UPSERT
     patch.content = pinned_json.write(value)
-    if not patch.content_type:
-        patch.content_type = under.content_type
+    if under.kind != _DELETE:
+        patch.content_type = under.content_type  # A patch leaves the type of what it patches.
+    elif patch.content_type in ("", _MERGE_PATCH_TYPE):
+        patch.content_type = _JSON_TYPE
+
+
+def _merge_under(patch: types_pb2.FileChange, older: types_pb2.FileChange) -> None:
+    """Add to ``patch`` what only ``older`` sets, a patch that came later: members are told apart by name."""
+    value, rest = _document(patch, "the patch"), _document(older, "the patch after it")
+    if isinstance(value, dict) and isinstance(rest, dict):
+        patch.content = pinned_json.write({**rest, **value})
 
 
 def _document(change: types_pb2.FileChange, what: str) -> pinned_json.JsonValue:
