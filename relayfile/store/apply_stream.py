@@ -20,7 +20,7 @@ from relayfile.store.content_chunks import ChunkedContent
 from relayfile.store.engine import WorkspaceKey
 from relayfile.store.entry_kinds import FoldResults
 from relayfile.store.node import Node
-from relayfile.store.plan.entry import Fold
+from relayfile.store.plan.entry import WITHOUT_OBJECT, Fold
 from relayfile.store.sessions import Report, Reports, gap_before
 from relayfile.store.wire import failure_message, read_folds
 from relayfile.telemetry import get_logger
@@ -208,9 +208,12 @@ class ApplyStream:
 
 
 def _pieces(folds: list[Fold], byte_count: int) -> list[tuple[tuple[Fold, ...], int, int]]:
-    """(folds, changes, bytes) of about `PIECE_CHANGES_MAX` changes each; bytes are shared out by changes."""
+    """(folds, changes, bytes) of about `PIECE_CHANGES_MAX` changes each; bytes are shared out by changes.
+
+    All in one where an object has several folds: of two pieces the first may have to come again, behind the second.
+    """
     total = sum(len(fold.members) for fold in folds)
-    if total <= PIECE_CHANGES_MAX:
+    if total <= PIECE_CHANGES_MAX or _has_repeated_objects(folds):
         return [(tuple(folds), total, byte_count)]
     pieces = []
     piece: list[Fold] = []
@@ -223,6 +226,11 @@ def _pieces(folds: list[Fold], byte_count: int) -> list[tuple[tuple[Fold, ...], 
         changes += len(fold.members)
     pieces.append((tuple(piece), changes, byte_count * changes // total))
     return pieces
+
+
+def _has_repeated_objects(folds: list[Fold]) -> bool:
+    objects = [fold[:2] for fold in folds if not fold.change_key.startswith(WITHOUT_OBJECT)]
+    return len(set(objects)) < len(objects)
 
 
 def _ack(batch: _InFlight) -> shard_pb2.SubBatchAck:

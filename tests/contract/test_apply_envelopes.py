@@ -8,6 +8,7 @@ import grpc.aio
 import pytest
 
 from relayfile.model import Outcome
+from relayfile.store.apply_stream import PIECE_CHANGES_MAX
 from relayfile.store.commit import CommitLimits
 from relayfile.store.engine import WorkspaceKey
 from relayfile.v1 import shard_pb2
@@ -184,6 +185,18 @@ async def test_an_elided_content_that_is_needed_after_all_is_asked_for(tmp_path:
         whole = sub_batch(WORKSPACE, 2, [fold(upsert(1))])
         await sender.send(whole)
         assert outcomes(await sender.answered(whole)) == [Outcome.APPLIED]
+
+
+async def test_what_follows_an_undecided_change_of_its_object_is_not_applied_before_it(tmp_path: Path) -> None:
+    async with running_node(tmp_path) as running, Sender(running.address) as sender:
+        elided, last = upsert(1, b""), upsert(999, b"last", object_id="1")
+        elided.content_elided = True
+        others = [fold(upsert(number)) for number in range(2, 2 + 2 * PIECE_CHANGES_MAX)]
+        batch = sub_batch(WORKSPACE, 1, [fold(elided), *others, fold(last)])
+        await sender.send(batch)
+        ack = await sender.answered(batch)
+        assert list(ack.content_needed) == [elided.spool_ref, last.spool_ref]
+        assert outcomes(ack) == [Outcome.APPLIED] * len(others)
 
 
 async def test_an_unknown_workspace_is_ignored_when_deliveries_do_not_create(tmp_path: Path) -> None:

@@ -76,13 +76,18 @@ class _Planner:
         self._exists = loaded.workspace is not None and loaded.workspace.deleted_us is None
         self._seen: dict[DeliveryKey, Verdict] = {}
         self._duplicates: set[DuplicateKey] = set()
+        self._undecided: set[ObjectKey] = set()
 
     def fold(self, fold: Fold) -> list[Verdict] | None:
-        """A verdict for each member, or None when the fold cannot be decided; then nothing happened."""
+        """A verdict for each member, or None when the fold cannot be decided; then nothing happened, and nothing that
+        follows of the same object can be decided either: it comes again behind the contents that are asked for."""
+        object_key = ObjectKey(fold.provider, fold.change_key)
+        if object_key in self._undecided:
+            return None
         subject = None
         for member in fold.members:
             if member.content is None and self._exists and not fold.change_key.startswith(WITHOUT_OBJECT):
-                subject = self.tree.object(ObjectKey(fold.provider, fold.change_key))
+                subject = self.tree.object(object_key)
                 self.tree.begin(subject)
                 break
         verdicts = [self._member(fold, member) for member in fold.members]
@@ -91,6 +96,7 @@ class _Planner:
             if subject.undecided or (file is not None and file.content_id == ELIDED):
                 self.tree.undo()
                 self._forget(verdicts)
+                self._undecided.add(object_key)
                 return None
             self.tree.keep()
         for verdict in verdicts:

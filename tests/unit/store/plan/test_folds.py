@@ -1,5 +1,7 @@
 """Folds, elided contents and what an entry nets to (D5)."""
 
+import json
+
 from relayfile.model import EventType, MemberKind, Outcome
 from relayfile.store.plan.entry import Fold, Member
 from relayfile.store.plan.result import Plan
@@ -8,6 +10,7 @@ from tests.model_store import Deliveries, ModelStore
 
 UPSERT, DELETE, PATCH, SIGNAL = MemberKind.UPSERT, MemberKind.DELETE, MemberKind.PATCH, MemberKind.SIGNAL
 APPLIED, COALESCED, UNCHANGED, STALE = Outcome.APPLIED, Outcome.COALESCED, Outcome.UNCHANGED, Outcome.STALE
+DEAD = Outcome.DEAD_LETTERED
 
 
 class World:
@@ -134,3 +137,16 @@ def test_a_directory_goes_with_its_last_file() -> None:
     assert planned.directories_deleted == {"/d", "/d/e"}
     assert planned.directories_put == {"/": DirectoryRow("/", 0, 0, 0, 0, 0, 2)}
     assert planned.contents_released == [1]
+
+
+def test_what_follows_an_undecided_fold_of_its_object_waits_for_it() -> None:
+    make = Deliveries()
+    whole = [make.member(UPSERT, "/a", b'{"a":1}', received_us=1), make.member(UPSERT, "/..", b"{}", received_us=2)]
+    elided = [whole[0]._replace(content=None), whole[1]]
+    following = make.fold("issue/1", [make.member(PATCH, "/a", b'{"b":2}', received_us=3)])
+    other = make.fold("issue/2", [make.member(UPSERT, "/c", b"3")])
+    store = ModelStore()
+    assert store.outcomes_of(make.fold("issue/1", elided), following, other) == [None, None, None, APPLIED]
+    assert store.outcomes_of(make.fold("issue/1", whole), following) == [COALESCED, DEAD, APPLIED]
+    assert json.loads(store.tree()["/a"]) == {"a": 1, "b": 2}
+    store.check()
