@@ -214,7 +214,7 @@ class Dispatcher:
         """Send or hold the changes of a row, in order."""
         self.ledger.load(row_id, member_count, bits, len(payload))
         lane.last_row_id = row_id
-        coalescer = self._coalescer
+        coalescer, workspace_id = self._coalescer, lane.workspace_id
         now_s = self._ports.clock.monotonic()
         lone = LoneChanges(lambda parcel: self._push(lane, parcel))
         has_held = False
@@ -226,24 +226,25 @@ class Dispatcher:
                 if not bits >> ordinal & 1:
                     lone.add_without_change(envelope, spool_ref(row_id, ordinal))
                 continue
+            provider = envelope.provider
             for index, change in enumerate(changes):
                 ordinal += 1
                 if bits and bits >> ordinal & 1:
                     continue
                 path = change.path
                 key = change_key(change.provider_object_id, path, index)
-                window = coalescer.offer(ObjectKey(lane.workspace_id, envelope.provider, key), path, now_s)
+                window = coalescer.offer(ObjectKey(workspace_id, provider, key), path, now_s)
                 if coalescer.has_flushed:
                     lone.close()
                     self._send_flushed()
                 ref = spool_ref(row_id, ordinal)
                 if window is None:
-                    lone.add(envelope, change, index, ref, key)
+                    lone.add(envelope, provider, change, index, ref, key)
                 else:
                     has_held = True
                     note = None
                     if self._notes_bytes < NOTES_BYTES_MAX:
-                        note = member_of(envelope, change, index, ref, b"")
+                        note = member_of(envelope, envelope.traceparent, change, index, ref, b"")
                         self._notes_bytes += len(note)
                     facts = _facts(envelope, change, (row_id, ordinal, offset, length, index))
                     coalescer.hold(window, facts, note)

@@ -69,9 +69,12 @@ def kind_of(change: types_pb2.FileChange) -> MemberKind:
 
 
 def member_of(
-    envelope: types_pb2.Envelope, change: types_pb2.FileChange, index: int, ref: bytes, content: bytes
+    envelope: types_pb2.Envelope, traceparent: str, change: types_pb2.FileChange, index: int, ref: bytes, content: bytes
 ) -> bytes:
-    """A serialised `FoldMember`: with `content`, or, when that is empty, a note to which it can be added."""
+    """A serialised `FoldMember`: with `content`, or, when that is empty, a note to which it can be added.
+
+    `traceparent` is the envelope's.
+    """
     member = shard_pb2.FoldMember(
         spool_ref=ref,
         envelope_id=envelope.envelope_id,
@@ -85,7 +88,7 @@ def member_of(
         content=content,
         content_type=change.content_type,
         correlation_id=envelope.correlation_id,
-        traceparent=envelope.traceparent,
+        traceparent=traceparent,
         operation_id=change.operation_id,
         adapter_version=envelope.adapter_version,
         event_name=envelope.event_name,
@@ -154,28 +157,17 @@ def workspace_fold(fold: bytes) -> bytes:
     return b"".join((_WORKSPACE_FOLD, varint(len(fold)), fold))
 
 
-def lone_fold(provider: bytes, key: str, member: bytes) -> bytes:
-    """`workspace_fold` of a fold with one member; `provider` is encoded."""
+def lone_fold_head(provider: str) -> bytes:
+    """What all folds of a provider start with; for `lone_fold`."""
+    return _field(_FOLD_PROVIDER, provider.encode()) + _FOLD_KEY
+
+
+def lone_fold(head: bytes, key: str, member: bytes) -> bytes:
+    """`workspace_fold` of a fold with one member, with `head` of `lone_fold_head`."""
     name = key.encode()
-    names, size = len(provider), len(name)
-    length = len(member)
-    name_length, member_length = varint(size), varint(length)
-    whole = 3 + names + len(name_length) + size + len(member_length) + length + len(varint(names))
-    return b"".join(
-        (
-            _WORKSPACE_FOLD,
-            varint(whole),
-            _FOLD_PROVIDER,
-            varint(names),
-            provider,
-            _FOLD_KEY,
-            name_length,
-            name,
-            _FOLD_MEMBER,
-            member_length,
-            member,
-        )
-    )
+    name_length, member_length = varint(len(name)), varint(len(member))
+    size = len(head) + len(name_length) + len(name) + 1 + len(member_length) + len(member)
+    return b"".join((_WORKSPACE_FOLD, varint(size), head, name_length, name, _FOLD_MEMBER, member_length, member))
 
 
 def sub_batch(shard_id: int, epoch: int, sequence: int, workspace_id: str, folds: Iterable[bytes]) -> bytes:

@@ -15,6 +15,7 @@ from relayfile.ingest.fold_wire import (
     fold_head,
     fold_member,
     lone_fold,
+    lone_fold_head,
     member_of,
     member_without_change,
     spool_ref,
@@ -92,20 +93,32 @@ class LoneChanges:
         """`push` gets each parcel that is complete."""
         self._push = push
         self._provider = ""
-        self._encoded = b""
+        self._head = b""
         self._refs: list[bytes] = []
         self._wires: list[bytes] = []
         self._size_bytes = 0
         self._traceparent = ""
 
-    def add(self, envelope: types_pb2.Envelope, change: types_pb2.FileChange, index: int, ref: bytes, key: str) -> None:
-        """One change of an envelope."""
+    def add(
+        self,
+        envelope: types_pb2.Envelope,
+        provider: str,
+        change: types_pb2.FileChange,
+        index: int,
+        ref: bytes,
+        key: str,
+    ) -> None:
+        """One change of an envelope of `provider`."""
         content = change.content
+        traceparent = envelope.traceparent
         if len(content) <= CHUNK_BYTES_MAX:
-            self._add(envelope, key, ref, member_of(envelope, change, index, ref, content), b"")
+            member = member_of(envelope, traceparent, change, index, ref, content)
+            self._add(provider, traceparent, key, ref, member)
         else:
-            note = member_of(envelope, change, index, ref, b"")
-            self._add(envelope, key, ref, with_body_following(note, len(content)), content)
+            self.close()
+            note = member_of(envelope, traceparent, change, index, ref, b"")
+            self._add(provider, traceparent, key, ref, with_body_following(note, len(content)))
+            self.close(content)
 
     def add_without_change(self, envelope: types_pb2.Envelope, ref: bytes) -> None:
         """An envelope that failed, or is ignored."""
@@ -113,23 +126,21 @@ class LoneChanges:
         body = envelope.raw.body
         key = change_key("", "", 0)
         if len(body) <= CHUNK_BYTES_MAX:
-            self._add(envelope, key, ref, with_raw_body(note, body), b"")
+            self._add(envelope.provider, envelope.traceparent, key, ref, with_raw_body(note, body))
         else:
-            self._add(envelope, key, ref, with_body_following(note, len(body)), body)
-
-    def _add(self, envelope: types_pb2.Envelope, key: str, ref: bytes, member: bytes, following: bytes) -> None:
-        provider = envelope.provider
-        if self._refs and (provider != self._provider or self._size_bytes + len(member) > GATHERED_BYTES_MAX):
             self.close()
-        if provider != self._provider:
-            self._provider, self._encoded = provider, provider.encode()
-        if not self._traceparent and is_sampled(envelope.traceparent):
-            self._traceparent = envelope.traceparent
+            self._add(envelope.provider, envelope.traceparent, key, ref, with_body_following(note, len(body)))
+            self.close(body)
+
+    def _add(self, provider: str, traceparent: str, key: str, ref: bytes, member: bytes) -> None:
+        if provider != self._provider or self._size_bytes > GATHERED_BYTES_MAX:
+            self.close()
+            self._provider, self._head = provider, lone_fold_head(provider)
+        if not self._traceparent and is_sampled(traceparent):
+            self._traceparent = traceparent
         self._refs.append(ref)
-        self._wires.append(lone_fold(self._encoded, key, member))
+        self._wires.append(lone_fold(self._head, key, member))
         self._size_bytes += len(member)
-        if following:
-            self.close(following)
 
     def close(self, following: bytes = b"") -> None:
         """Push what was gathered."""
@@ -158,7 +169,7 @@ def parcels_of(fold: Fold, recent: RecentPayloads, complete: AbstractSet[bytes] 
             builder.traceparent = envelope.traceparent
         source = envelope.changes[change.change_index]
         if note is None:
-            note = member_of(envelope, source, change.change_index, ref, b"")
+            note = member_of(envelope, envelope.traceparent, source, change.change_index, ref, b"")
         content = source.content
         if elided:
             builder.add(ref, without_body(note), b"", elided=True)

@@ -46,7 +46,7 @@ def parcel_of(made: types_pb2.Envelope, ref: bytes, key: str = "") -> Parcel:
     pushed: list[Parcel] = []
     lone = LoneChanges(pushed.append)
     if made.changes:
-        lone.add(made, made.changes[0], 0, ref, key)
+        lone.add(made, made.provider, made.changes[0], 0, ref, key)
     else:
         lone.add_without_change(made, ref)
     lone.close()
@@ -133,7 +133,7 @@ def fold_of(
         row.add(made, made.SerializeToString())
         _, offset, length = row.placed[-1]
         ref = fold_wire.spool_ref(5, ordinal)
-        note = fold_wire.member_of(made, made.changes[0], 0, ref, b"") if noted else None
+        note = fold_wire.member_of(made, made.traceparent, made.changes[0], 0, ref, b"") if noted else None
         facts = (fold_wire.kind_of(made.changes[0]), 1_600_000_000_000_001, 1_700_000_000_123_456, len(content))
         fold.add(Change(5, ordinal, offset, length, 0, *facts), note)
     recent = RecentPayloads(lambda row_id, offset, length: pytest.fail("must not be read"), 1 << 30)
