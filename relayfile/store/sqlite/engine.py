@@ -59,7 +59,7 @@ class SqliteLimits:
     cache_bytes: int = 64 << 20
     """Page cache of the writer."""
     wal_bytes_max: int = 64 << 20
-    """The write-ahead log stays below this: a quarter asks for a checkpoint, half waits for readers too."""
+    """The write-ahead log stays below this: half of it asks for a checkpoint, three quarters wait for readers too."""
     delivery_retention_us: int = 7 * 86_400 * 1_000_000
 
 
@@ -226,7 +226,7 @@ class SqliteEngine:
                 self._roll_back()
                 raise
             self._state.commit_count += 1
-            if self._state.wal_bytes > self._limits.wal_bytes_max // 4:
+            if self._state.wal_bytes > self._limits.wal_bytes_max // 2:
                 self._checkpoint = asyncio.get_running_loop().run_in_executor(self._thread, self._run_checkpoint)
 
     async def _write(self, entries: Sequence[PlannedEntry]) -> None:
@@ -288,7 +288,7 @@ class SqliteEngine:
     def _run_checkpoint(self) -> None:
         """In the writer thread. Without readers of old pages the next commit then starts the log from its head."""
         self._writer.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
-        if self._state.wal_bytes > self._limits.wal_bytes_max // 2:
+        if self._state.wal_bytes > self._limits.wal_bytes_max * 3 // 4:
             self._writer.set_busy_timeout(RESTART_TIMEOUT_MS)
             try:
                 self._writer.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_RESTART)
