@@ -53,7 +53,7 @@ async def _serve(engine: SqliteEngine, settings: StoreSettings, foundation: Foun
     addresses = settings.nodes or (settings.public_address,)
     placement = StaticPlacement(settings.shard_count, settings.node_index, addresses)
     clock, new_id = foundation.clock, foundation.ids.new_id
-    node = await Node.start(engine, placement, clock, new_id, instruments, _policy(settings))
+    node = await Node.start(engine, placement, clock, new_id, instruments, _policy(settings), foundation.tracing)
     shards = ShardService(  # type: ignore[abstract]  # what it leaves out answers that it is served later
         node, settings.stream_credit_bytes, settings.content_bytes_max
     )

@@ -21,7 +21,7 @@ from relayfile.store.ownership import Ownership
 from relayfile.store.plan.result import Plan
 from relayfile.store.queues import QueueBounds, Waiting, WorkspaceQueues
 from relayfile.store.watch import RevisionFeed
-from relayfile.telemetry import StoreInstruments
+from relayfile.telemetry import StoreInstruments, Tracing
 
 Mutation = TypeVar("Mutation")
 Answer = TypeVar("Answer")
@@ -81,6 +81,7 @@ class Committer:
         clock: Clock,
         instruments: StoreInstruments,
         limits: CommitLimits,
+        tracing: Tracing | None = None,
     ) -> None:
         self._engine = engine
         self._ownership = ownership
@@ -88,6 +89,7 @@ class Committer:
         self._clock = clock
         self._instruments = instruments
         self._limits = limits
+        self._tracing = tracing or Tracing()
         self._queues = WorkspaceQueues(limits.bounds)
         self._wake = asyncio.Event()
         self._moved = asyncio.Event()
@@ -247,7 +249,9 @@ class Committer:
 
     async def _commit(self, entries: Sequence[PlannedEntry]) -> frozenset[int]:
         fences = self._ownership.fences({entry.key.shard_id for entry in entries})
-        fenced = await self._engine.commit(fences, entries)
+        events = [event for entry in entries for event in entry.plan.events] if self._tracing.records else []
+        with self._tracing.batch("store.commit", [event.traceparent for event in events], len(events)):
+            fenced = await self._engine.commit(fences, entries)
         self._instruments.commits_total.inc()
         faults.point("store.commit.after_commit_before_ack")
         return fenced

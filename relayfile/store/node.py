@@ -16,7 +16,7 @@ from relayfile.store.ownership import Ownership, StaticPlacement
 from relayfile.store.plan.limits import PlanLimits
 from relayfile.store.plan.rows import WorkspaceRow
 from relayfile.store.watch import RevisionFeed
-from relayfile.telemetry import StoreInstruments
+from relayfile.telemetry import StoreInstruments, Tracing
 
 EXPIRED_ROWS_PER_BATCH = 500
 """Small, so that a commit waits little behind it."""
@@ -44,6 +44,7 @@ class Node:
         new_id: Callable[[], str],
         instruments: StoreInstruments,
         policy: NodePolicy,
+        tracing: Tracing | None = None,
     ) -> None:
         self.engine = engine
         self.ownership = ownership
@@ -51,7 +52,7 @@ class Node:
         self.instruments = instruments
         self.policy = policy
         self.feed = RevisionFeed()
-        self.committer = Committer(engine, ownership, self.feed, clock, instruments, policy.commit)
+        self.committer = Committer(engine, ownership, self.feed, clock, instruments, policy.commit, tracing)
         context = PlanContext(engine, clock, new_id)
         self.apply_folds = ApplyFolds(context, policy.plan, creates_workspaces=policy.creates_workspaces)
         self._create_workspaces = CreateWorkspaces(context)
@@ -65,9 +66,10 @@ class Node:
         new_id: Callable[[], str],
         instruments: StoreInstruments,
         policy: NodePolicy,
+        tracing: Tracing | None = None,
     ) -> "Node":
         """Acquire the node's shards; whatever an earlier process of it still sends is fenced from then on."""
-        return cls(engine, await Ownership.acquire(engine, placement), clock, new_id, instruments, policy)
+        return cls(engine, await Ownership.acquire(engine, placement), clock, new_id, instruments, policy, tracing)
 
     async def run(self) -> None:
         """Write, and remove what expired, until cancelled. Raises `StorageFailed` when the process must end."""

@@ -41,6 +41,11 @@ class Tracing:
         self._provider = provider
         self._tracer = provider.get_tracer("relayfile") if provider is not None else None
 
+    @property
+    def records(self) -> bool:
+        """Whether any span can be recorded at all; if not, a hot path need not gather the parents of a batch."""
+        return self._tracer is not None
+
     @contextmanager
     def begin(self, name: str, incoming: str, kind: SpanKind = SpanKind.SERVER) -> Iterator[SpanHandle]:
         """A request arrives: its trace goes on when it brought one (``incoming``), else one starts or is declined."""
