@@ -5,6 +5,7 @@ and after any end try again, or halt where a safety rail says so. Refuses to kno
 """
 
 import asyncio
+import math
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -29,6 +30,8 @@ from relayfile.telemetry import get_logger
 
 _log = get_logger(__name__)
 _FIRST_DELAY_S = 0.05
+SWEEP_PAUSE_S = 1.0
+"""A pull that follows another this closely does not look at the whole disk again."""
 _PULL_ATTEMPTS_WITHOUT_PROGRESS = 6
 
 
@@ -53,6 +56,7 @@ class Mirror:
         self._failures = 0
         self._pull_ended = asyncio.Event()
         self._repair_not_before = 0.0
+        self._swept_at = -math.inf
 
     @property
     def opened(self) -> OpenMirror | None:
@@ -148,16 +152,13 @@ class Mirror:
 
     async def _cycles(self, mirror: OpenMirror) -> None:
         """What is done whether or not events come."""
-        settings = mirror.settings
-        swept_at = self._clock.monotonic()
         while True:
-            await asyncio.sleep(settings.mount_interval_s)
+            await asyncio.sleep(mirror.settings.mount_interval_s)
             async with self._turn:
                 progress = Progress(self._clock.monotonic())
                 if await retry(mirror):
                     await bring_all(mirror, progress)
-                if self._clock.monotonic() - swept_at >= settings.mount_verify_every_s:
-                    swept_at = self._clock.monotonic()
+                if self._clock.monotonic() - self._swept_at >= mirror.settings.mount_verify_every_s:
                     await self._sweep(mirror, verify_content=False)
                     await bring_all(mirror, progress)
                 mirror.root.check()
@@ -204,14 +205,17 @@ class Mirror:
             return
         progress.start_revision = journal.cursor.revision
         progress.via = Via.TREE
-        if full:
+        # Nobody watches the disk yet: a look at it is part of a pull, but not of each attempt while the store is away.
+        if full or self._clock.monotonic() - self._swept_at >= SWEEP_PAUSE_S:
             await self._sweep(mirror, verify_content=False)
+        if full:
             await relearn(mirror, progress)
         await retry(mirror)
         await catch_up(mirror, progress)
 
     async def _sweep(self, mirror: OpenMirror, *, verify_content: bool) -> Swept:
         swept = await sweep(mirror, verify_content=verify_content)
+        self._swept_at = self._clock.monotonic()
         self._show(sweep_time_us=self._clock.now_us())
         return swept
 
