@@ -69,7 +69,9 @@ class Pipeline:
             reached=faults.point,
         )
         self.reader = self.spool.open()
-        self.admission = Admission(settings.spool_bytes_max)
+        self.admission = Admission(
+            settings.spool_bytes_max, settings.bodies_bytes_max, lambda: self.spool.waiting_bytes
+        )
         self.coalescer = Coalescer(_coalesce_limits(settings))
         self._backlog = Backlog(self)
         self._streams = Streams(self._stream)
@@ -102,7 +104,7 @@ class Pipeline:
         workspace_id = envelopes[0].workspace_id
         raws = [envelope.SerializeToString() for envelope in envelopes]
         size_bytes = sum(map(len, raws))
-        self.admission.enter(workspace_id, size_bytes)
+        self.admission.check(workspace_id, size_bytes)
         self._state.accepting += 1
         try:
             async with asyncio.timeout(self._settings.accept_deadline_s):
@@ -111,7 +113,6 @@ class Pipeline:
             raise Unavailable(what="spool (its disk is slow)") from None
         finally:
             self._state.accepting -= 1
-            self.admission.leave(workspace_id, size_bytes)
 
     # ... figures
 

@@ -77,6 +77,8 @@ class Spool:
         senders were answered, to work on them. `reached` hears fault points.
         """
         self.counters = SpoolCounters()
+        self.waiting_bytes = 0
+        """Envelopes that are not durable yet, whether or not their sender still waits."""
         self._directory = directory
         self._limits = limits
         self._stored = stored
@@ -134,7 +136,9 @@ class Spool:
                 row = PayloadBuilder(self._commits.new_row_id(), workspace_id)
                 open_rows[workspace_id] = row
                 group.rows.append(row)
-            group.size_bytes += row.add(envelope, raw)
+            added = row.add(envelope, raw)
+            group.size_bytes += added
+            self.waiting_bytes += added
         group.envelopes += len(envelopes)
         await self._durable(group)
 
@@ -198,6 +202,7 @@ class Spool:
 
     def _committed(self, group: _Group, transaction: Transaction, failure: Exception | None) -> None:
         """In the event loop, after each transaction."""
+        self.waiting_bytes -= group.size_bytes
         if isinstance(failure, SpoolFull):
             # Before what was settled meanwhile: of two bit sets of one row the later one is written last.
             self._settling.finished[:0] = transaction.finished

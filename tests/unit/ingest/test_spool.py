@@ -4,6 +4,7 @@ import threading
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import apsw
 import pytest
@@ -11,6 +12,7 @@ import pytest
 from relayfile.data_directory import DataDirectory
 from relayfile.errors import StartRefused, StorageFailed, Unavailable
 from relayfile.ingest import spool_file
+from relayfile.ingest.admission import Admission
 from relayfile.ingest.payload import PayloadBuilder, read_payload
 from relayfile.ingest.spool import Spool, SpoolLimits
 from relayfile.ingest.spool_file import SpoolFull, SpoolReader, SpoolWriter
@@ -177,6 +179,33 @@ async def test_what_was_settled_while_the_disk_was_full_is_not_unsettled(
             await refused
     async with opened(tmp_path) as two:
         assert [(row.row_id, row.bits) for row in two.reader.remainders()] == [(1, 0b11)]
+
+
+async def test_what_senders_gave_up_on_still_counts_until_the_disk_has_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with opened(tmp_path) as one:
+        may_write = threading.Event()
+        write = SpoolWriter.write
+
+        def slow(*arguments: Any) -> None:
+            may_write.wait(10)
+            write(*arguments)
+
+        monkeypatch.setattr(SpoolWriter, "write", slow)
+        for number in range(3):
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(append(one.spool, [envelope(number, size=1_000)]), 0.001)
+        assert 3_000 < one.spool.waiting_bytes < 4_000
+        admission = Admission(1 << 30, 4_000, lambda: one.spool.waiting_bytes)
+        admission.check("w", 100)
+        with pytest.raises(Unavailable, match="slow"):
+            admission.check("w", 1_000)
+        may_write.set()
+        await append(one.spool, [envelope(4)])
+        assert one.spool.waiting_bytes == 0
+        admission.check("w", 1_000_000)
+        assert sum(row.member_count for row in one.reader.remainders()) == 4
 
 
 class FailingCheckpoints:
