@@ -6,10 +6,13 @@ plan says what is written, this module only how.
 
 from collections.abc import Iterator, Sequence
 from itertools import count
+from operator import itemgetter
 from typing import TypeAlias
 
+from relayfile.model import NO_SEMANTICS
 from relayfile.store.engine import PlannedEntry, WorkspaceKey
 from relayfile.store.plan.result import Plan
+from relayfile.store.plan.rows import NO_WATERMARK, Watermark
 from relayfile.store.sqlite.rows import encode_mapping, encode_semantics
 from relayfile.store.wire import member_message
 
@@ -35,6 +38,8 @@ def _replace(table: str, columns: int) -> str:
     return f"INSERT OR REPLACE INTO {table} VALUES ({', '.join('?' * columns)})"
 
 
+_NO_MARKS = (None, None, None, None)
+_DELIVERY_ID = itemgetter(3)
 _CONTENT = _insert("content", 3)
 _GARBAGE = _insert("content_garbage", 3)
 _EVENT = _insert("event", 15)
@@ -133,7 +138,7 @@ def _files(entries: Sequence[PlannedEntry], content_ids: "count[int]") -> Iterat
             files.append(
                 (
                     shard_id, workspace_id, path, revision, content_id, sha256, size, kind, provider, object_key,
-                    modified, origin, encode_semantics(semantics), stale,
+                    modified, origin, None if semantics is NO_SEMANTICS else encode_semantics(semantics), stale,
                 )
             )  # fmt: skip
     yield _FILE_DELETE, [(*key, path) for key, plan, _ in entries for path in plan.files_deleted]
@@ -163,17 +168,26 @@ def _directories(entries: Sequence[PlannedEntry]) -> Iterator[tuple[str, Rows]]:
 
 def _objects(entries: Sequence[PlannedEntry]) -> Rows:
     rows: Rows = []
-    for key, plan, planned_us in entries:
-        for object_key, path, deleted, displaced_from, provider, received, received_by in plan.objects_put:
+    none = NO_WATERMARK
+    for (shard_id, workspace_id), plan, planned_us in entries:
+        for (
+            provider_name,
+            object_key,
+        ), path, deleted, displaced_from, provider, received, received_by in plan.objects_put:
             rows.append(
                 (
-                    *key, *object_key, path, deleted, displaced_from,
-                    provider[0], provider[1], provider[2], encode_mapping(provider[3]),
-                    received[0], received[1], received[2], encode_mapping(received[3]),
+                    shard_id, workspace_id, provider_name, object_key, path, deleted, displaced_from,
+                    *(_NO_MARKS if provider is none else _watermark(provider)),
+                    *(_NO_MARKS if received is none else _watermark(received)),
                     received_by, planned_us,
                 )
             )  # fmt: skip
     return rows
+
+
+def _watermark(watermark: Watermark) -> tuple[Value, ...]:
+    newest_us, full_us, delete_us, marks = watermark
+    return newest_us, full_us, delete_us, encode_mapping(marks) if marks else None
 
 
 def _deliveries(entries: Sequence[PlannedEntry]) -> Iterator[tuple[str, Rows]]:
@@ -182,7 +196,9 @@ def _deliveries(entries: Sequence[PlannedEntry]) -> Iterator[tuple[str, Rows]]:
     for key, plan, planned_us in entries:
         slot = slot_of(planned_us)
         # In order of the key: ids of deliveries are random, and neighbours share a page.
-        deliveries[slot] += sorted([key + row[0] + row[1:] for row in plan.deliveries_put])
+        rows = [(*key, *named, envelope_id, outcome, at) for named, envelope_id, outcome, at in plan.deliveries_put]
+        rows.sort(key=_DELIVERY_ID)
+        deliveries[slot] += rows
         duplicates[slot] += [(*key, *row[0], row[1]) for row in plan.duplicates_put]
     for slot in range(SLOTS):
         yield _DELIVERY[slot], deliveries[slot]
