@@ -276,6 +276,19 @@ class TestLoad:
         assert loaded.objects == {gone.key: gone}
         assert not (await opened.engine.load(OTHER, entry(path="/d/a"))).files
 
+    @pytest.mark.parametrize("odd", ["nul\0inside", "nul\0", "'quoted\"", "\U0010ffff", "\n"])
+    async def test_ids_from_outside_are_found_whatever_they_hold(self, opened: Opened, odd: str) -> None:
+        keys = [DeliveryKey("github", delivery_id, f"o:{odd}") for delivery_id in (odd, "nul", "plain")]
+        plan = Plan(KEY.workspace_id, None)
+        plan.deliveries_put += [DeliveryRow(key, key.delivery_id, Outcome.APPLIED, 1) for key in keys]
+        known = ObjectRow(ObjectKey("github", f"o:{odd}"), None, True, None, NO_WATERMARK, NO_WATERMARK, "")
+        plan.objects_put.append(known)
+        await opened.commit((KEY, plan))
+        for key in keys:
+            loaded = await opened.engine.load(KEY, entry(delivery_id=key.delivery_id, object_id=odd))
+            assert loaded.deliveries == {key: (key.delivery_id, Outcome.APPLIED)}
+            assert loaded.objects == {known.key: known}
+
     async def test_a_delivery_is_known_for_a_week_and_then_removed(self, opened: Opened) -> None:
         key = DeliveryKey("github", "d", "o:issue/1")
 

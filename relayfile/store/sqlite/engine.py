@@ -127,11 +127,12 @@ class SqliteEngine:
 
     async def load(self, key: WorkspaceKey, entry: Entry) -> Slice:
         cursor = self._loader.cursor()
-        cursor.execute("BEGIN")
-        try:
-            return load_slice(cursor, key, entry, self._state.slots_newest_first(self._clock.now_us()))
-        finally:
-            cursor.execute("ROLLBACK")
+        with errors_as_ours(self._fail):
+            cursor.execute("BEGIN")
+            try:
+                return load_slice(cursor, key, entry, self._state.slots_newest_first(self._clock.now_us()))
+            finally:
+                cursor.execute("ROLLBACK")
 
     async def commit(self, fences: Sequence[Fence], entries: Sequence[PlannedEntry]) -> frozenset[int]:
         async with self._transaction():

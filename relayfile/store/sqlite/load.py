@@ -4,7 +4,8 @@ The keys of a round go into one statement for each table (measured: a lookup of 
 0.5 µs). Refuses to know which keys a plan needs: `relayfile.store.plan.needs` says so, round by round.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from typing import Any, NamedTuple
 
 import apsw
 
@@ -28,14 +29,34 @@ ROUNDS_MAX = 16
 """More rounds than any plan asks for; beyond is a fault in `needs`."""
 
 
-def _among(columns: str, table: str, key: str, fixed: str = "") -> str:
-    """Rows of a workspace whose `key` is among the values of an array."""
+class _Lookup(NamedTuple):
+    """Statements that find rows of a workspace by the values of one key column."""
+
+    many: str
+    one: str
+
+
+def _among(columns: str, table: str, key: str, fixed: str = "") -> _Lookup:
     names = ", ".join("t." + name.strip() for name in columns.split(","))
     # CROSS JOIN fixes the order: for each value a seek, never a scan of the table.
-    return (
-        f"SELECT {names} FROM carray(?3) AS wanted CROSS JOIN {table} AS t"
+    many, one = (
+        f"SELECT {names} FROM {source} AS wanted CROSS JOIN {table} AS t"
         f" ON t.shard_id = ?1 AND t.workspace_id = ?2{fixed} AND t.{key} = wanted.value"
+        for source in ("carray(?3)", "(SELECT ?3 AS value)")
     )
+    return _Lookup(many, one)
+
+
+def _found(
+    cursor: apsw.Cursor, lookup: _Lookup, key: WorkspaceKey, values: Iterable[str], *fixed: str
+) -> Iterator[Any]:
+    """Rows of any of the values."""
+    wanted = tuple(values)
+    if "\0" not in "".join(wanted):
+        yield from cursor.execute(lookup.many, (*key, apsw.carray(wanted), *fixed))
+        return
+    for value in wanted:  # an array ends a text at NUL, which ids from outside may hold
+        yield from cursor.execute(lookup.one, (*key, value, *fixed))
 
 
 _FILES = _among(FILE_COLUMNS, "file", "path")
@@ -67,7 +88,6 @@ def load_slice(cursor: apsw.Cursor, key: WorkspaceKey, entry: Entry, slots: Iter
 
 
 def _answer(cursor: apsw.Cursor, key: WorkspaceKey, needs: Needs, loaded: Slice, slots: tuple[int, ...]) -> None:
-    execute = cursor.execute
     if needs.deliveries:
         _answer_deliveries(cursor, key, needs.deliveries, loaded, slots)
     if needs.duplicates:
@@ -75,13 +95,13 @@ def _answer(cursor: apsw.Cursor, key: WorkspaceKey, needs: Needs, loaded: Slice,
     if needs.objects:
         _answer_objects(cursor, key, needs.objects, loaded)
     if needs.files:
-        for row in execute(_FILES, (*key, apsw.carray(tuple(needs.files)))):
+        for row in _found(cursor, _FILES, key, needs.files):
             loaded.files[row[0]] = file_row(row)
     if needs.directories:
-        for row in execute(_DIRECTORIES, (*key, apsw.carray(tuple(needs.directories)))):
+        for row in _found(cursor, _DIRECTORIES, key, needs.directories):
             loaded.directories[row[0]] = directory_row(row)
     for content_id in needs.contents:
-        for row in execute(_CONTENT, (content_id,)):
+        for row in cursor.execute(_CONTENT, (content_id,)):
             loaded.contents[content_id] = row[0]
 
 
@@ -90,7 +110,7 @@ def _answer_objects(cursor: apsw.Cursor, key: WorkspaceKey, wanted: Iterable[Obj
     for provider, object_key in wanted:
         by_provider.setdefault(provider, []).append(object_key)
     for provider, object_keys in by_provider.items():
-        for row in cursor.execute(_OBJECTS, (*key, apsw.carray(tuple(object_keys)), provider)):
+        for row in _found(cursor, _OBJECTS, key, object_keys, provider):
             found = ObjectKey(provider, row[0])
             loaded.objects[found] = object_row(found, row[1:])
 
@@ -103,9 +123,9 @@ def _answer_deliveries(
         by_provider.setdefault(provider, set()).add(delivery_id)
     deliveries = loaded.deliveries
     for provider, delivery_ids in by_provider.items():
-        bindings = (*key, apsw.carray(tuple(delivery_ids)), provider)
         for slot in slots:
-            for delivery_id, change_key, envelope_id, outcome in cursor.execute(_DELIVERIES[slot], bindings):
+            rows = _found(cursor, _DELIVERIES[slot], key, delivery_ids, provider)
+            for delivery_id, change_key, envelope_id, outcome in rows:
                 found = DeliveryKey(provider, delivery_id, change_key)
                 # Of a key in two periods (a dead letter that was planned again) the newer row counts.
                 if found in wanted and found not in deliveries:
