@@ -9,13 +9,21 @@ from dataclasses import dataclass
 from typing import NamedTuple, TypeAlias
 
 from relayfile.clock import Clock
-from relayfile.errors import WorkspaceAlreadyExists
+from relayfile.errors import RelayfileError, WorkspaceAlreadyExists, WorkspaceDeleted
+from relayfile.model import Failure, MemberKind, RawDelivery
 from relayfile.store.engine import Engine, WorkspaceKey
 from relayfile.store.plan.entry import Entry, Fold
 from relayfile.store.plan.limits import PlanLimits
 from relayfile.store.plan.planner import plan
 from relayfile.store.plan.result import MemberResult, Plan
 from relayfile.store.plan.rows import WorkspaceRow
+from relayfile.store.wire import member_message
+from relayfile.telemetry import get_logger
+
+INTERNAL_FAULT = "INTERNAL_FAULT"
+"""Reason of a dead letter that is our fault and not the change's."""
+
+_log = get_logger(__name__)
 
 FoldResults: TypeAlias = tuple[tuple[MemberResult, ...], ...]
 """Per fold, per member, in order."""
@@ -48,6 +56,21 @@ class ApplyFolds:
     async def plan(
         self, key: WorkspaceKey, mutations: Sequence[tuple[Fold, ...]]
     ) -> tuple[Plan | None, Sequence[FoldResults | Exception]]:
+        try:
+            return await self._plan(key, mutations)
+        except RelayfileError:
+            raise
+        except Exception:
+            if len(mutations) > 1:
+                raise  # each comes again by itself
+            _log.exception("changes could not be planned", workspace=key.workspace_id)
+        # A fault of ours. What meets it is put aside, for else it would come again for ever and hold up the rest.
+        sound = [fold if await self._can_plan(key, fold) else quarantined(fold) for fold in mutations[0]]
+        return await self._plan(key, [tuple(sound)])
+
+    async def _plan(
+        self, key: WorkspaceKey, mutations: Sequence[tuple[Fold, ...]]
+    ) -> tuple[Plan, Sequence[FoldResults]]:
         folds = mutations[0] if len(mutations) == 1 else tuple(fold for mutation in mutations for fold in mutation)
         entry = Entry(key.workspace_id, folds)
         loaded = await self._context.engine.load(key, entry)
@@ -65,6 +88,31 @@ class ApplyFolds:
             start += len(mutation)
         return planned, results
 
+    async def _can_plan(self, key: WorkspaceKey, fold: Fold) -> bool:
+        try:
+            await self._plan(key, [(fold,)])
+        except RelayfileError:
+            raise
+        except Exception:  # noqa: BLE001 - logged by `plan`
+            return False
+        return True
+
+
+def quarantined(fold: Fold) -> Fold:
+    """The fold as deliveries that failed: each member becomes a dead letter that keeps it whole."""
+    return fold._replace(
+        members=tuple(
+            member._replace(
+                kind=MemberKind.FAILED,
+                path="",
+                content=b"",
+                raw=RawDelivery(member_message(member).SerializeToString(), {}),
+                failure=Failure(INTERNAL_FAULT, "The change met a fault of Relayfile's own; the node's log has it."),
+            )
+            for member in fold.members
+        )
+    )
+
 
 class CreateWorkspaces:
     """Empty workspaces: `CreateWorkspace`. Refuses names that exist, and those of tombstones."""
@@ -78,6 +126,8 @@ class CreateWorkspaces:
         async with self._context.engine.view(key) as view:
             existing = await view.workspace()
         refusal = WorkspaceAlreadyExists(workspace=key.workspace_id)
+        if existing is not None and existing.deleted_us is not None:
+            return None, [WorkspaceDeleted(workspace=key.workspace_id)] * len(mutations)
         if existing is not None:
             return None, [refusal] * len(mutations)
         first = mutations[0]

@@ -3,6 +3,7 @@
 import asyncio
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import grpc.aio
 import pytest
@@ -10,7 +11,10 @@ import pytest
 from relayfile.model import Outcome
 from relayfile.store.apply_stream import PIECE_CHANGES_MAX
 from relayfile.store.commit import CommitLimits
-from relayfile.store.engine import WorkspaceKey
+from relayfile.store.engine import DeadLetterFilter, WorkspaceKey
+from relayfile.store.plan.entry import Entry
+from relayfile.store.plan.planner import plan
+from relayfile.store.plan.result import Plan
 from relayfile.v1 import shard_pb2
 from tests.store_node import POLICY, RunningNode, Sender, fold, running_node, sub_batch, upsert
 
@@ -171,6 +175,28 @@ async def test_an_invalid_change_becomes_a_dead_letter_and_holds_up_nobody(tmp_p
         assert reasons == [(0, "INVALID_PATH"), (2, "INVALID_MEMBER")]
         async with running.engine.view(running.node.ownership.local_key(WORKSPACE)) as view:
             assert await view.dead_letter_counts() == (2, 2)
+
+
+async def test_a_change_that_meets_a_fault_of_ours_is_put_aside_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def faulty(entry: Entry, *arguments: Any, **options: Any) -> Plan:
+        for one in entry.folds:
+            if one.members[0].content == b"poison":
+                raise ZeroDivisionError
+        return plan(entry, *arguments, **options)
+
+    monkeypatch.setattr("relayfile.store.entry_kinds.plan", faulty)
+    async with running_node(tmp_path) as running, Sender(running.address) as sender:
+        batch = sub_batch(WORKSPACE, 1, [fold(upsert(1)), fold(upsert(2, b"poison")), fold(upsert(3))])
+        await sender.send(batch)
+        ack = await sender.answered(batch)
+        assert outcomes(ack) == [Outcome.APPLIED, Outcome.DEAD_LETTERED, Outcome.APPLIED]
+        assert [one.failure.reason for one in ack.failures] == ["INTERNAL_FAULT"]
+        async with running.engine.view(running.node.ownership.local_key(WORKSPACE)) as view:
+            (kept,) = await view.dead_letters(DeadLetterFilter(), "", 10)
+            body = (await view.contents([kept.content_id]))[kept.content_id]
+        assert shard_pb2.FoldMember.FromString(body).content == b"poison"
 
 
 async def test_an_elided_content_that_is_needed_after_all_is_asked_for(tmp_path: Path) -> None:
