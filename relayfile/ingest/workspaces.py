@@ -13,7 +13,7 @@ import grpc
 import grpc.aio
 
 from relayfile.clock import Clock
-from relayfile.errors import RelayfileError, Unavailable, WorkspaceNotFound
+from relayfile.errors import RelayfileError, Unavailable, WorkspaceDeleted, WorkspaceNotFound
 from relayfile.status import from_rpc_error
 from relayfile.v1 import workspace_pb2, workspace_pb2_grpc
 
@@ -124,7 +124,7 @@ class OwnerLookup:
             await stub.GetWorkspace(request, timeout=self._timeout_s, metadata=self._metadata())
         except grpc.aio.AioRpcError as error:
             told = from_rpc_error(error)
-            if isinstance(told, WorkspaceNotFound):
-                return False
+            if isinstance(told, WorkspaceNotFound | WorkspaceDeleted):
+                return isinstance(told, WorkspaceDeleted)
             raise told from error
         return True
