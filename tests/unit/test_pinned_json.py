@@ -12,11 +12,30 @@ def test_the_form_is_pinned() -> None:
 
 @pytest.mark.parametrize(
     "data",
-    [b"", b"{", b"nan", b"NaN", b'"\xff"', b"[" * 100_000, b'"\\ud800"', b"1e999", b"{'a': 1}", b"\xef\xbb\xbf{}"],
+    [
+        b"",
+        b"{",
+        b"nan",
+        b"NaN",
+        b'"\xff"',
+        b"[" * 100_000,
+        b'"\\ud800"',
+        b"1e999",
+        b"{'a': 1}",
+        b"\xef\xbb\xbf{}",
+        b"{} {}",
+        b'{"\\uD800":1}',
+    ],
 )
 def test_what_is_not_json_is_refused(data: bytes) -> None:
     with pytest.raises(NotJson):
         pinned_json.read(data)
+
+
+def test_numbers_of_any_length_and_characters_of_any_plane_survive() -> None:
+    data = '{\n  "big": 1180591620717411303424,\n  "one": 1.0,\n  "text": "😀"\n}\n'.encode()
+    assert pinned_json.write(pinned_json.read(data)) == data
+    assert pinned_json.read(b'"\\ud83d\\ude00"') == "😀"
 
 
 def test_of_repeated_members_the_last_counts() -> None:

@@ -5,15 +5,15 @@ verdict, a failure is set on it (a dead letter), or it is added to its object's 
 the whole entry is.
 """
 
-from collections.abc import Mapping
 from hashlib import sha256
 from typing import NamedTuple
 
-from relayfile import paths
+from relayfile import paths, pinned_json
 from relayfile.model import NO_SEMANTICS, Failure, MemberKind, Origin, Outcome
+from relayfile.pinned_json import JsonValue, NotJson
 from relayfile.store.plan.entry import Member
 from relayfile.store.plan.identity import ObjectDraft, default_path
-from relayfile.store.plan.patch import Json, NotJson, parse, patched, serialise
+from relayfile.store.plan.patch import patched
 from relayfile.store.plan.rows import NO_WATERMARK, FileRow, ObjectKey, Watermark
 from relayfile.store.plan.verdict import Verdict
 from relayfile.store.plan.watermark import advanced, fresh_part, is_stale, with_patch_marks
@@ -130,11 +130,11 @@ def _patch(tree: WorkingTree, subject: ObjectDraft, verdict: Verdict, age: Age) 
         subject.undecided = True
         return
     try:
-        patch = parse(member.content)
+        patch = pinned_json.read(member.content)
     except NotJson as error:
         verdict.failure = _not_json("The patch", error)
         return
-    if not isinstance(patch, Mapping):
+    if not isinstance(patch, dict):
         _replace_whole(tree, subject, verdict, age, patch)
         return
     fresh = fresh_part(age.mark, patch, age.time_us, age.slack_us)
@@ -151,13 +151,13 @@ def _patch(tree: WorkingTree, subject: ObjectDraft, verdict: Verdict, age: Age) 
         _advance(subject, age, with_patch_marks(mark, fresh, age.time_us))
 
 
-def _replace_whole(tree: WorkingTree, subject: ObjectDraft, verdict: Verdict, age: Age, value: Json) -> None:
+def _replace_whole(tree: WorkingTree, subject: ObjectDraft, verdict: Verdict, age: Age, value: JsonValue) -> None:
     """A patch that is no object replaces everything (RFC 7386), and so is as old or new as an upsert."""
     if is_stale(age.mark, _UPSERT, age.time_us, age.slack_us):
         verdict.outcome = Outcome.STALE
         return
     try:
-        content = serialise(value)
+        content = pinned_json.write(value)
     except NotJson as error:
         verdict.failure = _not_json("The patch", error)
         return
@@ -170,14 +170,14 @@ def _media_type(content: bytes | None) -> str:
     if not content or content.lstrip(_JSON_SPACE)[:1] not in _JSON_STARTS:
         return _UNKNOWN_TYPE
     try:
-        parse(content)
+        pinned_json.read(content)
     except NotJson:
         return _UNKNOWN_TYPE
     return JSON_TYPE
 
 
 def _not_json(what: str, error: NotJson) -> Failure:
-    return Failure("NOT_JSON", f"{what} is not JSON: {error}"[:500])
+    return Failure("NOT_JSON", f"{what} {error}"[:500])
 
 
 def _patch_base(tree: WorkingTree, subject: ObjectDraft, member: Member) -> FileRow | None:
@@ -189,7 +189,7 @@ def _patch_base(tree: WorkingTree, subject: ObjectDraft, member: Member) -> File
     return there if there is not None and not there.object_key else None
 
 
-def _patched_file(tree: WorkingTree, base: FileRow | None, member: Member, patch: Mapping[str, Json]) -> NewFile:
+def _patched_file(tree: WorkingTree, base: FileRow | None, member: Member, patch: dict[str, JsonValue]) -> NewFile:
     if base is not None:
         return NewFile(patched(tree.content(base.content_id), patch), base.content_type, base.stale_since_us)
     given = member.content_type

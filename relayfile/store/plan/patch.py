@@ -1,82 +1,28 @@
-"""JSON merge patches (RFC 7386) and the one serialisation of their results.
+"""What a JSON merge patch (RFC 7386) makes of a file's content.
 
-Owns the pinned form: UTF-8, no white space, members sorted by code point, text as it is. So one set of patches gives
-the same bytes in whatever order patches of different members arrived. Refuses what is not JSON: NaN, infinities, other
-encodings than UTF-8, nesting too deep; and lone surrogates, which no engine can keep as the name of a member.
+Owns that a patch which changes no value changes no byte. The form of the result and the rules of merging are those of
+`relayfile.pinned_json`, so that a patched file and one that an adapter wrote whole are the same bytes when they say the
+same, in whatever order patches of different members arrived.
 """
 
-import json
-import re
-from collections.abc import Mapping
-from typing import NoReturn, cast
-
-Json = Mapping[str, "Json"] | list["Json"] | str | int | float | bool | None
-"""A parsed JSON value."""
+from relayfile import pinned_json
+from relayfile.pinned_json import JsonValue, NotJson
 
 
-_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
-
-
-class NotJson(ValueError):
-    """Bytes that are not one JSON value, or a value that has no JSON form."""
-
-
-def parse(data: bytes) -> Json:
-    """The value of `data`; of repeated members the last counts. Raises `NotJson`."""
-    try:
-        value = cast(Json, json.loads(data.decode(), parse_constant=_refuse_constant))
-        if _SURROGATE.search(data) is not None:
-            json.dumps(value, ensure_ascii=False).encode()
-        return value
-    except (ValueError, RecursionError) as error:
-        raise NotJson(_reason(error)) from error
-
-
-def merge(target: Json, patch: Json) -> Json:
-    """`target` with `patch` merged into it, as RFC 7386 says. Changes neither."""
-    if not isinstance(patch, Mapping):
-        return patch
-    merged = dict(target) if isinstance(target, Mapping) else {}
-    for name, value in patch.items():
-        if value is None:
-            merged.pop(name, None)
-        elif isinstance(value, Mapping):
-            merged[name] = merge(merged.get(name), value)
-        else:
-            merged[name] = value
-    return merged
-
-
-def serialise(value: Json) -> bytes:
-    """The pinned form of `value`. Raises `NotJson`."""
-    try:
-        return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"), sort_keys=True).encode()
-    except (ValueError, RecursionError) as error:
-        raise NotJson(_reason(error)) from error
-
-
-def patched(content: bytes | None, patch: Json) -> bytes:
+def patched(content: bytes | None, patch: JsonValue) -> bytes:
     """`content` (None: there is none yet) with `patch` merged into it; `content` itself when that changes no value.
 
     Raises `NotJson` when the content is not JSON.
     """
     if content is None:
-        return serialise(_merged(None, patch))
-    before = parse(content)
-    after = serialise(_merged(before, patch))
-    return content if after == serialise(before) else after
+        return pinned_json.write(_merged(None, patch))
+    before = pinned_json.read(content)
+    after = pinned_json.write(_merged(before, patch))
+    return content if after == pinned_json.write(before) else after
 
 
-def _merged(target: Json, patch: Json) -> Json:
+def _merged(target: JsonValue, patch: JsonValue) -> JsonValue:
     try:
-        return merge(target, patch)
+        return pinned_json.merge(target, patch)
     except RecursionError as error:
-        raise NotJson(_reason(error)) from error
-
-
-def _refuse_constant(name: str) -> NoReturn:
-    raise NotJson(f"{name} is not JSON")
-
-
-def _reason(error: Exception) -> str:
-    return "it is nested too deeply" if isinstance(error, RecursionError) else str(error)
+        raise NotJson("is nested too deeply") from error

@@ -5,10 +5,10 @@ Owns the rules of semantics.md, "Two watermarks per object", for one clock at a 
 counting (0 except between receive times of different processes). Times are microseconds.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 
 from relayfile.model import MemberKind
-from relayfile.store.plan.patch import Json
+from relayfile.pinned_json import JsonValue
 from relayfile.store.plan.rows import NO_PATCH_MARKS, Watermark
 
 PATCH_MARKS_MAX = 256
@@ -28,13 +28,13 @@ def is_stale(mark: Watermark, kind: MemberKind, time_us: int, slack_us: int) -> 
     return time_us == mark.delete_us and (kind is MemberKind.UPSERT or kind is MemberKind.PATCH)
 
 
-def fresh_part(mark: Watermark, patch: Mapping[str, Json], time_us: int, slack_us: int) -> Mapping[str, Json]:
+def fresh_part(mark: Watermark, patch: dict[str, JsonValue], time_us: int, slack_us: int) -> dict[str, JsonValue]:
     """What no newer patch of the same member has set. Beyond 256 marks the object's time counts."""
     marks = mark.patch_marks
     if not marks:
         return patch
     beyond = mark.newest_us if len(marks) >= PATCH_MARKS_MAX else None
-    fresh: dict[str, Json] = {}
+    fresh: dict[str, JsonValue] = {}
     for name, value in patch.items():
         seen = marks.get(name, beyond)
         if seen is None or time_us >= seen - slack_us:

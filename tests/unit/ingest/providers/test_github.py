@@ -158,6 +158,13 @@ def test_a_comment_on_a_pull_request_lies_with_the_pull_request() -> None:
     assert change.path == "/github/repos/o/r/pulls/5/comments/6.json"
 
 
+@pytest.mark.parametrize(("event", "kind"), [("repository", DELETE), ("star", UPSERT)])
+def test_a_star_that_is_withdrawn_deletes_no_repository(event: str, kind: int) -> None:
+    body = {"action": "deleted", "repository": {"id": 1, "name": "r", "owner": {"login": "o"}}}
+    (change,) = normalise(event, json.dumps(body).encode()).changes
+    assert (change.kind, change.path) == (kind, "/github/repos/o/r/repository.json")
+
+
 @pytest.mark.parametrize(("deleted", "kind"), [(False, UPSERT), (True, DELETE)])
 def test_a_push(deleted: bool, kind: int) -> None:
     repository = {"id": 1, "name": "r", "owner": {"login": "o", "name": "o"}, "pushed_at": 1_557_933_656}

@@ -1,5 +1,7 @@
 """Two watermarks per object, through the planner."""
 
+import json
+
 from relayfile.model import MemberKind, Outcome
 from relayfile.store.plan.limits import PlanLimits
 from tests.model_store import Deliveries, ModelStore
@@ -25,6 +27,9 @@ class Issue:
 
     def content(self) -> bytes | None:
         return self.store.tree().get("/issue")
+
+    def value(self) -> object:
+        return json.loads(self.content() or b"")
 
     def stale_since_us(self) -> int | None:
         return self.store.files["/issue"].stale_since_us
@@ -93,7 +98,7 @@ def test_patches_make_no_patch_of_another_member_stale() -> None:
     assert issue.change(PATCH, b'{"a":8,"b":8}', at=8) is APPLIED
     assert issue.change(PATCH, b'{"a":7}', at=7) is STALE
     assert issue.change(PATCH, b'{"c":2}', at=2) is STALE
-    assert issue.content() == b'{"a":9,"b":8}'
+    assert issue.value() == {"a": 9, "b": 8}
     assert issue.change(UPSERT, b"{}", at=8) is STALE
     assert issue.change(UPSERT, b"[]", at=9) is APPLIED
 
@@ -103,16 +108,16 @@ def test_patches_without_a_provider_time() -> None:
     assert issue.change(PATCH, b'{"a":9}', received=9) is APPLIED
     assert issue.change(PATCH, b'{"b":5,"gone":null}', received=5) is APPLIED
     assert issue.change(PATCH, b'{"a":8}', received=8) is STALE
-    assert issue.content() == b'{"a":9,"b":5}'
+    assert issue.value() == {"a": 9, "b": 5}
 
 
 def test_what_patches_do() -> None:
     issue = Issue()
     assert issue.change(PATCH, b'{"a":{"b":1,"c":null}}', at=1) is APPLIED
-    assert issue.content() == b'{"a":{"b":1}}'
+    assert issue.value() == {"a": {"b": 1}}
     assert issue.change(PATCH, b'{"a":{"b":1}}', at=2) is UNCHANGED
     assert issue.change(PATCH, b"[1,2]", at=3) is APPLIED
-    assert issue.content() == b"[1,2]"
+    assert issue.value() == [1, 2]
     assert issue.change(PATCH, b'{"a":1}', at=2) is STALE
     assert issue.change(UPSERT, b"text", at=4) is APPLIED
     assert issue.change(PATCH, b'{"a":1}', at=5) is Outcome.DEAD_LETTERED

@@ -62,4 +62,4 @@ def test_a_patch_of_an_unknown_object_needs_what_stands_at_its_default_path() ->
     store.files = {path: row._replace(provider="", object_key="") for path, row in store.files.items()}
     store.objects.clear()
     store.apply(make.fold("issue/2", [make.member(PATCH, "", b'{"b":2}', object_id="issue/2")]))
-    assert store.tree() == {"/github/issue_2.json": b'{"a":1,"b":2}'}
+    assert store.tree() == {"/github/issue_2.json": b'{\n  "a": 1,\n  "b": 2\n}\n'}
