@@ -14,38 +14,38 @@ from relayfile.settings import IngestSettings, StoreSettings, SyncdSettings, loa
 if TYPE_CHECKING:
     from relayfile.lifecycle import Stop
 
-WITH_PARENT = typer.Option(False, "--end-with-parent", hidden=True, help="End when the starting process dies.")
+WITH_PARENT = typer.Option(0, "--end-with-parent", hidden=True, help="End when the starting process, of this id, dies.")
 
 
-def store(with_parent: bool = WITH_PARENT) -> None:
+def store(parent_pid: int = WITH_PARENT) -> None:
     """Run a store node until it is told to stop (SIGTERM drains, a second one exits at once)."""
     settings = load(StoreSettings)
     from relayfile.store.app import run
 
-    _serve(partial(run, settings), with_parent=with_parent)
+    _serve(partial(run, settings), parent_pid=parent_pid)
 
 
-def ingest(with_parent: bool = WITH_PARENT) -> None:
+def ingest(parent_pid: int = WITH_PARENT) -> None:
     """Run an ingest process until it is told to stop. Exit code 3: accepted deliveries are left in its spool."""
     settings = load(IngestSettings)
     from relayfile.ingest.app import run
 
-    _serve(partial(run, settings), with_parent=with_parent)
+    _serve(partial(run, settings), parent_pid=parent_pid)
 
 
-def syncd(with_parent: bool = WITH_PARENT) -> None:
+def syncd(parent_pid: int = WITH_PARENT) -> None:
     """Run syncd, which mirrors workspaces to directories, until it is told to stop."""
     settings = load(SyncdSettings)
     from relayfile.syncd.app import run
 
-    _serve(partial(run, settings), with_parent=with_parent)
+    _serve(partial(run, settings), parent_pid=parent_pid)
 
 
-def _serve(main: "Callable[[Stop], Awaitable[int]]", *, with_parent: bool) -> None:
+def _serve(main: "Callable[[Stop], Awaitable[int]]", *, parent_pid: int) -> None:
     from relayfile.lifecycle import run_process
 
-    if with_parent:
+    if parent_pid:
         from relayfile.local.process import end_with_parent
 
-        end_with_parent()
+        end_with_parent(parent_pid)
     raise typer.Exit(run_process(main))

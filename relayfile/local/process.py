@@ -2,6 +2,7 @@
 
 import asyncio
 import ctypes
+import os
 import signal
 import sys
 from collections.abc import Mapping
@@ -64,7 +65,7 @@ class LocalProcess:
                 "-m",
                 "relayfile",
                 self.command.subcommand,
-                "--end-with-parent",
+                f"--end-with-parent={os.getpid()}",
                 env={**self.command.environment, "RELAYFILE_ADDRESS_FILE": str(address_file)},
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=log,
@@ -126,7 +127,7 @@ def log_tail(path: Path) -> str:
     return " / ".join(lines[-LOG_TAIL_LINES:]) or "its log is empty"
 
 
-def end_with_parent() -> None:
+def end_with_parent(parent_pid: int) -> None:
     """In a child: let the kernel end this process when its parent dies, so that a killed parent leaves nothing running.
 
     The child asks for it itself: a function between fork and exec would make every start a full fork of the parent.
@@ -134,3 +135,5 @@ def end_with_parent() -> None:
     """
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(signal.SIGTERM))
+        if os.getppid() != parent_pid:
+            os.kill(os.getpid(), signal.SIGTERM)  # it died before we asked
