@@ -49,7 +49,7 @@ class DispatchLimits:
 
     batch_changes_max: int
     stream_queue_bytes_max: int
-    """What all lanes of one node may have waiting; a lane with nothing waiting may exceed it by one row."""
+    """What all lanes of one node may have waiting; the last row that is taken may exceed it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +60,8 @@ class DispatchPorts:
     """The stream to an address."""
     hungry: Callable[[Lane], None]
     """Told of lanes whose unread rows could be read now."""
+    has_room: Callable[[], None]
+    """Told when less waits than before, so that lanes without anything in memory may have room now."""
     finished: Callable[[list[int]], None]
     """Gets the rows that may leave the spool."""
     oldest_us: Callable[[str], int | None]
@@ -119,10 +121,9 @@ class Dispatcher:
 
     def has_room(self, lane: Lane) -> bool:
         """Whether a lane may take one more row into memory."""
-        if not lane.has_queued:
-            return True
-        stream = self.stream(lane)
-        return lane.queued_bytes < LANE_BYTES_MAX and stream.queued_bytes < self._limits.stream_queue_bytes_max
+        return (
+            lane.queued_bytes < LANE_BYTES_MAX and self.stream(lane).queued_bytes < self._limits.stream_queue_bytes_max
+        )
 
     def stream(self, lane: Lane) -> NodeStream:
         """The stream to the node that owns a lane's shard now."""
@@ -153,6 +154,7 @@ class Dispatcher:
         stream.queued_bytes += lane.queued_bytes - before
         if lane.has_unread:
             self._ports.hungry(lane)
+        self._ports.has_room()
         return parcels
 
     def answered(self, batch: SentBatch, ack: shard_pb2.SubBatchAck) -> None:

@@ -84,6 +84,7 @@ class Pipeline:
             DispatchPorts(
                 stream_of=self._streams.get,
                 hungry=self._backlog.mark,
+                has_room=self._backlog.wake,
                 finished=self._finished,
                 oldest_us=self.reader.oldest_received_us,
                 clock=around.clock,
@@ -239,7 +240,14 @@ class Backlog:
     def __init__(self, pipeline: Pipeline) -> None:
         self._pipeline = pipeline
         self._lanes: deque[Lane] = deque()
+        self._starved: dict[NodeStream, deque[Lane]] = {}
+        """Lanes with nothing in memory that found the queue of their node full; they come first when it has room."""
         self._marked = asyncio.Event()
+
+    def wake(self) -> None:
+        """A node's queue may have room."""
+        if self._starved:
+            self._marked.set()
 
     def mark(self, lane: Lane) -> None:
         """A lane has unread rows, and may have room."""
@@ -251,17 +259,33 @@ class Backlog:
     async def run(self) -> None:
         """Until cancelled."""
         while True:
-            while self._lanes:
-                self._feed(self._lanes.popleft())
+            lane = self._next()
+            if lane is None:
+                self._marked.clear()
+                await self._marked.wait()
+            else:
+                self._feed(lane)
                 await asyncio.sleep(0)
-            self._marked.clear()
-            await self._marked.wait()
+
+    def _next(self) -> Lane | None:
+        for stream, starved in self._starved.items():
+            if self._pipeline.dispatcher.has_room(starved[0]):
+                lane = starved.popleft()
+                if not starved:
+                    del self._starved[stream]
+                return lane
+        return self._lanes.popleft() if self._lanes else None
 
     def _feed(self, lane: Lane) -> None:
         lane.is_hungry = False
         dispatcher = self._pipeline.dispatcher
-        if not lane.has_unread or not dispatcher.has_room(lane):
-            return  # marked again when its next sub-batch is taken
+        if not lane.has_unread:
+            return
+        if not dispatcher.has_room(lane):
+            if not lane.has_queued:
+                lane.is_hungry = True
+                self._starved.setdefault(dispatcher.stream(lane), deque()).append(lane)
+            return  # else it is marked again when its next sub-batch is taken
         rows = self._pipeline.reader.rows_between(lane.workspace_id, lane.last_row_id, lane.newest_row_id, READ_BYTES)
         for row in rows:
             dispatcher.read_back(lane, row)

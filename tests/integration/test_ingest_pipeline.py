@@ -12,7 +12,7 @@ from relayfile.clock import SystemClock
 from relayfile.data_directory import DataDirectory
 from relayfile.errors import Draining, Unavailable
 from relayfile.ids import IdSource
-from relayfile.ingest.pipeline import Pipeline, Surroundings
+from relayfile.ingest.pipeline import STREAM_QUEUE_BYTES_MAX, Pipeline, Surroundings
 from relayfile.placement import shard_of
 from relayfile.settings import IngestSettings
 from relayfile.v1 import types_pb2
@@ -126,6 +126,22 @@ async def test_quick_edits_of_one_object_are_two_writes(tmp_path: Path) -> None:
         await settled(pipeline)
         sender.check(store)
         assert store.folds == [[1, 0], [49, 48]]
+
+
+async def test_memory_is_bounded_while_a_node_is_away_however_many_workspaces_wait(tmp_path: Path) -> None:
+    sender = Sender()
+    async with node() as store, node() as other:
+        await store.stop()
+        async with running(settings(tmp_path, store, other)) as pipeline:
+            for number in range(120):
+                await pipeline.accept([sender.envelope(f"w{number}", number, size=900_000)])
+            (away,) = [stream for stream in pipeline.streams if stream.address == store.address]
+            await until(lambda: pipeline.pending == sum(shard_of(f"w{n}", 256) % 2 == 0 for n in range(120)))
+            assert STREAM_QUEUE_BYTES_MAX <= away.queued_bytes < STREAM_QUEUE_BYTES_MAX + 1_000_000
+            await store.start()
+            await settled(pipeline)
+            sender.check(store, other)
+            assert away.queued_bytes == 0
 
 
 async def test_a_node_that_is_away_loses_nothing_and_stops_nobody(tmp_path: Path) -> None:
