@@ -24,7 +24,11 @@ from relayfile.telemetry import SyncdInstruments, Tracing, new_registry
 
 @asynccontextmanager
 async def serving(
-    address: str, directory: pathlib.Path, settings: SyncdSettings | None = None, metadata: Metadata = ()
+    address: str,
+    directory: pathlib.Path,
+    settings: SyncdSettings | None = None,
+    metadata: Metadata = (),
+    tracing: Tracing | None = None,
 ) -> AsyncIterator[Registry]:
     """A registry with its data in ``directory``/data; can be opened again after it was closed."""
     settings = settings or SyncdSettings(data_dir=directory)
@@ -43,7 +47,17 @@ async def serving(
     def open_with(record: MirrorRecord, root: Root, journal: Journal) -> OpenMirror:
         feed = Feed(channel, record.workspace_id, lambda: metadata, limits)
         return OpenMirror(
-            record.remote_paths, root, journal, feed, clock, ids, settings, writer, Tracing(), instruments, reads
+            record.remote_paths,
+            root,
+            journal,
+            feed,
+            clock,
+            ids,
+            settings,
+            writer,
+            tracing or Tracing(),
+            instruments,
+            reads,
         )
 
     registry = Registry(directory / "data", clock, ids, open_with)

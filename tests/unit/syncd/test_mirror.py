@@ -5,6 +5,8 @@ import pathlib
 import shutil
 
 import pytest
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from relayfile.errors import MirrorAlreadyExists, MirrorRefused
 from relayfile.settings import SyncdSettings
@@ -12,6 +14,7 @@ from relayfile.syncd.audit import Verdict
 from relayfile.syncd.mirror import Mirror
 from relayfile.syncd.progress import Via
 from relayfile.syncd.shown import MirrorState
+from relayfile.telemetry import configure_tracing
 from tests.fakes.mirror import tree_of
 from tests.fakes.registry import add, serving, until
 from tests.fakes.store import FakeStore
@@ -347,6 +350,27 @@ async def test_a_pull_can_be_joined(tmp_path: pathlib.Path) -> None:
         first, second = await asyncio.gather(mirror.pull(full=False, via=Via.ANY), mirror.pull(full=False, via=Via.ANY))
         assert first is second
     assert store.calls.count("ExportTree") == 1
+
+
+async def test_a_files_write_is_in_the_trace_of_its_webhook(tmp_path: pathlib.Path) -> None:
+    exporter = InMemorySpanExporter()
+    tracing = configure_tracing("syncd", SyncdSettings(data_dir=tmp_path), SimpleSpanProcessor(exporter))
+    store = filled()
+    sampled = f"00-{'a' * 32}-{'b' * 16}-01"
+    async with store.served() as address, serving(address, tmp_path, tracing=tracing) as registry:
+        mirror = add(registry, tmp_path)
+        await level(mirror, store)
+        store.put("/unsampled", "1", traceparent=f"00-{'c' * 32}-{'d' * 16}-00")
+        await level(mirror, store)
+        assert not exporter.get_finished_spans()
+        for number in range(5):
+            store.put(f"/sampled/{number}", "1", traceparent=sampled)
+        await level(mirror, store)
+    (span,) = exporter.get_finished_spans()
+    assert span.name == "syncd.write"
+    assert span.context is not None
+    assert f"{span.context.trace_id:032x}" == "a" * 32
+    assert dict(span.attributes or {})["relayfile.records"] == 5
 
 
 async def test_the_status_file_says_how_fresh_it_is(tmp_path: pathlib.Path) -> None:
