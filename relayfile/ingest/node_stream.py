@@ -75,6 +75,7 @@ class StreamLimits:
     batch_bytes_max: int
     in_flight_bytes_max: int
     welcome_timeout_s: float
+    shard_count: int
 
 
 _Call: TypeAlias = "grpc.aio.StreamStreamCall[bytes, shard_pb2.ApplyEnvelopesResponse]"
@@ -186,6 +187,11 @@ class NodeStream:
             response = await _next(call)
         if not response.HasField("welcome"):
             raise _Cut("the node did not say welcome")
+        if response.welcome.shard_count != self._limits.shard_count:
+            raise _Cut(
+                f"the node has {response.welcome.shard_count} shards, and RELAYFILE_SHARD_COUNT of this process is "
+                f"{self._limits.shard_count}: set it to {response.welcome.shard_count}"
+            )
         self._flight.credit_bytes = response.welcome.credit_bytes
         self._flight.connected(self._parts.clock.monotonic())
         self._outbox.send_again(self._flight.batches())

@@ -60,7 +60,7 @@ class Pipeline:
     def __init__(self, settings: IngestSettings, around: Surroundings) -> None:
         self._settings = settings
         self._around = around
-        self.router = Router(settings.nodes)
+        self.router = Router(settings.nodes, settings.shard_count)
         self.spool = Spool(
             around.directory,
             _spool_limits(settings),
@@ -202,6 +202,7 @@ class Pipeline:
             batch_bytes_max=settings.batch_bytes_max,
             in_flight_bytes_max=max(1, settings.in_flight_bytes_max // len(settings.nodes)),
             welcome_timeout_s=settings.call_timeout_s,
+            shard_count=settings.shard_count,
         )
         parts = StreamParts(
             connect=self._around.connect,

@@ -2,13 +2,13 @@
 
 from collections.abc import Sequence
 
-from relayfile.placement import SHARD_COUNT_DEFAULT, node_of, shard_of
+from relayfile.placement import node_of, shard_of
 
 
 class Router:
     """The static list of nodes, corrected by what nodes say about shards that they do not own."""
 
-    def __init__(self, nodes: Sequence[str], shard_count: int = SHARD_COUNT_DEFAULT) -> None:
+    def __init__(self, nodes: Sequence[str], shard_count: int) -> None:
         assert nodes, "a router needs nodes"
         self.shard_count = shard_count
         self._nodes = tuple(nodes)

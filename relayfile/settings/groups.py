@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from relayfile.placement import SHARD_COUNT_DEFAULT
 from relayfile.settings.definition import (
     choice,
     count,
@@ -60,6 +61,9 @@ class ClusterSettings(CommonSettings):
 
     nodes: tuple[str, ...] = endpoints(
         "gRPC addresses of all store nodes, in the order of their index; shard s belongs to node s mod N"
+    )
+    shard_count: int = count(
+        SHARD_COUNT_DEFAULT, 1, 65_536, "shards of the cluster; fixed when it is created, and checked at start"
     )
     message_bytes_target: int = size(
         "1MiB", "64KiB", "3MiB", "size to which a streamed message is filled with records (measured optimum)"

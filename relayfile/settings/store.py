@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 
 from relayfile.errors import SettingError
-from relayfile.placement import SHARD_COUNT_DEFAULT
 from relayfile.settings.definition import count, duration, endpoint, optional_endpoint, size
 from relayfile.settings.groups import ClusterSettings
 
@@ -21,9 +20,6 @@ class StoreSettings(ClusterSettings):
         "127.0.0.1:7422", "plaintext health for probes, and channelz", env="RELAYFILE_STORE_ADMIN_GRPC_ADDRESS"
     )
     node_index: int = count(0, 0, 1023, "which entry of NODES this node is; stored, and checked at start")
-    shard_count: int = count(
-        SHARD_COUNT_DEFAULT, 1, 65_536, "shards of the cluster; fixed when it is created, and checked at start"
-    )
 
     store_commit_linger_s: float = duration(
         "5ms",

@@ -40,7 +40,7 @@ class Stores:
 
     def of(self, workspace_id: str) -> grpc.aio.Channel:
         """The node that owns the workspace; any other would pass the call on."""
-        address = self._addresses[node_of(shard_of(workspace_id), len(self._addresses))]
+        address = self._addresses[node_of(shard_of(workspace_id, self._settings.shard_count), len(self._addresses))]
         if address not in self._channels:
             self._channels[address] = channel(address, self._settings)
         return self._channels[address]

@@ -118,6 +118,17 @@ async def test_changes_arrive_and_leave_the_spool(tmp_path: Path) -> None:
         assert not list(pipeline.reader.remainders())
 
 
+async def test_nothing_is_sent_to_a_node_that_counts_shards_differently(tmp_path: Path) -> None:
+    sender = Sender()
+    async with node() as store, running(settings(tmp_path, store, shard_count=64)) as pipeline:
+        await pipeline.accept([sender.envelope()])
+        await until(lambda: store.streams >= 2)
+        assert (store.sub_batches, pipeline.pending) == (0, 1)
+    async with node() as store, running(settings(tmp_path, store)) as pipeline:
+        await settled(pipeline)
+        sender.check(store)
+
+
 async def test_quick_edits_of_one_object_are_two_writes(tmp_path: Path) -> None:
     sender = Sender()
     async with node() as store, running(settings(tmp_path, store, coalesce_window_s=1.0)) as pipeline:
