@@ -49,7 +49,7 @@ class StoreSettings(ClusterSettings):
     watch_mark_interval_s: float = duration("10s", "10ms", "10s", "longest silence of a watch stream before a mark")
 
     delivery_retention_s: float = duration(
-        "7d", "7d", "90d", "how long a redelivery is recognised; never shortened, new work is refused instead"
+        "7d", "7d", "14d", "how long a redelivery is recognised; never shortened, new work is refused instead"
     )
     tombstone_retention_s: float = duration("30d", "7d", "365d", "how long a deleted workspace is remembered")
     event_retention_s: float = duration("24h", "1m", "365d", "age at which events are removed")

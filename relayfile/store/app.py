@@ -39,17 +39,19 @@ async def run(settings: StoreSettings, stop: Stop) -> int:
     """Run a node until it is to stop; the exit code. `SettingError` and `StartRefused` when it cannot start."""
     foundation = lay("store", settings)
     with DataDirectory(settings.data_dir) as directory:
-        engine = _open(directory, settings, foundation)
+        instruments = StoreInstruments.declare(foundation.registry)
+        engine = _open(directory, settings, foundation, instruments)
         try:
-            await _serve(engine, settings, foundation, stop)
+            await _serve(engine, settings, foundation, instruments, stop)
         finally:
             await engine.close()
             await asyncio.to_thread(foundation.tracing.close)
     return EXIT_OK
 
 
-async def _serve(engine: SqliteEngine, settings: StoreSettings, foundation: Foundation, stop: Stop) -> None:
-    instruments = StoreInstruments.declare(foundation.registry)
+async def _serve(
+    engine: SqliteEngine, settings: StoreSettings, foundation: Foundation, instruments: StoreInstruments, stop: Stop
+) -> None:
     addresses = settings.nodes or (settings.public_address,)
     placement = StaticPlacement(settings.shard_count, settings.node_index, addresses)
     clock, new_id = foundation.clock, foundation.ids.new_id
@@ -108,7 +110,9 @@ async def _serve(engine: SqliteEngine, settings: StoreSettings, foundation: Foun
     await until_stopped(stop, lifecycle, work)
 
 
-def _open(directory: DataDirectory, settings: StoreSettings, foundation: Foundation) -> SqliteEngine:
+def _open(
+    directory: DataDirectory, settings: StoreSettings, foundation: Foundation, instruments: StoreInstruments
+) -> SqliteEngine:
     # Every node of a static cluster is made with the same list: what it hashes to names the cluster without a talk.
     cluster_id = hashlib.sha256(",".join(settings.nodes or (settings.address,)).encode()).hexdigest()[:16]
     identity = NodeIdentity(settings.shard_count, settings.node_index, len(settings.nodes) or 1, cluster_id)
@@ -116,8 +120,10 @@ def _open(directory: DataDirectory, settings: StoreSettings, foundation: Foundat
         cache_bytes=settings.sqlite_cache_bytes,
         wal_bytes_max=settings.wal_bytes_max,
         delivery_retention_us=round(settings.delivery_retention_s * MICROSECONDS),
+        event_retention_us=round(settings.event_retention_s * MICROSECONDS),
+        events_max=settings.events_max,
     )
-    return open_engine(directory, identity, foundation.clock, limits)
+    return open_engine(directory, identity, foundation.clock, limits, instruments.wal_bytes.set)
 
 
 def _policy(settings: StoreSettings) -> NodePolicy:

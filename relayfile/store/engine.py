@@ -193,7 +193,7 @@ class Engine(Protocol):
 
     async def remove_expired(self, now_us: int, limit: int) -> int:
         """Delete at most about `limit` rows that nothing may ask for any more: contents that were released a minute
-        ago, deliveries beyond their retention. One transaction; how many there were."""
+        ago, deliveries and events beyond their retention. One transaction; how many there were. More may be left."""
         ...
 
     async def close(self) -> None:

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import apsw
@@ -34,6 +34,7 @@ from relayfile.store.sqlite.schema import NodeIdentity
 
 KEY = WorkspaceKey(7, "acme")
 OTHER = WorkspaceKey(8, "umbrella")
+NOW_US = ManualClock().now_us()
 WEEK_S = 7 * 86_400
 IDENTITY = NodeIdentity(256, 0, 1)
 ENGINES = {
@@ -96,7 +97,7 @@ def file_row(path: str, content: bytes, revision: int = 1, **changes: object) ->
 
 def event_row(revision: int, path: str) -> EventRow:
     return EventRow(
-        revision, EventType.FILE_CREATED, path, "", "", b"\1" * 32, 3, Origin.PROVIDER, "github", "c", "t", 9
+        revision, EventType.FILE_CREATED, path, "", "", b"\1" * 32, 3, Origin.PROVIDER, "github", "c", "t", NOW_US
     )
 
 
@@ -135,7 +136,7 @@ class TestCommit:
             contents = await view.contents([first.content_id, second.content_id])
             assert contents == {first.content_id: b"one", second.content_id: b"two"}
             assert await view.directory("/a") == directory
-            assert await view.workspace() == WorkspaceRow("history", 1, 1, modified_us=9)
+            assert await view.workspace() == WorkspaceRow("history", 1, 1, modified_us=NOW_US)
             assert await view.events_after(0, 10) == [event_row(1, "/a/b.json")]
 
     async def test_a_fenced_shard_is_dropped_and_the_rest_goes_on(self, opened: Opened) -> None:
@@ -250,6 +251,34 @@ class TestContent:
         await opened.commit((KEY, plan))
         async with opened.engine.view(KEY) as view:
             assert await view.file("/a") == row._replace(content_type="text/plain")
+
+
+class TestEvents:
+    async def revisions(self, opened: Opened) -> list[int]:
+        async with opened.engine.view(KEY) as view:
+            return [event.revision for event in await view.events_after(0, 100)]
+
+    @pytest.mark.parametrize(
+        ("retention", "kept"),
+        [({"event_retention_us": 60_000_000}, [5, 6]), ({"events_max": 3}, [4, 5, 6]), ({"events_max": 9}, [])],
+    )
+    async def test_old_events_go_in_batches(self, tmp_path: Path, retention: dict[str, int], kept: list[int]) -> None:
+        clock = ManualClock()
+        with DataDirectory(tmp_path) as directory:
+            engine = open_engine(directory, IDENTITY, clock, replace(SqliteLimits(), **retention))
+            rows = await engine.acquire_shards([7, 8], 0, "127.0.0.1:1")
+            opened = Opened(engine, directory, clock, {row.shard_id: row for row in rows})
+            for first in (1, 3, 5):
+                plan = writing((f"/{first}", b"1"), (f"/{first + 1}", b"2"), first_revision=first)
+                plan.events = [event._replace(committed_us=clock.now_us()) for event in plan.events]
+                await opened.commit((KEY, plan), (OTHER, Plan(OTHER.workspace_id, None)))
+                clock.advance(50 if first < 5 else 20)
+            while await engine.remove_expired(clock.now_us(), 1):
+                pass
+            assert await self.revisions(opened) == (kept or [1, 2, 3, 4, 5, 6])
+            async with engine.view(KEY) as view:
+                assert await view.oldest_event_revision() == (kept or [1])[0]
+            await engine.close()
 
 
 class TestLoad:

@@ -28,7 +28,7 @@ from relayfile.store.engine import Fence, PlannedEntry, ProviderOutcomes, ShardR
 from relayfile.store.plan.entry import Entry
 from relayfile.store.plan.slice import Slice
 from relayfile.store.sqlite.connection import open_reader, open_writer
-from relayfile.store.sqlite.expiry import empty_slot, expired_slot, remove_garbage
+from relayfile.store.sqlite.expiry import empty_slot, expired_slot, remove_events, remove_garbage
 from relayfile.store.sqlite.load import load_slice
 from relayfile.store.sqlite.schema import NodeIdentity, check_identity, migrate
 from relayfile.store.sqlite.state import WriterState, errors_as_ours
@@ -61,12 +61,21 @@ class SqliteLimits:
     wal_bytes_max: int = 64 << 20
     """The write-ahead log stays below this: half of it asks for a checkpoint, three quarters wait for readers too."""
     delivery_retention_us: int = 7 * 86_400 * 1_000_000
+    event_retention_us: int = 86_400 * 1_000_000
+    events_max: int = 1_000_000
+    """Of one workspace; the older ones go."""
 
 
 def open_engine(
-    directory: DataDirectory, identity: NodeIdentity, clock: Clock, limits: SqliteLimits = SqliteLimits()
+    directory: DataDirectory,
+    identity: NodeIdentity,
+    clock: Clock,
+    limits: SqliteLimits = SqliteLimits(),
+    watch_log: Callable[[int], None] = lambda _: None,
 ) -> "SqliteEngine":
     """Open the file in `directory`, which the caller has acquired; make it where there is none.
+
+    `watch_log` is told the size of the write-ahead log in bytes after every commit, in the writer's thread.
 
     `SettingError` when it was made for another node or another number of shards, `StartRefused` when a newer release
     wrote it, `DataCorrupted` when an earlier failed fsync left damage.
@@ -83,7 +92,7 @@ def open_engine(
         migrate(writer, path)
         cluster_id = check_identity(writer, path, identity)
         directory.sync()
-        return SqliteEngine(path, writer, limits, directory, clock, cluster_id)
+        return SqliteEngine(path, writer, limits, directory, clock, cluster_id, watch_log)
     except BaseException:
         writer.close()
         raise
@@ -110,8 +119,10 @@ class SqliteEngine:
         directory: DataDirectory,
         clock: Clock,
         cluster_id: str,
+        watch_log: Callable[[int], None],
     ) -> None:
         self.cluster_id = cluster_id
+        self._watch_log = watch_log
         self._path = path
         self._writer = writer
         self._limits = limits
@@ -191,6 +202,13 @@ class SqliteEngine:
                 if not emptied:
                     self._state.filled_slots.discard(slot)
                 removed += emptied
+            if removed < limit:
+                oldest_us = now_us - self._limits.event_retention_us
+                swept_to = self._state.events_swept_to
+                gone, self._state.events_swept_to = remove_events(
+                    self._writer, swept_to, oldest_us, self._limits.events_max, limit - removed
+                )
+                removed += gone
         return removed
 
     async def close(self) -> None:
@@ -300,4 +318,5 @@ class SqliteEngine:
 
     def _note_wal_size(self, _connection: apsw.Connection, _database: str, pages: int) -> int:
         self._state.wal_bytes = pages * PAGE_BYTES
+        self._watch_log(self._state.wal_bytes)
         return apsw.SQLITE_OK

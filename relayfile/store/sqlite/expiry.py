@@ -1,4 +1,4 @@
-"""What nothing may ask for any more, removed in small batches: released contents, deliveries past their retention."""
+"""What nothing may ask for any more, in small batches: released contents, deliveries and events past their time."""
 
 from collections.abc import Iterable
 
@@ -9,6 +9,19 @@ from relayfile.store.sqlite.write import PERIOD_US, SLOTS
 CONTENT_GRACE_US = 60_000_000
 """How long a replaced content stays, so that a reader in chunks can finish."""
 
+WORKSPACES_PER_BATCH = 1_000
+START = (-1, "")
+"""Before the first workspace."""
+
+_WORKSPACES = (
+    "SELECT shard_id, workspace_id, revision FROM workspace WHERE (shard_id, workspace_id) > (?, ?)"
+    " ORDER BY shard_id, workspace_id LIMIT ?"
+)
+_LAST_OLD_EVENT = (
+    "SELECT max(revision) FROM (SELECT revision, committed_us FROM event WHERE shard_id = ? AND workspace_id = ?"
+    " ORDER BY revision LIMIT ?) WHERE committed_us < ? OR revision <= ?"
+)
+_EVENTS_DELETE = "DELETE FROM event WHERE shard_id = ? AND workspace_id = ? AND revision <= ?"
 _GARBAGE = (
     "SELECT shard_id, released_us, content_id FROM content_garbage WHERE shard_id = ? AND released_us < ? LIMIT ?"
 )
@@ -51,3 +64,21 @@ def empty_slot(connection: apsw.Connection, slot: int, limit: int) -> int:
         if count >= limit:
             break
     return count
+
+
+def remove_events(
+    connection: apsw.Connection, after: tuple[int, str], older_than_us: int, events_max: int, limit: int
+) -> tuple[int, tuple[int, str]]:
+    """Inside the caller's transaction, of some workspaces after `after`: (how many events went, where to go on)."""
+    removed = 0
+    workspaces: list[tuple[int, str, int]] = list(connection.execute(_WORKSPACES, (*after, WORKSPACES_PER_BATCH)))
+    for shard_id, workspace_id, revision in workspaces:
+        key = (shard_id, workspace_id)
+        last = connection.execute(_LAST_OLD_EVENT, (*key, limit - removed, older_than_us, revision - events_max)).get
+        if last is not None:
+            connection.execute(_EVENTS_DELETE, (*key, last))
+            removed += connection.changes()
+            if removed >= limit:
+                return removed, after  # perhaps not all of this workspace's
+        after = key
+    return removed, after if len(workspaces) == WORKSPACES_PER_BATCH else START

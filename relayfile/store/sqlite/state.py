@@ -8,6 +8,7 @@ from itertools import count
 import apsw
 
 from relayfile.errors import DataCorrupted, StorageFailed, Unavailable
+from relayfile.store.sqlite.expiry import START
 from relayfile.store.sqlite.write import SLOTS, slot_of
 
 RETRY_AFTER_S = 1.0
@@ -27,6 +28,8 @@ class WriterState:
     wal_bytes: int = 0
     failure: str = ""
     """Set once the disk failed: nothing is written any more."""
+    events_swept_to: tuple[int, str] = START
+    """The workspace up to which old events were looked for."""
 
     @classmethod
     def read(cls, connection: apsw.Connection) -> "WriterState":
