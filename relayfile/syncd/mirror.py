@@ -63,6 +63,16 @@ class Mirror:
         """The opened mirror; None before its first use and while its directory is not usable."""
         return self._open
 
+    def look(self) -> None:
+        """Open a mirror that nobody has used since the start, so that it can show what it has; or its halt."""
+        if self._open is None and not self._turn.locked():
+            try:
+                self._opened()
+            except RootLost as lost:
+                self._halt(Halt(lost.reason, str(lost), self._clock.now_us()))
+            except MirrorRefused as error:
+                self._show(error=error)
+
     def close(self) -> None:
         """Let go of directory and journal; no task may use them any more."""
         if self._open is not None:
@@ -251,7 +261,11 @@ class Mirror:
     def _opened(self) -> OpenMirror:
         if self._open is None:
             root = Root.open(self.record.directory, Marker(self.record.mirror_id, self.record.workspace_id))
-            journal = self._open_journal(root)
+            try:
+                journal = self._open_journal(root)
+            except BaseException:
+                root.close()
+                raise
             journal.trash.take_in(root.trashed(), self._clock.now_us())
             self._open = self._open_with(root, journal)
         self._open.root.check()

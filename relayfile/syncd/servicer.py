@@ -46,7 +46,9 @@ class MirrorService(MirrorServiceServicer):
         return mirror_pb2.CreateMirrorResponse(mirror=wire.mirror_message(mirror))
 
     async def GetMirror(self, request: mirror_pb2.GetMirrorRequest, _context: Context) -> mirror_pb2.GetMirrorResponse:
-        return mirror_pb2.GetMirrorResponse(mirror=wire.mirror_message(self._mirror(request.mirror_id)))
+        mirror = self._mirror(request.mirror_id)
+        mirror.look()
+        return mirror_pb2.GetMirrorResponse(mirror=wire.mirror_message(mirror))
 
     async def ListMirrors(
         self, request: mirror_pb2.ListMirrorsRequest, _context: Context
@@ -64,6 +66,8 @@ class MirrorService(MirrorServiceServicer):
             and request.workspace_id in ("", mirror.record.workspace_id)
             and (not request.directory or contains(mirror.record.directory, request.directory.rstrip("/") or "/"))
         ]
+        for mirror in found[:size]:
+            mirror.look()
         token = wire.page_token(request, found[size - 1].record.mirror_id) if len(found) > size else ""
         return mirror_pb2.ListMirrorsResponse(
             mirrors=[wire.mirror_message(mirror) for mirror in found[:size]], next_page_token=token
