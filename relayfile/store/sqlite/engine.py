@@ -23,7 +23,7 @@ import apsw
 from relayfile import faults
 from relayfile.clock import Clock
 from relayfile.data_directory import DataDirectory
-from relayfile.errors import DataCorrupted, StorageFailed
+from relayfile.errors import DataCorrupted, StorageFailed, Unavailable
 from relayfile.store.engine import Fence, PlannedEntry, ProviderOutcomes, ShardRow, WorkspaceKey
 from relayfile.store.plan.entry import Entry
 from relayfile.store.plan.slice import Slice
@@ -213,12 +213,16 @@ class SqliteEngine:
 
     async def close(self) -> None:
         async with self._turn:
-            await self._settle_checkpoint()
-            self._thread.shutdown()
-            for reader in (*self._readers, self._loader):
-                reader.close()
-            self._writer.set_wal_hook(None)
-            self._writer.close()
+            try:
+                await self._settle_checkpoint()
+            except Unavailable:
+                pass  # The disk is full: what was committed stays in the log.
+            finally:
+                self._thread.shutdown()
+                for reader in (*self._readers, self._loader):
+                    reader.close()
+                self._writer.set_wal_hook(None)
+                self._writer.close()
 
     @property
     def commit_count(self) -> int:
@@ -299,8 +303,9 @@ class SqliteEngine:
 
     async def _settle_checkpoint(self) -> None:
         if self._checkpoint is not None:
+            # Forgotten only when it has ended: a caller that is cancelled here leaves it to the next one.
+            await asyncio.wait((self._checkpoint,))
             checkpoint, self._checkpoint = self._checkpoint, None
-            await asyncio.wait((checkpoint,))
             with errors_as_ours(self._fail):
                 checkpoint.result()
 
