@@ -6,14 +6,22 @@ and after any end try again, or halt where a safety rail says so. Refuses to kno
 
 import asyncio
 import math
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from typing import TypeVar
 
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_never
 
 from relayfile.clock import Clock
-from relayfile.errors import CursorExpired, MirrorRefused, RelayfileError, StorageFailed
+from relayfile.errors import (
+    CursorExpired,
+    DeadlineExpired,
+    ExportRefused,
+    MirrorRefused,
+    RelayfileError,
+    StorageFailed,
+)
 from relayfile.status import RETRYABLE, code_of, leading_error
 from relayfile.syncd import status_file
 from relayfile.syncd.audit import AuditResult, Swept, Verdict, retry, sweep
@@ -28,6 +36,7 @@ from relayfile.syncd.root import Marker, Root, RootLost
 from relayfile.syncd.shown import Audited, Halt, MirrorRecord, MirrorState, Seen
 from relayfile.telemetry import get_logger
 
+T = TypeVar("T")
 _log = get_logger(__name__)
 _FIRST_DELAY_S = 0.05
 SWEEP_PAUSE_S = 1.0
@@ -55,6 +64,7 @@ class Mirror:
         self._open: OpenMirror | None = None
         self._failures = 0
         self._pull_ended = asyncio.Event()
+        self._unstuck = asyncio.Event()
         self._repair_not_before = 0.0
         self._swept_at = -math.inf
 
@@ -95,14 +105,15 @@ class Mirror:
         try:
             async with self._using() as mirror:
                 self._show(state=MirrorState.PULLING)
-                await self._pull_patiently(mirror, progress, full=full, via=via)
+                await self._patiently(progress, lambda: self._pull_once(mirror, progress, full=full, via=via))
                 started_us = self._clock.now_us()
                 started = self._clock.monotonic()
-                result = await prove(mirror, progress, repair=True)
+                result = await self._patiently(progress, lambda: prove(mirror, progress, repair=True))
                 self._audited(Audited(result, started_us, self._clock.monotonic() - started))
                 mirror.journal.pulled(now_us=self._clock.now_us(), full=full)
                 progress.phase = Phase.DONE
-                self._show(error=None)
+                self._show(error=None, halt=None)
+                self._unstuck.set()
                 return progress
         except RelayfileError as error:
             self._show(error=error)
@@ -111,7 +122,7 @@ class Mirror:
             self.progress = None
             self._pull_ended.set()
             if self.seen.state is MirrorState.PULLING:
-                self._show(state=MirrorState.STOPPED if state is MirrorState.PULLING else state)
+                self._show(state=state if state is MirrorState.FOLLOWING else MirrorState.STOPPED)
             self._write_status()
 
     async def audit(self, *, repair: bool, look: bool, verify_content: bool) -> Audited:
@@ -134,7 +145,16 @@ class Mirror:
     # --- following --------------------------------------------------------------------------------------------------
 
     async def run(self) -> None:
-        """Follow until cancelled. Failures are shown; those that may pass are tried again, ever less often."""
+        """Follow until cancelled. Failures are shown; those that may pass are tried again, ever less often.
+
+        After a halt, or a failure that does not pass, it goes on when somebody has pulled successfully.
+        """
+        while True:
+            await self._run_until_stuck()
+            self._unstuck.clear()
+            await self._unstuck.wait()
+
+    async def _run_until_stuck(self) -> None:
         retrying = AsyncRetrying(
             retry=retry_if_exception(self._may_pass), wait=self._delay, stop=stop_never, reraise=True
         )
@@ -192,17 +212,17 @@ class Mirror:
 
     # --- inside -----------------------------------------------------------------------------------------------------
 
-    async def _pull_patiently(self, mirror: OpenMirror, progress: Progress, *, full: bool, via: Via) -> None:
+    async def _patiently(self, progress: Progress, work: Callable[[], Awaitable[T]]) -> T:
         """No limit of time or of attempts while it makes progress."""
         stalled = 0
         while True:
             before = progress.wire_bytes
             try:
-                await self._pull_once(mirror, progress, full=full, via=via)
-                return
+                return await work()
             except RelayfileError as error:
                 stalled = stalled + 1 if progress.wire_bytes == before else 0
-                if code_of(error) not in RETRYABLE or stalled >= _PULL_ATTEMPTS_WITHOUT_PROGRESS:
+                passes = code_of(error) in RETRYABLE or isinstance(error, DeadlineExpired)
+                if isinstance(error, ExportRefused) or not passes or stalled >= _PULL_ATTEMPTS_WITHOUT_PROGRESS:
                     raise
                 progress.done = progress.total = (0, 0)
                 await asyncio.sleep(_FIRST_DELAY_S * 2**stalled)
