@@ -33,8 +33,8 @@ def add(
     """Make a mirror, pull it, and with --follow keep it current.
 
     Nothing is pulled over a directory that holds other files. A mirror is read-only: a file edited in it is never
-    overwritten, but listed as a problem. Every 100 cycles of 30 s, and only when no digest can prove the mirror, a
-    full pull compares every file (RELAYFILE_MOUNT_FULL_PULL_EVERY; -1 switches that off).
+    overwritten, but listed as a problem. Digests prove a mirror as it follows; `relayfile mirror pull --full` lists
+    the whole workspace anew.
     """
 
     async def work(stub: "MirrorServiceAsyncStub", shown: "Credentials") -> None:

@@ -36,9 +36,6 @@ class StoreSettings(ClusterSettings):
     stream_credit_bytes: int = size(
         "16MiB", "1MiB", "1GiB", "content that one ApplyEnvelopes stream may have in flight"
     )
-    stream_credit_changes: int = count(
-        20_000, 100, 1_000_000, "changes that one ApplyEnvelopes stream may have in flight"
-    )
 
     page_entries_default: int = count(5_000, 1, 20_000, "entries of a page when the request names no page_size")
     page_entries_max: int = count(20_000, 1, 20_000, "entries of a page at most; a larger page_size is coerced down")
@@ -51,7 +48,6 @@ class StoreSettings(ClusterSettings):
     delivery_retention_s: float = duration(
         "7d", "7d", "14d", "how long a redelivery is recognised; never shortened, new work is refused instead"
     )
-    tombstone_retention_s: float = duration("30d", "7d", "365d", "how long a deleted workspace is remembered")
     event_retention_s: float = duration("24h", "1m", "365d", "age at which events are removed")
     events_max: int = count(1_000_000, 100, 1_000_000_000, "events kept for each workspace, whichever limit is first")
     retention_interval_s: float = duration("1m", "100ms", "1d", "pause between two rounds of removing what expired")

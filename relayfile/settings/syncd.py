@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 
-from relayfile.errors import SettingError
 from relayfile.settings.definition import count, duration, endpoint, size
 from relayfile.settings.groups import ClusterSettings
 
@@ -27,14 +26,12 @@ class SyncdSettings(ClusterSettings):
     sync_events_max: int = count(10_000, 1, 1_000_000, "events read ahead of what is on disk, for each mirror")
 
     mount_interval_s: float = duration("30s", "10ms", "1d", "length of a cycle of checks, whether or not events flow")
-    mount_audit_every: int = count(10, 1, 1_000_000, "cycles between two digest audits (one small message each)")
+    mount_audit_every: int = count(
+        10, 1, 1_000_000, "cycles between two listings of a mirror whose digest keeps differing at marks"
+    )
     mount_verify_every_s: float = duration(
         "1h", "1s", "30d", "how often every file's stat is compared with the journal"
     )
-    mount_full_pull_every: int = count(
-        100, -1, 1_000_000, "cycles between full pulls, and only when no digest can prove the mirror; -1: never"
-    )
-    mount_full_pull_max_files: int = count(10_000, 0, 1_000_000_000, "files above which no full pull is automatic")
     watch_silence_max_s: float = duration("30s", "100ms", "10m", "silence after which a watch stream counts as dead")
     retry_delay_max_s: float = duration("30s", "10ms", "1h", "longest pause between two attempts to reach the store")
 
@@ -42,11 +39,3 @@ class SyncdSettings(ClusterSettings):
     trash_retention_s: float = duration("7d", "0s", "365d", "age at which trash is removed")
     delete_files_max: int = count(1_000, 1, 1_000_000_000, "files that one plan may delete without approval")
     problems_max: int = count(10_000, 100, 1_000_000, "problems listed for one mirror")
-
-    def __post_init__(self) -> None:
-        if self.mount_full_pull_every == 0:
-            raise SettingError(
-                variable="RELAYFILE_MOUNT_FULL_PULL_EVERY",
-                problem="is 0, which would pull everything all the time",
-                way_out="set a number of cycles, or -1 to switch full pulls off",
-            )

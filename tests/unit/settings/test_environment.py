@@ -23,7 +23,7 @@ def test_defaults_are_the_documented_ones() -> None:
     store = load(StoreSettings, {})
     assert (store.shard_count, store.content_bytes_max, store.delivery_retention_s) == (256, 16 << 20, 7 * 86400)
     syncd = load(SyncdSettings, {})
-    assert (syncd.sync_read_concurrency, syncd.mount_interval_s, syncd.mount_full_pull_every) == (16, 30.0, 100)
+    assert (syncd.sync_read_concurrency, syncd.mount_interval_s, syncd.mount_audit_every) == (16, 30.0, 10)
 
 
 def test_the_environment_is_read_and_options_win() -> None:
@@ -84,9 +84,6 @@ def test_rules_between_settings() -> None:
     assert load(StoreSettings, {**nodes, "RELAYFILE_NODE_INDEX": "1"}).public_address == "b:2"
     with pytest.raises(SettingError, match="NODE_INDEX is 2, but RELAYFILE_NODES has 2 entries"):
         load(StoreSettings, {**nodes, "RELAYFILE_NODE_INDEX": "2"})
-    with pytest.raises(SettingError, match="FULL_PULL_EVERY is 0"):
-        load(SyncdSettings, {"RELAYFILE_MOUNT_FULL_PULL_EVERY": "0"})
-    assert load(SyncdSettings, {"RELAYFILE_MOUNT_FULL_PULL_EVERY": "-1"}).mount_full_pull_every == -1
 
 
 def test_webhook_secrets() -> None:
