@@ -81,7 +81,6 @@ class IngestInstruments(Instruments):
     changes_accepted_total: Counter = counter("Changes that were made durable and acknowledged.")
     outcomes_total: Counter = counter("Changes whose outcome came back from the store.", "outcome")
     spool_commits_total: Counter = counter("Transactions of the spool; each is one fsync.")
-    spool_commit_changes: Histogram = histogram("Changes in one transaction of the spool.", buckets=_SIZES)
     spool_rows: Gauge = gauge("Rows in the spool.")
     spool_bytes: Gauge = gauge("Bytes of content in the spool.")
     objects_held: Gauge = gauge("Folded objects in memory.")
@@ -101,8 +100,6 @@ class StoreInstruments(Instruments):
     revisions_total: Counter = counter("Revisions taken.")
     queue_changes: Gauge = gauge("Changes that wait for a commit.")
     fenced_total: Counter = counter("Entries dropped because the shard had another owner.")
-    watches_open: Gauge = gauge("Open event streams.")
-    exports_open: Gauge = gauge("Open exports.")
     wal_bytes: Gauge = gauge("Size of the write-ahead log.")
 
 

@@ -7,9 +7,13 @@ import ast
 import re
 import subprocess
 from collections.abc import Callable, Iterator
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
+
+from relayfile.settings.environment import GROUPS, definitions
+from relayfile.telemetry import IngestInstruments, RpcInstruments, StoreInstruments, SyncdInstruments
 
 ROOT = Path(__file__).resolve().parents[2]
 FILE_LINES_MAX = 450
@@ -110,6 +114,25 @@ def test_a_file_is_one_idea(path: Path) -> None:
 def test_names_come_from_the_problem() -> None:
     parts = {part.removesuffix(".py") for path in MODULES for part in path.parts}
     assert not {part for part in parts if BANNED_NAMES & set(part.split("_"))}
+
+
+def attributes_read(is_place: Callable[[str], bool]) -> set[str]:
+    """Names that stand behind a dot in the files of a place."""
+    trees = [ast.parse((ROOT / path).read_text()) for path in MODULES if is_place(path.as_posix())]
+    return {node.attr for tree in trees for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
+
+
+def test_every_setting_acts() -> None:
+    read = attributes_read(lambda path: not path.startswith("relayfile/settings/"))
+    read.add("advertise_address")  # is read by `StoreSettings.public_address`
+    offered = {attribute for group in GROUPS.values() for attribute, _, _ in definitions(group)}
+    assert not offered - read, "a setting that nothing reads is a promise that nobody keeps"
+
+
+def test_every_instrument_is_set() -> None:
+    used = attributes_read(lambda path: not path.startswith("relayfile/telemetry/metrics"))
+    groups = (RpcInstruments, IngestInstruments, StoreInstruments, SyncdInstruments)
+    assert not {field.name for group in groups for field in fields(group)} - used
 
 
 def test_no_traces_of_one_machine() -> None:
