@@ -37,13 +37,3 @@ class IdSource:
             value = last + 1
         self._last = value
         return "".join([_PAIRS[value >> shift & 1023] for shift in _SHIFTS])
-
-
-def timestamp_us(identifier: str) -> int:
-    """When ``identifier`` was made, in microseconds (to the millisecond). ``ValueError`` when it is no such id."""
-    if len(identifier) != ID_LENGTH:
-        raise ValueError(f"an id has {ID_LENGTH} characters")
-    milliseconds = 0
-    for character in identifier[:10]:
-        milliseconds = milliseconds << 5 | _ALPHABET.index(character)
-    return milliseconds * 1000

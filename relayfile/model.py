@@ -9,11 +9,7 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import NewType
 
-WorkspaceId = NewType("WorkspaceId", str)
 ShardId = NewType("ShardId", int)
-Revision = NewType("Revision", int)
-Micros = NewType("Micros", int)
-"""Unix time in microseconds."""
 
 
 class MemberKind(IntEnum):

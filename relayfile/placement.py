@@ -8,7 +8,7 @@ import hashlib
 import re
 from typing import Final, NewType
 
-from relayfile.model import ShardId, WorkspaceId
+from relayfile.model import ShardId
 
 NodeIndex = NewType("NodeIndex", int)
 
@@ -49,13 +49,3 @@ def check_any_workspace_id(raw: str) -> str | None:
     if len(raw) > WORKSPACE_ID_BYTES_MAX or not _NAME.match(raw[len(APP_PREFIX) :]):
         return "the app " + _NAME_RULE
     return None
-
-
-def app_workspace(app: str) -> WorkspaceId:
-    """The system workspace that keeps routes, settings and dead letters of ``app``."""
-    return WorkspaceId(APP_PREFIX + app)
-
-
-def is_system_workspace(workspace: str) -> bool:
-    """Whether ``workspace`` belongs to an app and not to a user."""
-    return workspace.startswith(APP_PREFIX)

@@ -116,13 +116,9 @@ async def _demo(payloads: Path | None) -> None:
 
 
 def _one_workspace_per_node() -> list[str]:
-    from relayfile.model import WorkspaceId
-    from relayfile.placement import SHARD_COUNT_DEFAULT, node_of, shard_of
+    from relayfile.placement import node_of, shard_of
 
-    return [
-        next(name for name in NAMES if node_of(shard_of(WorkspaceId(name), SHARD_COUNT_DEFAULT), NODE_COUNT) == node)
-        for node in range(NODE_COUNT)
-    ]
+    return [next(name for name in NAMES if node_of(shard_of(name), NODE_COUNT) == node) for node in range(NODE_COUNT)]
 
 
 @asynccontextmanager

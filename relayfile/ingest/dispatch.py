@@ -40,7 +40,6 @@ class DispatchCounters:
     outcomes: Counter[int] = field(default_factory=Counter)
     """Outcome number to changes."""
     folds: int = 0
-    folded_members: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -262,7 +261,6 @@ class Dispatcher:
     def _send_flushed(self) -> None:
         for fold in self._coalescer.take_flushed():
             self.counters.folds += 1
-            self.counters.folded_members += fold.count
             lane = self.lanes[fold.key.workspace_id]
             self._push(lane, fold)
             self.stream(lane).enqueue(lane)

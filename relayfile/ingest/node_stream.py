@@ -134,11 +134,6 @@ class NodeStream:
         self._flight.give_up_stalled(self._parts.clock.monotonic())
         self._wake.set()
 
-    @property
-    def in_flight_bytes(self) -> int:
-        """Sent and not answered."""
-        return self._flight.size_bytes
-
     # ... the connection
 
     async def run(self) -> None:

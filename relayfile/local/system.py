@@ -15,8 +15,9 @@ LOOPBACK = "127.0.0.1"
 STOP_GRACE_S = 25.0
 
 USUAL_PORTS: Mapping[str, int] = {"ingest_http": 7430, "ingest_grpc": 7431, "syncd": 7440}
-"""What `relayfile up` listens on when nobody else does, so that commands can be pasted. Nodes are 7420 and upwards."""
+"""What `relayfile up` listens on when nobody else does, so that commands can be pasted."""
 USUAL_NODE_PORT = 7450
+"""Of node 0; the others follow. 7420, the default of one node alone, has room for ten before ingest's ports."""
 
 
 @dataclass(frozen=True, slots=True)

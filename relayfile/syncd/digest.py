@@ -39,12 +39,6 @@ class TreeSum:
             self.file_count + 1, self.total_bytes + size, (self.digest + element(path, content_hash)) % MODULUS
         )
 
-    def without_file(self, path: str, content_hash: bytes, size: int) -> "TreeSum":
-        """This tree and one file less."""
-        return TreeSum(
-            self.file_count - 1, self.total_bytes - size, (self.digest - element(path, content_hash)) % MODULUS
-        )
-
     def digest_bytes(self) -> bytes:
         """32 bytes, big-endian, as on the wire."""
         return (self.digest % MODULUS).to_bytes(32, "big")

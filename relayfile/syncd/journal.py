@@ -125,10 +125,6 @@ class Journal:
             query = f"SELECT {COLUMNS} FROM file WHERE {where} ORDER BY path LIMIT ?5"
             return [file_row(row) for row in self._db.execute(query, (*_below(below), after, limit))]
 
-    def has_rows(self) -> bool:
-        """Whether the mirror ever learned of a file that it still knows."""
-        return bool(self._one("SELECT EXISTS (SELECT 1 FROM file)")[0])
-
     def pending_deletes(self, limit: int) -> list[FileRow]:
         """Files that the store no longer has and that are still on disk."""
         query = f"SELECT {COLUMNS} FROM file WHERE state = 2 AND remote_hash IS NULL ORDER BY path LIMIT ?"

@@ -34,7 +34,6 @@ class StagedBatch:
     rows: list[StagedRow]
     added: TreeSum
     problems: list[Problem]
-    last_path: str
 
 
 class Stage:
@@ -86,7 +85,7 @@ class Stage:
                 problem = written
             problems.append(Problem(path, problem.reason, problem.message, meta.revision, now_us))
             rows.append(_unwritten(path, meta.revision, want, meta.size_bytes, FileState.PROBLEM, disk, barrier))
-        return StagedBatch(rows, TreeSum(len(files), size, digest % MODULUS), problems, path)
+        return StagedBatch(rows, TreeSum(len(files), size, digest % MODULUS), problems)
 
     def intact(self, rows: Iterable[FileRow]) -> int:
         """How many of ``rows``, in order, are on disk as they were staged, up to the first that is not."""

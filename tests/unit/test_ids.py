@@ -1,7 +1,5 @@
-import pytest
-
 from relayfile.clock import ManualClock, SystemClock
-from relayfile.ids import IdSource, timestamp_us
+from relayfile.ids import IdSource
 
 NOW_US = 1_800_000_000_123_456
 
@@ -22,13 +20,6 @@ def test_ids_increase_within_a_millisecond_and_when_the_clock_steps_back() -> No
     made.append(ids.new_id())
     assert made == sorted(set(made))
     assert {len(identifier) for identifier in made} == {26}
-
-
-def test_the_time_can_be_read_back() -> None:
-    ids = IdSource(ManualClock(now_us=NOW_US))
-    assert timestamp_us(ids.new_id()) == NOW_US - 456
-    with pytest.raises(ValueError, match="26"):
-        timestamp_us("short")
 
 
 def test_sources_differ() -> None:
