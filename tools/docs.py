@@ -1,6 +1,6 @@
 """Writes the generated pages of docs/ from the tables in the code; ``check`` fails when one is out of date.
 
-usage: python tools/docs.py write|check
+usage: python -m tools.docs write|check
 """
 
 import sys

@@ -135,7 +135,9 @@ class IngestSettings(ClusterSettings):
     in_flight_bytes_max: int = size("64MiB", "1MiB", "4GiB", "content sent to all nodes and not yet acknowledged")
 
     spool_mode: SpoolMode = choice(
-        "disk", ("disk", "through"), "disk: accept durably even while the store is away; through: keep nothing"
+        "disk",
+        ("disk", "through"),
+        "disk: accept durably even while the store is away; through: keep nothing (not served yet)",
     )
     spool_bytes_max: int = size("4GiB", "1MiB", "16TiB", "size of the spool; when it is full, requests get 503")
     spool_commit_linger_s: float = duration(

@@ -1,1 +1,0 @@
-"""The client library: channels, routing to the owner of a workspace, retries, resumed streams."""
