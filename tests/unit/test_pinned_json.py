@@ -1,7 +1,17 @@
+import tracemalloc
+
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from relayfile import pinned_json
-from relayfile.pinned_json import JsonValue, NotJson
+from relayfile.pinned_json import JsonValue, NotJson, TooLong
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers(-9, 99) | st.text(',:[{"a', max_size=5),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text("{a,", max_size=3), inner, max_size=4),
+    max_leaves=30,
+)
 
 
 def test_the_form_is_pinned() -> None:
@@ -70,3 +80,23 @@ def test_merging_follows_the_rfc(target: JsonValue, patch: JsonValue, result: Js
 def test_two_patches_that_no_one_patch_equals() -> None:
     with pytest.raises(ValueError, match="replaces a value"):
         pinned_json.merge_patches({"a": 1}, {"a": {"b": 2}})
+
+
+@given(VALUES)
+def test_the_limit_is_exact(value: JsonValue) -> None:
+    written = pinned_json.write(value)
+    assert pinned_json.write(value, len(written)) == written
+    with pytest.raises(TooLong):
+        pinned_json.write(value, len(written) - 1)
+
+
+def test_what_indentation_would_blow_up_takes_no_memory() -> None:
+    """40 kB that stand for 36 MB; with a body of 20 MB it would be 18 GB."""
+    value = pinned_json.read(b"[" * 900 + b"0," * 20_000 + b"0" + b"]" * 900)
+    tracemalloc.start()
+    try:
+        with pytest.raises(TooLong):
+            pinned_json.write(value, 16 << 20)
+        assert tracemalloc.get_traced_memory()[1] < 1 << 20
+    finally:
+        tracemalloc.stop()

@@ -117,9 +117,8 @@ class Provider:
             self._add_change(envelope, event, action, document)
         except Unexpected as error:
             return self._failed(delivery_id, event_name, Failure("UNEXPECTED_SHAPE", f"{event_name}: {error}"))
-        if envelope.changes and (size := len(envelope.changes[0].content)) > self._content_bytes_max:
-            why = f"{event_name}: the file would have {size} bytes; at most {self._content_bytes_max} are accepted"
-            return self._failed(delivery_id, event_name, Failure("TOO_LARGE", why))
+        except pinned_json.TooLong as error:
+            return self._failed(delivery_id, event_name, Failure("TOO_LARGE", f"{event_name}: the file {error}"))
         return envelope
 
     def _failed(self, delivery_id: str, event_name: str, failure: Failure) -> types_pb2.Envelope:
@@ -153,11 +152,13 @@ class Provider:
                 continue
             asked = rule.actions.get(action, rule.otherwise)
             if asked is not Action.IGNORE:
-                _apply(envelope.changes.add(), rule, asked, document)
+                _apply(envelope.changes.add(), rule, asked, document, self._content_bytes_max)
             return
 
 
-def _apply(change: types_pb2.FileChange, rule: Rule, asked: Action, document: JsonValue) -> None:
+def _apply(
+    change: types_pb2.FileChange, rule: Rule, asked: Action, document: JsonValue, content_bytes_max: int
+) -> None:
     object_id, path = rule.object_id(document), rule.path(document)
     if object_id is None or path is None:
         raise Unexpected(f"the {'object id' if object_id is None else 'path'} needs a value that is not there")
@@ -175,7 +176,9 @@ def _apply(change: types_pb2.FileChange, rule: Rule, asked: Action, document: Js
         if not isinstance(content, dict):
             raise Unexpected("the content is not an object")
         try:
-            change.content = pinned_json.write(content)
+            change.content = pinned_json.write(content, content_bytes_max)
+        except pinned_json.TooLong:
+            raise
         except pinned_json.NotJson as error:
             raise Unexpected(str(error)) from None
         change.content_type = JSON_CONTENT_TYPE

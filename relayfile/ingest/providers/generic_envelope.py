@@ -69,10 +69,12 @@ def read_generic_envelope(body: bytes, content_bytes_max: int) -> types_pb2.Enve
             event_name=generic.event_name,
             correlation_id=generic.correlation_id,
             workspace_id=_ANY_WORKSPACE,
-            changes=[_change(each) for each in generic.changes],
+            changes=[_change(each, content_bytes_max) for each in generic.changes],
         )
     except msgspec.ValidationError as error:
         return _invalid(str(error))
+    except pinned_json.TooLong as error:
+        return Failure("TOO_LARGE", f"changes[].content {error}")
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         return Failure("MALFORMED_JSON", f"the body is not JSON: {error}"[:_MESSAGE_CHARACTERS_MAX])
     except ValueError as error:
@@ -91,8 +93,8 @@ def _invalid(why: str) -> Failure:
     return Failure("INVALID_ENVELOPE", why[:_MESSAGE_CHARACTERS_MAX])
 
 
-def _change(generic: GenericChange) -> types_pb2.FileChange:
-    content, content_type = _content(generic)
+def _change(generic: GenericChange, content_bytes_max: int) -> types_pb2.FileChange:
+    content, content_type = _content(generic, content_bytes_max)
     change = types_pb2.FileChange(
         kind=_KINDS[generic.kind],
         path=generic.path,
@@ -114,7 +116,7 @@ def _change(generic: GenericChange) -> types_pb2.FileChange:
     return change
 
 
-def _content(generic: GenericChange) -> tuple[bytes, str]:
+def _content(generic: GenericChange, content_bytes_max: int) -> tuple[bytes, str]:
     """The bytes, and the media type that is meant when none is named."""
     forms = [bool(generic.content), generic.content_text is not None, generic.content_base64 is not None]
     if sum(forms) > 1:
@@ -127,5 +129,5 @@ def _content(generic: GenericChange) -> tuple[bytes, str]:
         except (ValueError, binascii.Error):
             raise ValueError("changes[].content_base64 is not base64") from None
     if forms[0]:
-        return pinned_json.write(pinned_json.read(bytes(generic.content))), "application/json"
+        return pinned_json.write(pinned_json.read(bytes(generic.content)), content_bytes_max), "application/json"
     return b"", ""

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from relayfile import paths, pinned_json
 from relayfile.model import NO_SEMANTICS, Failure, MemberKind, Origin, Outcome
-from relayfile.pinned_json import JsonValue, NotJson
+from relayfile.pinned_json import JsonValue, NotJson, TooLong
 from relayfile.store.plan.entry import Member
 from relayfile.store.plan.identity import ObjectDraft, default_path
 from relayfile.store.plan.patch import patched
@@ -157,7 +157,7 @@ def _replace_whole(tree: WorkingTree, subject: ObjectDraft, verdict: Verdict, ag
         verdict.outcome = Outcome.STALE
         return
     try:
-        content = pinned_json.write(value)
+        content = pinned_json.write(value, tree.limits.content_bytes_max)
     except NotJson as error:
         verdict.failure = _not_json("The patch", error)
         return
@@ -177,7 +177,7 @@ def _media_type(content: bytes | None) -> str:
 
 
 def _not_json(what: str, error: NotJson) -> Failure:
-    return Failure("NOT_JSON", f"{what} {error}"[:500])
+    return Failure("TOO_LARGE" if isinstance(error, TooLong) else "NOT_JSON", f"{what} {error}"[:500])
 
 
 def _patch_base(tree: WorkingTree, subject: ObjectDraft, member: Member) -> FileRow | None:
@@ -190,10 +190,11 @@ def _patch_base(tree: WorkingTree, subject: ObjectDraft, member: Member) -> File
 
 
 def _patched_file(tree: WorkingTree, base: FileRow | None, member: Member, patch: dict[str, JsonValue]) -> NewFile:
+    most = tree.limits.content_bytes_max
     if base is not None:
-        return NewFile(patched(tree.content(base.content_id), patch), base.content_type, base.stale_since_us)
+        return NewFile(patched(tree.content(base.content_id), patch, most), base.content_type, base.stale_since_us)
     given = member.content_type
-    return NewFile(patched(None, patch), JSON_TYPE if not given or given == _MERGE_PATCH_TYPE else given, None)
+    return NewFile(patched(None, patch, most), JSON_TYPE if not given or given == _MERGE_PATCH_TYPE else given, None)
 
 
 def target_path(subject: ObjectDraft, member: Member) -> str:

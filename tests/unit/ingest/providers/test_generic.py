@@ -62,6 +62,7 @@ def test_a_sender_says_what_changes() -> None:
         ({"provider": "crm", "changes": [{"path": "/a", "content_base64": "*"}]}, "INVALID_ENVELOPE", "base64"),
         ({"provider": "crm", "changes": [{"path": "/a", "content": 1, "content_text": ""}]}, "INVALID_ENVELOPE", "one"),
         ({"provider": "crm", "changes": [{"path": "/a", "content_text": "x" * 101}]}, "TOO_LARGE", "101 bytes"),
+        ({"provider": "crm", "changes": [{"path": "/a", "content": [[[[[[[[1]]]]]]]]}]}, "TOO_LARGE", "100 bytes"),
     ],
 )
 def test_what_is_no_envelope_is_a_failure(body: object, reason: str, words: str) -> None:

@@ -79,6 +79,7 @@ def test_the_action_decides_the_kind(what: str, kind: int) -> None:
         (b'{"type": "order"}', "UNEXPECTED_SHAPE"),
         (b'{"type": "order", "shop": "s", "order": {"id": null}}', "UNEXPECTED_SHAPE"),
         (b'{"type": "order", "shop": "s", "order": {"id": 1, "x": "%s"}}' % (b"x" * 1000), "TOO_LARGE"),
+        (b'{"type": "order", "shop": "s", "order": {"id": 1, "x": %s%s}}' % (b"[" * 40, b"]" * 40), "TOO_LARGE"),
     ],
 )
 def test_what_cannot_be_normalised_is_a_failure(body: bytes, reason: str) -> None:
