@@ -15,12 +15,13 @@ from enum import IntEnum
 
 import uvloop
 
-from relayfile.errors import RelayfileError, SettingError
+from relayfile.errors import SettingError, StartRefused
 from relayfile.status import leading_error
 
 EXIT_OK = 0
 EXIT_FAILED = 1
-EXIT_SETTING = 2
+EXIT_REFUSED = 2
+"""A setting or what is on disk forbids to start; trying again changes nothing."""
 EXIT_NOT_EMPTY = 3
 """Stopped in order, but something durable is left that another process should take (a spool with rows)."""
 
@@ -117,7 +118,7 @@ def run_process(main: Callable[[Stop], Awaitable[int]]) -> int:
     """Run ``main`` on uvloop with the signals wired to its ``Stop``; returns the exit code of the process.
 
     ``main`` returns its exit code when it has stopped in order. Errors of ours end as one line in the log:
-    2 for a setting, 1 for the rest; anything else is logged with its traceback.
+    2 for a refusal to start, 1 for the rest; anything else is logged with its traceback.
     """
     quiet_collector()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
@@ -145,7 +146,7 @@ def exit_code(raised: Exception) -> int:
         _log.critical("the process failed", exc_info=raised)
         return EXIT_FAILED
     _log.critical("%s", error, extra={"reason": error.reason})
-    return EXIT_SETTING if isinstance(error, SettingError) else EXIT_FAILED
+    return EXIT_REFUSED if isinstance(error, SettingError | StartRefused) else EXIT_FAILED
 
 
 async def _with_signals(main: Callable[[Stop], Awaitable[int]]) -> int:
@@ -173,7 +174,7 @@ async def until_stopped(stop: Stop, lifecycle: Lifecycle, work: Callable[[asynci
 
     The tasks live through the stop and are cancelled after it. A failing task asks to stop: what can be drained is.
     """
-    failure: RelayfileError | Exception | None = None
+    failure: Exception | None = None
     async with asyncio.TaskGroup() as outer:
 
         async def guarded() -> None:

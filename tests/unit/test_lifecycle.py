@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from relayfile import lifecycle
-from relayfile.errors import SettingError, StartRefused
+from relayfile.errors import SettingError, StartRefused, StorageFailed
 from relayfile.lifecycle import Lifecycle, Phase, Stop
 
 
@@ -95,7 +95,7 @@ async def test_a_failing_task_stops_the_process_in_order_and_is_raised() -> None
         seen.append("closed")
 
     async def fails() -> None:
-        raise StartRefused(why="of the test")
+        raise StorageFailed(what="of the test")
 
     order.on_stop(Phase.CLOSE_ENGINE, "engine", closes)
     with pytest.raises(ExceptionGroup) as caught:
@@ -108,7 +108,7 @@ def test_exit_codes(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.CRITICAL)
     setting = SettingError(variable="RELAYFILE_X", problem="is bad", way_out="mend it")
     assert lifecycle.exit_code(setting) == 2
-    assert lifecycle.exit_code(ExceptionGroup("g", [StartRefused(why="w")])) == 1
+    assert lifecycle.exit_code(ExceptionGroup("g", [StartRefused(why="w")])) == 2
     assert lifecycle.exit_code(ValueError("x")) == 1
     assert [bool(record.exc_info) for record in caplog.records] == [False, False, True]
 
