@@ -6,7 +6,6 @@ is empty: 3 means that it is not, and the next start sends the rest.
 """
 
 import asyncio
-import gc
 import socket
 from collections.abc import Sequence
 from functools import partial
@@ -38,7 +37,6 @@ from relayfile.telemetry import IngestInstruments, get_logger
 from relayfile.v1 import ingest_pb2_grpc
 
 METER_S = 1.0
-GC_ALLOCATIONS = 50_000
 
 _log = get_logger(__name__)
 
@@ -54,8 +52,6 @@ async def run(settings: IngestSettings, stop: Stop) -> int:
             variable="RELAYFILE_SPOOL_MODE", problem="is through, which this version does not serve", way_out="use disk"
         )
     foundation = lay("ingest", settings)
-    # Millions of short-lived values without cycles: the collector need not look at them so often.
-    gc.set_threshold(GC_ALLOCATIONS)
     with DataDirectory(settings.data_dir) as directory:
         pipeline = Pipeline(settings, _around(directory, settings, foundation))
         try:

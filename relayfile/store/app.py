@@ -32,7 +32,6 @@ from relayfile.v1 import shard_pb2_grpc
 ENTRY_CHANGES_MAX = 500
 """Changes of one workspace that are planned at once: about 5 ms of the loop."""
 MICROSECONDS = 1_000_000
-STREAMS_GRACE_S = 1.0
 
 
 async def run(settings: StoreSettings, stop: Stop) -> int:
@@ -76,27 +75,14 @@ async def _serve(
         public=server,
     )
 
-    async def stop_serving() -> None:
-        admin.set_ready(ready=False)
-        await server.set_serving(serving=False)
-
-    async def refuse_new() -> None:
-        server.refuse_new()
-
     async def drain() -> None:
         await shards.drain()
         await node.committer.drain()
 
-    async def close_streams() -> None:
-        await server.stop(STREAMS_GRACE_S)
-        await peers.close()
-
     lifecycle = Lifecycle(settings.shutdown_grace_s)
-    lifecycle.on_stop(Phase.NOT_SERVING, "health", stop_serving)
-    lifecycle.on_stop(Phase.STOP_ACCEPTING, "calls", refuse_new)
+    admin.stop_with(lifecycle, server)
     lifecycle.on_stop(Phase.DRAIN, "commits", drain)
-    lifecycle.on_stop(Phase.CLOSE_STREAMS, "streams", close_streams)
-    lifecycle.on_stop(Phase.CLOSE_ENGINE, "admin ports", admin.stop)
+    lifecycle.on_stop(Phase.CLOSE_ENGINE, "channels to other nodes", peers.close)
 
     def work(tasks: asyncio.TaskGroup) -> None:
         tasks.create_task(node.run(), name="store-node")

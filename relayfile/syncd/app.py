@@ -12,7 +12,7 @@ import grpc.aio
 from relayfile.auth import ServiceCredentials
 from relayfile.data_directory import DataDirectory
 from relayfile.foundation import Foundation, lay
-from relayfile.lifecycle import EXIT_OK, Lifecycle, Phase, Stop, until_stopped
+from relayfile.lifecycle import EXIT_OK, Lifecycle, Stop, until_stopped
 from relayfile.placement import node_of, shard_of
 from relayfile.serving import AdminPorts, GrpcServer, Service, channel, write_address_file
 from relayfile.settings import StoreSettings, SyncdSettings
@@ -26,8 +26,6 @@ from relayfile.syncd.shown import MirrorRecord
 from relayfile.syncd.writer import Writer
 from relayfile.telemetry import SyncdInstruments
 from relayfile.v1 import mirror_pb2_grpc
-
-STREAMS_GRACE_S = 1.0
 
 
 class Stores:
@@ -79,17 +77,8 @@ async def _serve(registry: Registry, settings: SyncdSettings, foundation: Founda
         public=server,
     )
 
-    async def stop_serving() -> None:
-        admin.set_ready(ready=False)
-        await server.set_serving(serving=False)
-
-    async def close_streams() -> None:
-        await server.stop(STREAMS_GRACE_S)
-
     lifecycle = Lifecycle(settings.shutdown_grace_s)
-    lifecycle.on_stop(Phase.NOT_SERVING, "health", stop_serving)
-    lifecycle.on_stop(Phase.CLOSE_STREAMS, "streams", close_streams)
-    lifecycle.on_stop(Phase.CLOSE_ENGINE, "admin ports", admin.stop)
+    admin.stop_with(lifecycle, server)
 
     def work(tasks: asyncio.TaskGroup) -> None:
         tasks.create_task(registry.serve(), name="mirrors")
