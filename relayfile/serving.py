@@ -7,7 +7,7 @@ per service, and port 0. Refuses to know what is served: servicers and ASGI apps
 import asyncio
 import json
 import socket
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, cast
 
@@ -20,6 +20,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 from prometheus_client import CollectorRegistry, generate_latest
 
+from relayfile.asgi import AsgiApp, Receive, Scope, Send
 from relayfile.auth import TokenVerifier, auth_stage, require_entries
 from relayfile.clock import Clock
 from relayfile.errors import StartRefused
@@ -40,11 +41,6 @@ METADATA_BYTES_MAX = 32 << 10
 KEEPALIVE_TIMEOUT_MS = 10_000
 STREAM_GRACE_S = 2.0
 """How long calls without a streamed answer may take to end once streams are closed."""
-
-Scope = dict[str, Any]
-Receive = Callable[[], Awaitable[dict[str, Any]]]
-Send = Callable[[dict[str, Any]], Awaitable[None]]
-AsgiApp = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 
 @dataclass(frozen=True, slots=True)

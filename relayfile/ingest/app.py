@@ -26,8 +26,7 @@ from relayfile.ingest.publish import Door
 from relayfile.ingest.rejected import RejectedRequests
 from relayfile.ingest.request_body import BodyRoom
 from relayfile.ingest.servicer import IngestServicer, OwnerOutcomes
-from relayfile.ingest.webhook import Access, FrontLimits, WebhookFront
-from relayfile.ingest.webhook import Surroundings as FrontSurroundings
+from relayfile.ingest.webhook import Access, FrontLimits, FrontSurroundings, WebhookFront
 from relayfile.ingest.webhook_secrets import WebhookSecrets
 from relayfile.ingest.workspaces import OwnerLookup, WorkspaceDirectory
 from relayfile.lifecycle import EXIT_NOT_EMPTY, EXIT_OK, Lifecycle, Phase, Stop, until_stopped

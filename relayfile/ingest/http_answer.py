@@ -5,15 +5,15 @@ own share, 503 for our trouble. Refuses to tell a sender more than a reason and 
 """
 
 import math
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 from relayfile import errors
+from relayfile.asgi import Send
 from relayfile.errors import RelayfileError
 from relayfile.ingest.request_body import MalformedEncoding, UnsupportedEncoding
 
-Send = Callable[[dict[str, Any]], Awaitable[None]]
 Headers = list[tuple[bytes, bytes]]
 
 STATUSES: Final[Mapping[type[RelayfileError], int]] = {

@@ -5,12 +5,10 @@ know what a body means.
 """
 
 import zlib
-from collections.abc import Awaitable, Callable
-from typing import Any, Final
+from typing import Final
 
+from relayfile.asgi import Receive
 from relayfile.errors import RelayfileError, TooLarge, Unavailable
-
-Receive = Callable[[], Awaitable[dict[str, Any]]]
 
 _CHUNK_BYTES: Final = 64 * 1024
 _WINDOW: Final = {"gzip": 31, "x-gzip": 31, "deflate": 15}

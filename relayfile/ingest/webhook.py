@@ -5,12 +5,13 @@ know providers (their files say how they sign and what they mean) and what becom
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 from prometheus_client import Counter
 
+from relayfile.asgi import Receive, Scope, Send
 from relayfile.auth import TokenVerifier, authorise_workspace, bearer_token
 from relayfile.clock import Clock
 from relayfile.errors import InvalidArgument, ProviderNotFound, RelayfileError, Unauthenticated, WorkspaceNotFound
@@ -29,10 +30,6 @@ from relayfile.placement import check_workspace_id
 from relayfile.telemetry import IngestInstruments, SpanHandle, Tracing, get_logger
 from relayfile.v1 import types_pb2
 from relayfile.wire import FAILURE_MESSAGE_BYTES_MAX
-
-Scope = dict[str, Any]
-Receive = Callable[[], Awaitable[dict[str, Any]]]
-Send = Callable[[dict[str, Any]], Awaitable[None]]
 
 GENERIC: Final = "generic"
 UNREAD_BYTES_MAX: Final = 1 << 20
@@ -76,7 +73,7 @@ class Access:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Surroundings:
+class FrontSurroundings:
     """What every part of the process shares."""
 
     clock: Clock
@@ -109,7 +106,7 @@ class WebhookFront:
         limits: FrontLimits,
         rejected: RejectedRequests,
         room: BodyRoom,
-        surroundings: Surroundings,
+        surroundings: FrontSurroundings,
     ) -> None:
         self._intake = intake
         self._providers = providers

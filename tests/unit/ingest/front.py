@@ -16,7 +16,7 @@ from relayfile.ingest.http_protocol import HttpLimits, bounded_protocol
 from relayfile.ingest.providers.registry import ProviderRegistry
 from relayfile.ingest.rejected import RejectedRequests
 from relayfile.ingest.request_body import BodyRoom
-from relayfile.ingest.webhook import Access, FrontLimits, Surroundings, WebhookFront
+from relayfile.ingest.webhook import Access, FrontLimits, FrontSurroundings, WebhookFront
 from relayfile.ingest.webhook_secrets import WebhookSecrets
 from relayfile.ingest.workspaces import WorkspaceDirectory
 from relayfile.serving import HttpListener
@@ -108,7 +108,7 @@ async def running_front(
         FrontLimits(body_bytes_max=body_bytes_max),
         rejected,
         BodyRoom(bodies_bytes_max),
-        Surroundings(
+        FrontSurroundings(
             clock=clock, ids=IdSource(clock), tracing=Tracing(), instruments=IngestInstruments.declare(registry)
         ),
     )
