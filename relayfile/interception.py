@@ -124,7 +124,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
                 raise AssertionError("a stage swallowed an error")
 
             serve = serve_unary
-        return _same_arity(handler)(
+        return maker_like(handler)(
             serve, request_deserializer=handler.request_deserializer, response_serializer=handler.response_serializer
         )
 
@@ -173,10 +173,16 @@ def is_served(behaviour: Callable[..., Any]) -> bool:
     return inspect.iscoroutinefunction(behaviour) or inspect.isasyncgenfunction(behaviour)
 
 
-def _behaviour(method: str, handler: Handler) -> Callable[[Any, Context], Any]:
-    behaviour: Callable[[Any, Any], Any] | None = (
+def behaviour_of(handler: Handler) -> Callable[[Any, Any], Any] | None:
+    """The servicer's method in a handler, whatever its arity."""
+    found: Callable[[Any, Any], Any] | None = (
         handler.unary_unary or handler.unary_stream or handler.stream_unary or handler.stream_stream
     )
+    return found
+
+
+def _behaviour(method: str, handler: Handler) -> Callable[[Any, Context], Any]:
+    behaviour = behaviour_of(handler)
     assert behaviour is not None, method
     if is_served(behaviour):
         return behaviour
@@ -202,7 +208,8 @@ async def _checked_stream(check: Callable[[Any], None], requests: AsyncIterator[
         yield request
 
 
-def _same_arity(handler: Handler) -> Callable[..., Handler]:
+def maker_like(handler: Handler) -> Callable[..., Handler]:
+    """What makes a handler of the arity of ``handler``."""
     match (handler.request_streaming, handler.response_streaming):
         case (False, False):
             return grpc.unary_unary_rpc_method_handler

@@ -20,7 +20,7 @@ import grpc.aio
 
 from relayfile.auth.requirements import REQUIREMENTS, Reach
 from relayfile.errors import NotOwner, ProxyLoop
-from relayfile.interception import CORRELATION_KEY, current_call, is_served
+from relayfile.interception import CORRELATION_KEY, behaviour_of, current_call, is_served, maker_like
 from relayfile.placement import check_any_workspace_id
 from relayfile.store.ownership import Local, Owner, Remote
 
@@ -84,12 +84,9 @@ class OwnerRouting(grpc.aio.ServerInterceptor):
         return self._routed(handler_call_details.method, handler, attrgetter(requirement.workspace_field))
 
     def _routed(self, method: str, handler: Handler, workspace_of: Callable[[Any], str]) -> Handler:
-        behaviour: Callable[[Any, Any], Any] | None = (
-            handler.unary_unary or handler.unary_stream or handler.stream_unary or handler.stream_stream
-        )
-        if behaviour is None or not is_served(behaviour):
+        serve = behaviour_of(handler)
+        if serve is None or not is_served(serve):
             return handler
-        serve = behaviour
 
         async def route(request: Any, context: Context) -> Any:
             requests: Sequence[Any] | AsyncIterator[Any]
@@ -105,7 +102,11 @@ class OwnerRouting(grpc.aio.ServerInterceptor):
                 return await _here(serve, handler, requests if handler.request_streaming else request, context)
             return await self._pass_on(method, handler, owner, requests, context)
 
-        return _handler_of(handler, route, _either(handler.response_serializer))
+        return maker_like(handler)(
+            route,
+            request_deserializer=handler.request_deserializer,
+            response_serializer=_either(handler.response_serializer),
+        )
 
     def _remote(self, workspace_id: str) -> Remote | None:
         """The other node that serves the workspace; None when the call belongs here."""
@@ -193,18 +194,3 @@ def _either(serialise: Callable[[Any], bytes] | None) -> Callable[[Any], bytes]:
         return answer if isinstance(answer, bytes) else serialise(answer)
 
     return serialised
-
-
-def _handler_of(
-    handler: Handler, route: Callable[[Any, Any], Awaitable[Any]], serialise: Callable[[Any], bytes]
-) -> Handler:
-    match (handler.request_streaming, handler.response_streaming):
-        case (False, False):
-            make: Callable[..., Handler] = grpc.unary_unary_rpc_method_handler
-        case (False, True):
-            make = grpc.unary_stream_rpc_method_handler
-        case (True, False):
-            make = grpc.stream_unary_rpc_method_handler
-        case _:
-            make = grpc.stream_stream_rpc_method_handler
-    return make(route, request_deserializer=handler.request_deserializer, response_serializer=serialise)
