@@ -353,7 +353,7 @@ class ExportRefused(RelayfileError):
 
 @dataclass(kw_only=True, eq=False)
 class Unavailable(RelayfileError):
-    """The {what} cannot be reached now; try again after {retry_after_s:g} s."""
+    """The {what} is not available now; try again after {retry_after_s:g} s."""
 
     reason: ClassVar[str] = "UNAVAILABLE"
     what: str

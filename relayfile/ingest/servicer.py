@@ -149,7 +149,7 @@ class OwnerOutcomes:
             except grpc.aio.AioRpcError as error:
                 told = from_rpc_error(error)
                 if isinstance(told, DeadlineExpired):
-                    raise Unavailable(what="owner") from error
+                    raise Unavailable(what="store node that was asked for outcomes") from error
                 raise told from error
         return found
 

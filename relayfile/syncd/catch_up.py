@@ -69,4 +69,4 @@ async def prove(mirror: OpenMirror, progress: Progress, *, repair: bool) -> Audi
             return result
         await relearn(mirror, progress)
         repaired = True
-    raise Unavailable(what="store: it never stood still at one revision")
+    raise Unavailable(what="store (it never stood still at one revision)")

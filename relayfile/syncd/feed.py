@@ -135,7 +135,7 @@ class Feed:
                     wire_bytes,
                 )
             if not ended:
-                raise Unavailable(what="export: the stream ended before its end was sent")
+                raise Unavailable(what="export (the stream ended before its end was sent)")
 
     async def list_tree(self, path: str) -> AsyncIterator[file_pb2.ListTreeResponse]:
         """Every file below ``path``, page after page in order of path."""
@@ -149,7 +149,7 @@ class Feed:
                 more = bool(page.page_token)
                 yield page
             if more:
-                raise Unavailable(what="listing: the stream ended before its last page")
+                raise Unavailable(what="listing (the stream ended before its last page)")
 
     async def read_files(self, paths: Sequence[str]) -> AsyncIterator[tuple[Sequence[file_pb2.FileWithContent], int]]:
         """Packed files, and the size of their message. What is not there (any more) is left out."""
@@ -195,7 +195,7 @@ class Feed:
         async with self._reading(call):
             async for message in self._messages(call):
                 yield message
-        raise Unavailable(what="event stream: the store ended it")
+        raise Unavailable(what="event stream (the store ended it)")
 
     async def _messages(self, call: Reading[Message]) -> AsyncIterator[Message]:
         source = aiter(call)
