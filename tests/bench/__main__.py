@@ -22,16 +22,19 @@ BENCHMARKS: dict[str, Callable[[Bench], Awaitable[Result]]] = {
 }
 
 
-async def measure(name: str, *, quick: bool, parent: Path | None) -> Result:
+FOLDER = Path(__file__).resolve().parents[2] / "build" / "bench"
+
+
+async def measure(name: str, *, quick: bool, folder: Path) -> Result:
     """Run one benchmark on a machine that is described in the same minute. A failure is a result: not met."""
     started = time.monotonic()
-    async with bench_folder(parent) as folder:
-        bench = Bench(quick, folder, {"machine": machine.describe(folder)})
-        try:
-            result = await BENCHMARKS[name](bench)
-        except Exception as error:
-            traceback.print_exc()
-            return Result(name, [Figure("completed", 0, "yes=1", 1)], quick, {**bench.detail, "error": repr(error)})
+    folder.mkdir()
+    bench = Bench(quick, folder, {"machine": machine.describe(folder)})
+    try:
+        result = await BENCHMARKS[name](bench)
+    except Exception as error:
+        traceback.print_exc()
+        return Result(name, [Figure("completed", 0, "yes=1", 1)], quick, {**bench.detail, "error": repr(error)})
     detail = {**result.detail, "took_s": round(time.monotonic() - started, 1)}
     honest = Figure("durable disk", float(bool(bench.detail["machine"]["durable_disk"])), "yes=1", 1)  # type: ignore[index]
     return Result(result.id, [*result.figures, honest], quick, detail, result.scale_only)
@@ -43,13 +46,14 @@ def main() -> int:
         "names", nargs="*", choices=[*BENCHMARKS, []], metavar="P", help="all of them when none is named"
     )
     parser.add_argument("--quick", action="store_true", help="scaled down, at most 45 s each")
-    parser.add_argument("--folder", type=Path, help="where data go: on the disk to be measured (default: TMPDIR)")
+    parser.add_argument("--folder", type=Path, default=FOLDER, help="where data go: on the disk to be measured")
     options = parser.parse_args()
     results = []
-    for name in options.names or BENCHMARKS:
-        print(f"{name}: {'quick, scaled down' if options.quick else 'full'}", file=sys.stderr, flush=True)
-        results.append(uvloop.run(measure(name, quick=options.quick, parent=options.folder)))
-        print(results[-1].line(), flush=True)
+    with bench_folder(options.folder) as folder:
+        for name in options.names or BENCHMARKS:
+            print(f"{name}: {'quick, scaled down' if options.quick else 'full'}", file=sys.stderr, flush=True)
+            results.append(uvloop.run(measure(name, quick=options.quick, folder=folder / name)))
+            print(results[-1].line(), flush=True)
     if len(results) > 1:
         print(table(results))
     return 0

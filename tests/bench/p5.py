@@ -29,9 +29,8 @@ async def run(bench: Bench) -> Result:
             exact = exact and await asyncio.to_thread(digest_on_disk, target) == wanted
             for tool in ("rsync", "tar"):
                 if shutil.which(tool) is not None:
-                    seconds[tool].append(await asyncio.to_thread(copy, tool, target, bench.folder / "copy"))
-            if number:
-                await asyncio.to_thread(shutil.rmtree, target)
+                    copied = bench.folder / f"{tool}-{number}"
+                    seconds[tool].append(await asyncio.to_thread(copy, tool, target, copied))
     rates = {name: files / statistics.median(each) if each else None for name, each in seconds.items()}
     rate, rsync, tar = rates["pull"], rates["rsync"], rates["tar"]
     assert rate is not None
@@ -68,7 +67,4 @@ def copy(tool: str, source: Path, target: Path) -> float:
         "rsync": f"rsync -a --exclude=/.relayfile {here}/ {there}/",
         "tar": f"tar -C {here} --exclude=./.relayfile -cf - . | tar -C {there} -xf -",
     }
-    try:
-        return run_and_sync(commands[tool], target)
-    finally:
-        shutil.rmtree(target)
+    return run_and_sync(commands[tool], target)
