@@ -221,7 +221,10 @@ class _Staging:
         self._mirror.journal.stage(self._root, batch.rows, batch.added, batch.problems)
         faults.point("syncd.journal.after_commit")
         self._progress.advance(batch.added.file_count, batch.added.total_bytes, self._mirror.clock.monotonic())
-        self._progress.wrote(batch.added.file_count - len(batch.problems), batch.added.total_bytes)
+        written = batch.added.file_count - len(batch.problems)
+        self._progress.wrote(written, batch.added.total_bytes)
+        self._mirror.instruments.files_written_total.inc(written)
+        self._mirror.instruments.bytes_written_total.inc(batch.added.total_bytes)
 
 
 @asynccontextmanager

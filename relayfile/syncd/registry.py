@@ -11,8 +11,9 @@ from pathlib import Path
 import apsw
 
 from relayfile.clock import Clock
-from relayfile.errors import InvalidArgument, MirrorAlreadyExists, MirrorNotFound, RequestIdReused
+from relayfile.errors import InvalidArgument, MirrorAlreadyExists, MirrorNotFound, MirrorRefused, RequestIdReused
 from relayfile.ids import IdSource
+from relayfile.paths import contains
 from relayfile.syncd.journal import PROBLEMS_MAX, Journal
 from relayfile.syncd.journal_rows import storage_errors
 from relayfile.syncd.mirror import Mirror
@@ -106,6 +107,10 @@ class Registry:
             wanted.token_file,
             self._clock.now_us(),
         )
+        below = next((each for each in self if contains(record.directory, each.record.directory)), None)
+        if below is not None:
+            why = f"ROOT_AROUND_OTHER_MIRROR: {below.record.directory} is a mirror; choose another place"
+            raise MirrorRefused(mirror=record.directory, why=why)
         # The marker first: a row without one would be a mirror that halts; a marker without a row is only a name.
         create_root(record.directory, Marker(record.mirror_id, record.workspace_id), adopt_existing=adopt_existing)
         self._store(record)

@@ -50,6 +50,7 @@ class Root:
         self.fd = fd
         self.own_fd = own_fd
         self._lock_fd = lock_fd
+        self._marked = _marked(own_fd)
         self.staging_fd = _make_directory(own_fd, STAGING)
         self.trash_fd = _make_directory(own_fd, TRASH)
         self.folds = _folds(own_fd)
@@ -92,16 +93,19 @@ class Root:
             raise RootLost("ROOT_REPLACED", f"{self.path} is another directory now; put the mirror's own back")
         try:
             own = os.stat(OWN_DIRECTORY, dir_fd=self.fd, follow_symlinks=False)
-            marked = os.fstat(self.own_fd)
-            os.stat(MARKER, dir_fd=self.own_fd, follow_symlinks=False)
+            opened = os.fstat(self.own_fd)
+            marked = _marked(self.own_fd)
         except OSError as error:
             raise RootLost(
                 "ROOT_MISSING", f"{self.path} lost its marker {OWN_DIRECTORY}/{MARKER}; put it back"
             ) from error
-        if (own.st_dev, own.st_ino) != (marked.st_dev, marked.st_ino):
+        if (own.st_dev, own.st_ino) != (opened.st_dev, opened.st_ino):
             raise RootLost(
                 "ROOT_REPLACED", f"{self.path}/{OWN_DIRECTORY} is another directory now; put the own one back"
             )
+        if marked != self._marked:
+            _check_marker(self.own_fd, self.path, self.marker)
+            self._marked = marked
 
     def write_own(self, name: str, content: bytes) -> None:
         """Replace a file of ours directly below `.relayfile/`, whole or not at all."""
@@ -124,6 +128,11 @@ def create_root(path: str, marker: Marker, *, adopt_existing: bool) -> None:
     """Make ``path`` (not its parent) a mirror's directory. ``MirrorRefused`` says what is wrong with it."""
     if not os.path.isabs(path):
         raise MirrorRefused(mirror=path, why="ROOT_NOT_ABSOLUTE: name the directory by its absolute path")
+    above = _mirror_above(path)
+    if above is not None:
+        raise MirrorRefused(
+            mirror=path, why=f"ROOT_IN_OTHER_MIRROR: it lies in the mirror {above}; choose another place"
+        )
     try:
         os.mkdir(path, 0o755)
     except FileExistsError:
@@ -189,6 +198,16 @@ def _mark(fd: int, path: str, marker: Marker, *, adopt_existing: bool) -> None:
         os.close(own)
 
 
+def _mirror_above(path: str) -> str | None:
+    """The mirror in which ``path`` would lie: its files would be edits there."""
+    above = os.path.realpath(path)
+    while above != os.path.dirname(above):
+        above = os.path.dirname(above)
+        if os.path.lexists(os.path.join(above, OWN_DIRECTORY, MARKER)):
+            return above
+    return None
+
+
 def _encode(marker: Marker) -> bytes:
     fields = {"format": _FORMAT, "mirror_id": marker.mirror_id, "workspace_id": marker.workspace_id}
     return json.dumps(fields, indent=1).encode() + b"\n"
@@ -230,6 +249,12 @@ def _check_marker(own: int, path: str, marker: Marker) -> None:
         raise RootLost("ROOT_OF_OTHER_WORKSPACE", f"{path} belongs to workspace {found.workspace_id}")
     if found.mirror_id != marker.mirror_id:
         raise RootLost("ROOT_REPLACED", f"{path} belongs to mirror {found.mirror_id}")
+
+
+def _marked(own: int) -> tuple[int, int, int, int]:
+    """What changes when somebody writes the marker."""
+    found = os.stat(MARKER, dir_fd=own, follow_symlinks=False)
+    return found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
 
 
 def _lock(own: int, path: str, marker: Marker) -> int:

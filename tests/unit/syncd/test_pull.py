@@ -37,6 +37,8 @@ async def test_a_first_pull_is_the_tree_of_the_store(tmp_path: pathlib.Path, via
         assert mirror.journal.cursor == Cursor(store.revision, store.history_id)
         assert mirror.journal.unsettled().files == {}
         mirror.root.check()
+        counted = mirror.instruments.files_written_total, mirror.instruments.bytes_written_total
+        assert [metric._value.get() for metric in counted] == list(progress.total)
     assert tree_of(tmp_path) == contents(store)
     assert progress.via is via
     assert progress.done == progress.total == (len(store.files), sum(map(len, contents(store).values())))

@@ -69,6 +69,30 @@ def test_i1_a_missing_replaced_or_unmarked_root_is_noticed(path: pathlib.Path) -
     assert (missing.value.reason, replaced.value.reason) == ("ROOT_MISSING", "ROOT_REPLACED")
 
 
+def test_i1_a_marker_that_becomes_another_s_is_noticed(path: pathlib.Path) -> None:
+    root = Root.open(str(path), MARKER)
+    marker = path / ".relayfile" / "mirror.json"
+    ours = marker.read_text()
+    marker.write_text(ours.replace("acme", "evil"))
+    with pytest.raises(RootLost) as other:
+        root.check()
+    marker.write_text("{")
+    with pytest.raises(RootLost) as garbage:
+        root.check()
+    marker.write_text(ours)
+    root.check()
+    root.close()
+    assert (other.value.reason, garbage.value.reason) == ("ROOT_OF_OTHER_WORKSPACE", "ROOT_MISSING")
+
+
+def test_i10_no_mirror_lies_in_another(path: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    (path / "below").mkdir()
+    assert "ROOT_IN_OTHER_MIRROR" in refused(path / "below" / "mirror")
+    assert not (path / "below" / "mirror").exists()
+    (tmp_path / "link").symlink_to(path / "below")
+    assert "ROOT_IN_OTHER_MIRROR" in refused(tmp_path / "link" / "mirror")
+
+
 @pytest.mark.parametrize("with_openat2", [True, False])
 def test_i2_no_directory_is_reached_over_a_link(
     path: pathlib.Path, tmp_path: pathlib.Path, with_openat2: bool, monkeypatch: pytest.MonkeyPatch

@@ -92,6 +92,17 @@ async def test_bad_requests_name_every_field(tmp_path: pathlib.Path, registry: R
     assert len(registry) == 0
 
 
+async def test_i10_no_mirror_lies_around_or_in_another(tmp_path: pathlib.Path, registry: Registry) -> None:
+    service = servicer(registry)
+    (tmp_path / "outer").mkdir()
+    await service.CreateMirror(request(tmp_path, "outer/inner"), None)
+    with pytest.raises(MirrorRefused, match="ROOT_AROUND_OTHER_MIRROR"):
+        await service.CreateMirror(request(tmp_path, "outer", adopt_existing_files=True), None)
+    with pytest.raises(MirrorRefused, match="ROOT_IN_OTHER_MIRROR"):
+        await service.CreateMirror(request(tmp_path, "outer/inner/more"), None)
+    assert len(registry) == 1
+
+
 async def test_a_repeated_request_makes_one_mirror(tmp_path: pathlib.Path, registry: Registry) -> None:
     service = servicer(registry)
     first = await service.CreateMirror(request(tmp_path, request_id="r1"), None)
