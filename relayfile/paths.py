@@ -1,4 +1,4 @@
-"""The rules of paths (semantics.md, Paths), as pure functions of text.
+"""The rules of paths, as pure functions of text.
 
 Owns normalising, containment, what may be written, and the key range of a subtree. Refuses to know a file system: a
 path here is a name in a workspace's tree. Paths are case-sensitive and compared byte by byte as UTF-8, which for text

@@ -1,4 +1,4 @@
-"""Which of two changes of one object is newer (semantics.md, Two watermarks), as far as ingest and store must agree.
+"""Which of two changes of one object is newer, as far as ingest and store must agree.
 
 Owns the choice of a change's clock and the pairwise rule by which a fold elides content. Refuses to know an object's
 history: what is stale against the rows is decided by the store's planner, which alone has them. Pure.

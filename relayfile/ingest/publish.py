@@ -1,4 +1,4 @@
-"""Publishing over gRPC: envelopes of services, validated one by one, accepted together (semantics.md, Ingest).
+"""Publishing over gRPC: envelopes of services, validated one by one, accepted together.
 
 Owns what one caller may publish, the result of each envelope, chunks, and the order of answers on a stream. What was
 read while an `Intake.accept` ran is accepted together by the next one. Refuses to know spools.

@@ -1,4 +1,4 @@
-"""The public HTTP port: a provider's request to durable envelopes (semantics.md, Ingest, 1 to 7).
+"""The public HTTP port: a provider's request to durable envelopes (D1, D2).
 
 Owns the order of the steps and the answer. A request is answered 200 only after `Intake.accept` returned. Refuses to
 know providers (their files say how they sign and what they mean) and what becomes of an envelope.

@@ -1,4 +1,4 @@
-"""Which workspaces exist, as far as ingest must know to answer 404 (semantics.md, Ingest).
+"""Which workspaces exist, as far as ingest must know to answer 404.
 
 Owns the set of known workspaces: durable, only growing, a hint and no authority (the shard decides what becomes of a
 change). One unknown to it is asked for at its owner, within `RELAYFILE_WORKSPACE_LOOKUP_TIMEOUT`. Refuses to create

@@ -1,7 +1,7 @@
 """Comparing what the journal knows with what the store says, at one revision, and finding out whether the disk agrees.
 
-Digest equal at the same revision, every file settled, and a look at each file's stat: then a mirror is exact (sync.md 5
-and 6). Refuses to repair.
+Digest equal at the same revision, every file settled, and a look at each file's stat: then a mirror is exact.
+Refuses to repair.
 """
 
 import os

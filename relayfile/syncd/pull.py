@@ -1,4 +1,4 @@
-"""The first pull: everything the store has, staged beside the mirror, made durable, renamed into place (sync.md 3).
+"""The first pull: everything the store has, staged beside the mirror, made durable, renamed into place.
 
 Network, verification and disk overlap: messages are read ahead of the writer thread by a few, never more. It resumes:
 what is staged and journalled is not fetched again after a kill; what was staged since the last barrier is read back and

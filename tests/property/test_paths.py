@@ -13,7 +13,7 @@ WRITABLE = st.lists(SEGMENT, min_size=1, max_size=4).map(lambda parts: "/" + "/"
 
 
 def allowed_by_the_letter(path: str) -> bool:
-    """semantics.md, Paths 4, said slowly."""
+    """The rule of segments, said slowly."""
     parts = path.split("/")[1:]
     return (
         path.startswith("/")

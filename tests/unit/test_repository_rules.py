@@ -150,6 +150,20 @@ def test_no_traces_of_one_machine() -> None:
     assert not [str(path) for path in tracked() if trace.search((ROOT / path).read_bytes())]
 
 
+def test_links_between_pages_lead_somewhere() -> None:
+    pages = [path for path in tracked("*.md") if path.name != "0000-template.md"]
+    links = [(page, link) for page in pages for link in re.findall(r"\]\(([^)#\s]+)[^)]*\)", (ROOT / page).read_text())]
+    local = [(page, link) for page, link in links if "://" not in link]
+    assert not [f"{page}: {link}" for page, link in local if not (ROOT / page.parent / link).exists()]
+
+
+def test_every_rule_that_a_comment_names_is_written_down() -> None:
+    written = set(re.findall(r"^\* \*\*([DI]\d+)\b", (ROOT / "docs" / "rules.md").read_text(), re.MULTILINE))
+    files = [*MODULES, *tracked("relayfile/*.sql", "proto/*.proto", "docs/*.md")]
+    named = {rule for path in files for rule in re.findall(r"\b[DI]\d{1,2}\b", (ROOT / path).read_text())}
+    assert not named - written
+
+
 def test_every_decision_is_listed() -> None:
     records = {path.name for path in (ROOT / "docs" / "adr").glob("0*.md")}
     listed = set(re.findall(r"\((\d{4}-[\w-]+\.md)\)", (ROOT / "docs" / "adr" / "README.md").read_text()))

@@ -1,4 +1,4 @@
-"""What one change does to its object and to the working tree (semantics.md, Ingest, Two watermarks, Identity).
+"""What one change does to its object and to the working tree.
 
 Owns the rules for a single member that is new to the shard. Each ends in one of three ways: an outcome is set on its
 verdict, a failure is set on it (a dead letter), or it is added to its object's effects, whose outcomes are known when

@@ -1,4 +1,4 @@
-"""The digest of a directory (architecture D9): one number that proves what is below it.
+"""The digest of a directory (D9): one number that proves what is below it.
 
 Owns the encoding, which golden vectors pin: other languages and mirrors compute the same. A file's term is SHA-256 of
 the length of its path (bytes of UTF-8) as 8 bytes big-endian, the path, and its content hash, read as a big-endian

@@ -1,4 +1,4 @@
-"""What an entry does to its workspace: `plan`, a pure function of the rows and the changes (architecture D7).
+"""What an entry does to its workspace: `plan`, a pure function of the rows and the changes (D7).
 
 Owns the order of things: folds one after the other, each on the result of the one before; in a fold its members in
 order; known deliveries first (D3), then the rules of `change`. Then everything is settled at once. A fold that cannot

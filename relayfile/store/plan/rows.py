@@ -84,7 +84,7 @@ class DirectoryRow(NamedTuple):
     rule_count: int
     """Enforceable access rules below it."""
     digest: int
-    """Sum modulo 2^256 (architecture D9); 32 bytes big-endian in the engines and on the wire."""
+    """Sum modulo 2^256 (D9); 32 bytes big-endian in the engines and on the wire."""
     entry_count: int
     """Files and directories directly in it."""
     revision: int

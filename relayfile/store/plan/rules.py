@@ -1,4 +1,4 @@
-"""Which entries of `semantics.permissions` are enforceable access rules (semantics.md, Access); the rest are tags."""
+"""Which entries of `semantics.permissions` are enforceable access rules; the rest are tags."""
 
 import re
 from collections.abc import Collection

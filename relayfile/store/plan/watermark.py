@@ -1,6 +1,6 @@
 """Whether a change is stale against the watermark of its clock, and what a change does to it.
 
-Owns the rules of semantics.md, "Two watermarks per object", for one clock at a time: the caller picks the clock (see
+Owns the rules of an object's two watermarks, for one clock at a time: the caller picks the clock (see
 `relayfile.watermark.provider_time`), and `slack_us` is how far times of it may be apart before order of arrival stops
 counting (0 except between receive times of different processes). Times are microseconds.
 """

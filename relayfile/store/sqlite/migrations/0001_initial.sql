@@ -106,7 +106,7 @@ CREATE TABLE event (
   PRIMARY KEY (shard_id, workspace_id, revision)
 ) WITHOUT ROWID;
 
--- Two watermarks for each object (semantics.md): times by the provider's clock, and by the receiving process's.
+-- Two watermarks for each object: times by the provider's clock, and by the receiving process's.
 CREATE TABLE object (
   shard_id             INTEGER NOT NULL,
   workspace_id         TEXT    NOT NULL,
