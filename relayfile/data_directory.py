@@ -39,7 +39,9 @@ class DataDirectory:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             os.close(descriptor)
-            raise StartRefused(why=f"another process works on {self.path}") from None
+            raise StartRefused(
+                why=f"another process works on {self.path}; stop it, or set another RELAYFILE_DATA_DIR"
+            ) from None
         self._lock_fd = descriptor
 
     def release(self) -> None:

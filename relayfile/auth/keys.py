@@ -18,6 +18,7 @@ from relayfile.errors import StartRefused
 SIGNING_FILE = "signing.jwk"
 PUBLIC_FILE = "jwks.json"
 ALGORITHM = "EdDSA"
+_WAY_OUT = f"bring it back, or remove it and {PUBLIC_FILE} for new ones"
 
 
 class KeyStore:
@@ -67,9 +68,9 @@ def _read_private(path: Path) -> OKPKey:
     try:
         key = OKPKey.import_key(json.loads(path.read_bytes()))
     except (OSError, ValueError, KeyError, JoseError) as error:
-        raise StartRefused(why=f"the signing key {path} cannot be read ({type(error).__name__})") from None
+        raise StartRefused(why=f"the signing key {path} cannot be read ({type(error).__name__}); {_WAY_OUT}") from None
     if not key.is_private or not key.kid:
-        raise StartRefused(why=f"the signing key {path} is no private key with a kid")
+        raise StartRefused(why=f"the signing key {path} is no private key with a kid; {_WAY_OUT}")
     return key
 
 

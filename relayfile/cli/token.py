@@ -1,5 +1,6 @@
 """`relayfile token`: a signed token for a person, an agent or a service."""
 
+import sys
 from pathlib import Path
 
 import typer
@@ -28,6 +29,9 @@ def token(
         ttl_s = parse_duration(ttl)
     except ValueError as error:
         raise typer.BadParameter(str(error), param_hint="--ttl") from None
-    signer = TokenSigner(KeyStore(Layout(data_dir.resolve()).keys).signing_key(), SystemClock())
+    keys = KeyStore(Layout(data_dir.resolve()).keys)
+    if not keys.public_file.exists():
+        print(f"relayfile: {data_dir} had no key; a new one is in {keys.directory}", file=sys.stderr)
+    signer = TokenSigner(keys.signing_key(), SystemClock())
     workspaces = "*" if service or "*" in workspace else tuple(workspace)
     print(signer.mint(subject, workspaces=workspaces, ttl_s=ttl_s, scopes=tuple(scope), service=service))

@@ -98,23 +98,30 @@ class Transaction:
 
 def prepare(directory: Path, *, verify: bool) -> None:
     """Make the file, or check the one that is there; `StartRefused` when it is damaged or of another version."""
+    path = directory / FILE_NAME
     try:
         connection = _open(directory)
         try:
             (version,) = connection.execute("PRAGMA user_version").fetchone() or (0,)
             if version not in (0, SCHEMA_VERSION):
-                raise StartRefused(why=f"the spool has schema version {version}, this program knows {SCHEMA_VERSION}")
+                raise StartRefused(
+                    why=f"{path} has schema version {version}, this release knows {SCHEMA_VERSION}; start the release "
+                    "that wrote it"
+                )
             if version == 0:
                 with connection:
                     connection.execute(_SCHEMA)
             elif verify:
                 problems = [str(row[0]) for row in connection.execute("PRAGMA quick_check(3)")]
                 if problems != ["ok"]:
-                    raise StartRefused(why=f"the spool is damaged: {'; '.join(problems)}")
+                    raise StartRefused(
+                        why=f"{path} is damaged ({'; '.join(problems)}); what it holds is accepted and not yet sent: "
+                        "keep the file, and start with an empty data directory"
+                    )
         finally:
             connection.close()
     except apsw.Error as error:
-        raise StartRefused(why=f"the spool cannot be read: {error}") from error
+        raise StartRefused(why=f"{path} cannot be read: {error}") from error
 
 
 class SpoolWriter:

@@ -80,7 +80,9 @@ class Journal:
             self._db.execute("INSERT OR IGNORE INTO mirror (id, format) VALUES (1, ?)", (_FORMAT,))
             found = self._db.execute("SELECT format FROM mirror").get
             if found != _FORMAT:
-                raise StartRefused(why=f"the journal {path} has format {found}, this version knows {_FORMAT}")
+                raise StartRefused(
+                    why=f"the journal {path} has format {found}, this release knows {_FORMAT}; start a newer one"
+                )
             for root in remote_paths:
                 self._db.execute("INSERT OR IGNORE INTO root (path, digest) VALUES (?, ?)", (root, bytes(32)))
         self._load_sums()

@@ -34,7 +34,9 @@ def migrate(connection: apsw.Connection, path: Path) -> None:
     done = {str(row[0]) for row in connection.execute("SELECT version FROM schema_migrations")}
     known = dict(_migrations())
     if newer := sorted(done - known.keys()):
-        raise StartRefused(why=f"{path} has schema version {newer[-1]}, this release knows up to {max(known)}")
+        raise StartRefused(
+            why=f"{path} has schema version {newer[-1]}, this release knows up to {max(known)}; start a newer one"
+        )
     for version in sorted(known.keys() - done):
         with connection:
             connection.execute(known[version])
