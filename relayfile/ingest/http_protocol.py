@@ -5,21 +5,27 @@ Owns what happens before a request is whole. Refuses to know what requests are f
 """
 
 import asyncio
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final, cast
 
 import httptools
+from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 _RETRY_AFTER: Final = b"retry-after: 1\r\n"
 _REASONS: Final = {
     400: "REQUEST_MALFORMED",
     408: "REQUEST_TOO_SLOW",
+    429: "TOO_MANY_AHEAD",
     431: "HEADERS_TOO_LARGE",
     503: "TOO_MANY_CONNECTIONS",
 }
+
+AHEAD_REQUESTS_MAX: Final = 1024
+"""Requests of one connection that may wait for the answer to the one before them; one read brings fewer webhooks."""
 
 Refused = Callable[[int, str], None]
 """Told (status, reason) of each request that is refused here."""
@@ -37,6 +43,22 @@ class HttpLimits:
 
 class _HeadTooLarge(Exception):
     """Ends parsing."""
+
+
+class _TooManyAhead(Exception):
+    """Ends parsing."""
+
+
+class _ReadingWhenIdle(FlowControl):
+    """Reads on only when no request waits: uvicorn reads more for each answer, whatever is parsed already."""
+
+    def __init__(self, transport: asyncio.Transport, waiting: deque[Any]) -> None:
+        super().__init__(transport)
+        self._waiting = waiting
+
+    def resume_reading(self) -> None:
+        if not self._waiting:
+            super().resume_reading()
 
 
 class _WholeAnswer:
@@ -83,6 +105,7 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's
         super().connection_made(transport)
+        self.flow = _ReadingWhenIdle(transport, self.pipeline)
         if len(self.connections) > self._limits.connections_max:
             self._refuse(503)
         else:
@@ -92,6 +115,10 @@ class BoundedProtocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._arrived()
         super().connection_lost(exc)
+        # They refer to this object; it is freed now, and not when the cyclic collector comes.
+        self.pipeline.clear()
+        self.cycle = None  # type: ignore[assignment]  # as before the first request
+        self.parser = None  # type: ignore[assignment]  # nothing is fed to it any more
 
     def data_received(self, data: bytes) -> None:
         self._unset_keepalive_if_required()
@@ -107,7 +134,7 @@ class BoundedProtocol(HttpToolsProtocol):
         except httptools.HttpParserUpgrade as offer:
             self._decline(data[offer.args[0] :])
         except httptools.HttpParserError as error:
-            self._refuse(431 if isinstance(error.__context__, _HeadTooLarge) else 400)
+            self._refuse(_status_of(error))
             return
         if not self._head_is_whole and self._unparsed_bytes > self._limits.head_bytes_max:
             self._refuse(431)
@@ -118,6 +145,8 @@ class BoundedProtocol(HttpToolsProtocol):
         self._is_arriving = True
         self._head_is_whole = False
         self._head_bytes = 0
+        if len(self.pipeline) >= AHEAD_REQUESTS_MAX:
+            raise _TooManyAhead
         super().on_message_begin()
 
     def on_url(self, url: bytes) -> None:
@@ -202,6 +231,16 @@ class BoundedProtocol(HttpToolsProtocol):
             cycle.disconnected = True
             cycle.message_event.set()
         self.transport.close()
+
+
+def _status_of(error: httptools.HttpParserError) -> int:
+    match error.__context__:
+        case _HeadTooLarge():
+            return 431
+        case _TooManyAhead():
+            return 429
+        case _:
+            return 400
 
 
 def bounded_protocol(limits: HttpLimits, refused: Refused) -> Callable[..., asyncio.Protocol]:

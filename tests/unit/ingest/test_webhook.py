@@ -417,6 +417,28 @@ async def test_connections_are_limited(tmp_path: Path) -> None:
         await second.close()
 
 
+async def test_no_more_is_read_than_is_answered(front: Front) -> None:
+    """A sender that never waits is slowed down, and its requests do not pile up."""
+    client = await Client.connect(front.address)
+    for _ in range(30):
+        client.send(request_bytes(HOOK, BODY, github()) * 100)
+    for _ in range(3_000):
+        response = await client.response()
+        assert response is not None
+        assert response.status == 200
+    await client.close()
+
+
+async def test_more_requests_than_can_wait_end_the_connection(front: Front) -> None:
+    client = await Client.connect(front.address)
+    client.send(b"GET / HTTP/1.1\r\n\r\n" * 5_000)
+    response = await client.response()
+    assert response is not None
+    assert refusal(response) == (429, "TOO_MANY_AHEAD")
+    assert await client.is_closed()
+    await client.close()
+
+
 async def test_the_bodies_of_all_requests_have_one_limit(tmp_path: Path) -> None:
     async with running_front(tmp_path, bodies_bytes_max=1_000) as front:
         waiting = await Client.connect(front.address)
