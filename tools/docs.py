@@ -7,10 +7,13 @@ import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from prometheus_client import CollectorRegistry
+
 from relayfile import status
 from relayfile.auth import REQUIREMENTS, Reach
 from relayfile.errors import ERRORS, RelayfileError
 from relayfile.settings import document
+from relayfile.telemetry import IngestInstruments, RpcInstruments, StoreInstruments, SyncdInstruments
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -70,10 +73,35 @@ def access_page() -> str:
     return ACCESS_INTRODUCTION + "".join(rows)
 
 
+METRICS_INTRODUCTION = """\
+# Metrics
+
+What `/metrics` on a process's admin port tells, beside the usual figures of a Python process. Labels have few values:
+never a workspace, a path or an id. A histogram has the suffixes `_bucket`, `_sum` and `_count`.
+This page is generated (`make docs`).
+
+| metric | type | meaning |
+|---|---|---|
+"""
+
+
+def metrics_page() -> str:
+    """docs/metrics.md: every instrument."""
+    registry = CollectorRegistry()
+    for group in (RpcInstruments, IngestInstruments, StoreInstruments, SyncdInstruments):
+        group.declare(registry)
+    rows = []
+    for metric in registry.collect():
+        name = metric.name + ("_total" if metric.type == "counter" else "")
+        rows.append(f"| `{name}` | {metric.type} | {metric.documentation} |\n")
+    return METRICS_INTRODUCTION + "".join(rows)
+
+
 PAGES: Mapping[str, Callable[[], str]] = {
     "docs/access.md": access_page,
     "docs/configuration.md": document.render,
     "docs/errors.md": errors_page,
+    "docs/metrics.md": metrics_page,
 }
 
 

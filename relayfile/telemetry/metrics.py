@@ -80,7 +80,7 @@ class IngestInstruments(Instruments):
     accept_seconds: Histogram = histogram("From the end of a request's body to its answer.")
     changes_accepted_total: Counter = counter("Changes that were made durable and acknowledged.")
     outcomes_total: Counter = counter("Changes whose outcome came back from the store.", "outcome")
-    spool_commits_total: Counter = counter("Transactions of the spool; each is one fsync.")
+    spool_commits_total: Counter = counter("Transactions of the spool; each that accepts something is one fsync.")
     spool_rows: Gauge = gauge("Rows in the spool.")
     spool_bytes: Gauge = gauge("Bytes of content in the spool.")
     objects_held: Gauge = gauge("Folded objects in memory.")
