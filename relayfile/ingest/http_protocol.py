@@ -71,6 +71,8 @@ class _WholeAnswer:
         self._head = b""
 
     def write(self, data: bytes) -> None:
+        if self._transport.is_closing():
+            return  # uvicorn asks only for the newest request of a connection; older ones are answered into nothing
         if self._head:
             data, self._head = self._head + data, b""
         elif data.startswith(b"HTTP/1.1 ") and not data.startswith(b"HTTP/1.1 100"):

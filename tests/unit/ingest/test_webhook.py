@@ -7,10 +7,12 @@ import zlib
 from collections.abc import AsyncIterator
 from functools import partial
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
 from relayfile.errors import Draining, Overloaded, StorageFailed, Unavailable
+from relayfile.ingest.http_protocol import _WholeAnswer
 from relayfile.ingest.providers.registry import ProviderRegistry
 from relayfile.ingest.signature import SignedRequest, sign
 from tests.unit.ingest.front import NOW_US, WORKSPACE, Client, Front, Response, ask, request_bytes, running_front, until
@@ -427,6 +429,15 @@ async def test_no_more_is_read_than_is_answered(front: Front) -> None:
         assert response is not None
         assert response.status == 200
     await client.close()
+
+
+def test_an_answer_on_a_closed_connection_is_dropped() -> None:
+    transport = Mock()
+    answer = _WholeAnswer(transport)
+    answer.write(b"HTTP/1.1 200 OK\r\n\r\n")
+    transport.is_closing.return_value = True
+    answer.write(b"{}")
+    assert not transport.write.called
 
 
 async def test_more_requests_than_can_wait_end_the_connection(front: Front) -> None:
