@@ -32,7 +32,6 @@ from relayfile.v1 import shard_pb2, shard_pb2_grpc
 SHARDS = 256
 POLICY = NodePolicy(commit=CommitLimits(), plan=PlanLimits(), creates_workspaces=True, expiry_interval_s=60.0)
 CREDIT_BYTES = 16 << 20
-CONTENT_BYTES_MAX = 16 << 20
 
 
 @dataclass(slots=True)
@@ -69,7 +68,7 @@ async def running_node(
             placement = StaticPlacement(SHARDS, 0, ("127.0.0.1:0",))
             instruments = StoreInstruments.declare(registry)
             node = await Node.start(engine, placement, clock, IdSource(clock).new_id, instruments, policy)
-            service = ShardService(node, CREDIT_BYTES, CONTENT_BYTES_MAX)  # type: ignore[abstract]  # SetPause comes later
+            service = ShardService(node, CREDIT_BYTES)  # type: ignore[abstract]  # SetPause comes later
             shard_pb2_grpc.add_ShardServiceServicer_to_server(service, server)
             port = server.add_insecure_port("127.0.0.1:0")
             await server.start()

@@ -56,7 +56,7 @@ async def _serve(
     clock, new_id = foundation.clock, foundation.ids.new_id
     node = await Node.start(engine, placement, clock, new_id, instruments, _policy(settings), foundation.tracing)
     shards = ShardService(  # type: ignore[abstract]  # what it leaves out answers that it is served later
-        node, settings.stream_credit_bytes, settings.content_bytes_max
+        node, settings.stream_credit_bytes
     )
     peers = Peers(partial(channel, settings=settings))
     services = [

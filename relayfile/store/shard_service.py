@@ -19,17 +19,17 @@ from relayfile.wire import from_us
 if TYPE_CHECKING:
     import grpc.aio
 
-RAW_BODY_BYTES_MAX = 26 << 20
-"""Of a delivery that could not be normalised; see `RawDelivery`."""
+ANNOUNCED_BYTES_MAX = 256 << 20
+"""Of a content or a raw body that comes in pieces: the most that ingest can be set to accept. Whether this node keeps so
+much is the planner's to say, in an outcome: a stream that ended for it would bring the same change again, for ever."""
 
 
 class ShardService(shard_pb2_grpc.ShardServiceServicer):
     """Served by every node for its own shards; the rest of the service answers UNIMPLEMENTED until it is built."""
 
-    def __init__(self, node: Node, credit_bytes: int, content_bytes_max: int) -> None:
+    def __init__(self, node: Node, credit_bytes: int) -> None:
         self._node = node
         self._credit_bytes = credit_bytes
-        self._chunked_bytes_max = max(content_bytes_max, RAW_BODY_BYTES_MAX)
         self._sequences = Sequences()
         self._reports = Reports()
         self._streams: set[ApplyStream] = set()
@@ -54,7 +54,7 @@ class ShardService(shard_pb2_grpc.ShardServiceServicer):
         stream = ApplyStream(self._node, hello.ingest_id, expected, self._reports, self._credit_bytes)
         self._streams.add(stream)
         try:
-            await stream.serve(request_iterator, context.write, ChunkedContent(self._chunked_bytes_max))
+            await stream.serve(request_iterator, context.write, ChunkedContent(ANNOUNCED_BYTES_MAX))
         finally:
             self._streams.discard(stream)
 

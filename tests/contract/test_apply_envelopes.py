@@ -153,13 +153,33 @@ async def test_a_large_content_comes_in_chunks(tmp_path: Path) -> None:
         member.content_follows_bytes = len(content)
         batch = sub_batch(WORKSPACE, 1, [fold(member)])
         await sender.send(batch)
-        for start in range(0, len(content), 1 << 20):
-            chunk = shard_pb2.ApplyEnvelopesRequest()
-            chunk.chunk.data = content[start : start + (1 << 20)]
-            chunk.chunk.last = start + (1 << 20) >= len(content)
-            await sender.send_request(chunk)
+        await send_chunks(sender, content)
         assert outcomes(await sender.answered(batch)) == [Outcome.APPLIED]
         assert await stored(running) == {"/github/issues/1.json": content}
+
+
+async def test_a_content_over_the_nodes_limit_is_a_dead_letter_and_the_stream_goes_on(tmp_path: Path) -> None:
+    async with running_node(tmp_path) as running, Sender(running.address) as sender:
+        content = bytes(POLICY.plan.content_bytes_max + 1)
+        member = upsert(1, b"")
+        member.content_follows_bytes = len(content)
+        large, small = sub_batch(WORKSPACE, 1, [fold(member)]), sub_batch(WORKSPACE, 2, [fold(upsert(2, b"b"))])
+        await sender.send(large)
+        await send_chunks(sender, content)
+        await sender.send(small)
+        refused = await sender.answered(large)
+        assert outcomes(refused) == [Outcome.DEAD_LETTERED]
+        assert refused.failures[0].failure.reason == "TOO_LARGE"
+        assert outcomes(await sender.answered(small)) == [Outcome.APPLIED]
+
+
+async def send_chunks(sender: Sender, content: bytes) -> None:
+    """The content that the message before announced."""
+    for start in range(0, len(content), 1 << 20):
+        chunk = shard_pb2.ApplyEnvelopesRequest()
+        chunk.chunk.data = content[start : start + (1 << 20)]
+        chunk.chunk.last = start + (1 << 20) >= len(content)
+        await sender.send_request(chunk)
 
 
 async def test_an_invalid_change_becomes_a_dead_letter_and_holds_up_nobody(tmp_path: Path) -> None:
