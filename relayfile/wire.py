@@ -98,11 +98,6 @@ def is_provider_name(name: str) -> bool:
     return _PROVIDER.match(name) is not None
 
 
-def is_traceparent(text: str) -> bool:
-    """Whether ``text`` is a W3C trace context that can be continued."""
-    return _TRACEPARENT.match(text) is not None
-
-
 def may_keep_header(name: str) -> bool:
     """Whether a header of this lower-case name may be stored: it carries no credential and no signature."""
     return _CREDENTIAL.search(name) is None and _HEADER_NAME.match(name) is not None
