@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     import grpc.aio
 
 ANNOUNCED_BYTES_MAX = 256 << 20
-"""Of a content or a raw body that comes in pieces: the most that ingest can be set to accept. Whether this node keeps so
-much is the planner's to say, in an outcome: a stream that ended for it would bring the same change again, for ever."""
+"""Of a content or a raw body that comes in pieces: the most that ingest can be set to accept. Whether this node keeps
+so much is the planner's to say, in an outcome: a stream that ended for it would bring the same change again."""
 
 
 class ShardService(shard_pb2_grpc.ShardServiceServicer):
