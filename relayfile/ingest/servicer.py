@@ -3,7 +3,6 @@
 Owns the translation between the API and the parts that do it. Refuses to end a call with a status: it raises.
 """
 
-import re
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
@@ -11,11 +10,12 @@ import grpc
 import grpc.aio
 
 from relayfile.auth import current_principal
-from relayfile.errors import DeadlineExpired, InvalidArgument, PageTokenInvalid, RelayfileError, Unavailable
+from relayfile.errors import DeadlineExpired, InvalidArgument, RelayfileError, Unavailable
 from relayfile.ingest.publish import Door, Publisher, PublishStream
 from relayfile.ingest.rejected import RejectedRequests, Rejection
 from relayfile.ingest.status_report import HeldHere, limits_of, merge
 from relayfile.interception import CORRELATION_KEY, current_call
+from relayfile.page_token import seal, unseal
 from relayfile.status import from_rpc_error
 from relayfile.v1 import ingest_pb2, ingest_pb2_grpc, shard_pb2, shard_pb2_grpc, types_pb2
 from relayfile.wire import set_us
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 
 PAGE_SIZE_DEFAULT: Final = 100
 PAGE_SIZE_MAX: Final = 1_000
-_PAGE_TOKEN = re.compile(r"([1-9][0-9]{0,17}):(.*)\Z")
 
 
 class Holding(Protocol):
@@ -103,10 +102,12 @@ class IngestServicer(ingest_pb2_grpc.IngestServiceServicer):
             raise InvalidArgument.of("page_size", "must not be negative")
         size = min(request.page_size or PAGE_SIZE_DEFAULT, PAGE_SIZE_MAX)
         workspace = request.workspace_id
-        found = self._rejected.newest(workspace, _before(request.page_token, workspace), size + 1)
+        binding = ("ListRejectedRequests", workspace)
+        before = unseal(binding, request.page_token)
+        found = self._rejected.newest(workspace, int(before or 0), size + 1)
         response = ingest_pb2.ListRejectedRequestsResponse(requests=[_message(each) for each in found[:size]])
         if len(found) > size:
-            response.next_page_token = f"{found[size - 1].number}:{workspace}"
+            response.next_page_token = seal(binding, str(found[size - 1].number))
         if not workspace:
             response.totals.update(self._rejected.totals())
         return response
@@ -152,15 +153,6 @@ class OwnerOutcomes:
                     raise Unavailable(what="store node that was asked for outcomes") from error
                 raise told from error
         return found
-
-
-def _before(token: str, workspace: str) -> int:
-    if not token:
-        return 0
-    match = _PAGE_TOKEN.match(token)
-    if match is None or match[2] != workspace:
-        raise PageTokenInvalid(why="it was made for another workspace, or not by this service")
-    return int(match[1])
 
 
 def _message(rejection: Rejection) -> ingest_pb2.RejectedRequest:

@@ -1,12 +1,12 @@
 """Between `relayfile.v1` messages of `MirrorService` and syncd's values: validated here and nowhere else."""
 
-import hashlib
 import os
 
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from relayfile.errors import FieldViolation, InvalidArgument, PageTokenInvalid
+from relayfile.errors import FieldViolation, InvalidArgument
+from relayfile.page_token import seal, unseal
 from relayfile.paths import ROOT, check_write_path, contains, normalise
 from relayfile.placement import check_any_workspace_id
 from relayfile.syncd.digest import TreeSum
@@ -68,18 +68,16 @@ def fingerprint(request: mirror_pb2.CreateMirrorRequest) -> bytes:
 
 def page_token(request: mirror_pb2.ListMirrorsRequest, last_id: str) -> str:
     """Continues a list after ``last_id``; good for the same other fields only."""
-    bound = hashlib.sha256(f"{request.workspace_id}\0{request.directory}".encode()).hexdigest()[:16]
-    return f"{bound}.{last_id}"
+    return seal(_list_binding(request), last_id)
 
 
 def page_start(request: mirror_pb2.ListMirrorsRequest) -> str:
     """The id after which a page begins; ``PageTokenInvalid`` for a token of another request."""
-    if not request.page_token:
-        return ""
-    last_id = request.page_token.partition(".")[2]
-    if not last_id or page_token(request, last_id) != request.page_token:
-        raise PageTokenInvalid(why="it was made for other arguments")
-    return last_id
+    return unseal(_list_binding(request), request.page_token)
+
+
+def _list_binding(request: mirror_pb2.ListMirrorsRequest) -> tuple[str, ...]:
+    return ("ListMirrors", request.workspace_id, request.directory)
 
 
 def via_of(value: int) -> Via:

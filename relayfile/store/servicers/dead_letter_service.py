@@ -9,9 +9,9 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from relayfile.errors import DeadLetterNotFound
 from relayfile.interception import not_served
+from relayfile.page_token import seal, unseal
 from relayfile.store.engine import DeadLetterFilter
 from relayfile.store.servicers.checks import Checks
-from relayfile.store.servicers.page_token import seal, unseal
 from relayfile.store.servicers.reading import Reading
 from relayfile.store.servicers.wire import STAGE_NAMES, fill_dead_letter
 from relayfile.v1 import dead_letter_pb2, dead_letter_pb2_grpc

@@ -9,11 +9,11 @@ from contextlib import aclosing
 from typing import TYPE_CHECKING
 
 from relayfile.clock import Clock
+from relayfile.page_token import seal, unseal
 from relayfile.store.servicers.checks import Checks
 from relayfile.store.servicers.event_filter import check_filter, compile_filter
 from relayfile.store.servicers.event_reading import PAGE_EVENTS, expired, read_log, start_of_log
 from relayfile.store.servicers.event_watch import EventWatch
-from relayfile.store.servicers.page_token import seal, unseal
 from relayfile.store.servicers.reading import Reading
 from relayfile.store.servicers.wire import fill_event
 from relayfile.v1 import event_pb2, event_pb2_grpc

@@ -8,11 +8,11 @@ import asyncio
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
 
+from relayfile.page_token import seal, unseal
 from relayfile.paths import ROOT, TreePath
 from relayfile.store.engine import TreeView, WorkspaceKey
 from relayfile.store.plan.rows import DirectoryRow, FileRow
 from relayfile.store.servicers.checks import Checks
-from relayfile.store.servicers.page_token import seal, unseal
 from relayfile.store.servicers.reading import Reading, TimeLeft
 from relayfile.store.servicers.wire import fill_entry
 from relayfile.v1 import file_pb2

@@ -1,7 +1,7 @@
 """Page tokens: a position that is bound to the request it came from.
 
-A token is a digest of the request's arguments, the workspace's history and the position, followed by the position. It
-survives a restart of the node; changed, or shown with other arguments, it is refused. It guards against mistakes, not
+A token is a digest of the request's arguments (of a workspace's data its history too) and the position, followed by the
+position. It survives a restart; changed, or shown with other arguments, it is refused. It guards against mistakes, not
 against a forger: it grants nothing that the call itself would not.
 """
 

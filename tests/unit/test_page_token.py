@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from relayfile.errors import PageTokenInvalid
-from relayfile.store.servicers.page_token import seal, unseal
+from relayfile.page_token import seal, unseal
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]))
 
