@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from relayfile.clock import Clock
 from relayfile.ingest.coalesce import Change, Coalescer, Fold, ObjectKey
 from relayfile.ingest.flight import SentBatch
-from relayfile.ingest.fold_wire import kind_of, member_of, micros, read_refs, spool_ref
+from relayfile.ingest.fold_wire import kind_of, member_of, read_refs, spool_ref
 from relayfile.ingest.lane import Lane
 from relayfile.ingest.ledger import RowLedger
 from relayfile.ingest.node_stream import NodeStream
@@ -24,6 +24,7 @@ from relayfile.ingest.router import Router
 from relayfile.ingest.spool_file import StoredRow
 from relayfile.model import change_key
 from relayfile.v1 import shard_pb2, types_pb2
+from relayfile.wire import to_us
 
 NOTES_BYTES_MAX = 24 << 20
 """Encoded ids of held changes that are kept in memory; beyond, they are read back when their fold leaves."""
@@ -305,5 +306,5 @@ class Dispatcher:
 
 
 def _facts(envelope: types_pb2.Envelope, change: types_pb2.FileChange, place: tuple[int, int, int, int, int]) -> Change:
-    occurred_us = micros(change.occurred_at) if change.HasField("occurred_at") else None
-    return Change(*place, kind_of(change), occurred_us, micros(envelope.received_at), len(change.content))
+    occurred_us = to_us(change.occurred_at) if change.HasField("occurred_at") else None
+    return Change(*place, kind_of(change), occurred_us, to_us(envelope.received_at), len(change.content))

@@ -8,11 +8,10 @@ copy every content three times. `tests/unit/ingest/test_fold_wire.py` holds the 
 import struct
 from collections.abc import Iterable, Iterator
 
-from google.protobuf.timestamp_pb2 import Timestamp
-
 from relayfile.ingest.payload import varint
 from relayfile.model import MemberKind
 from relayfile.v1 import shard_pb2, types_pb2
+from relayfile.wire import to_us
 
 CHUNK_BYTES_MAX = 1 << 20
 """Longer bodies follow their member in chunks."""
@@ -53,11 +52,6 @@ def read_refs(refs: bytes) -> Iterator[tuple[int, int]]:
     return _REF.iter_unpack(refs)
 
 
-def micros(timestamp: Timestamp) -> int:
-    """Unix time in microseconds."""
-    return timestamp.seconds * 1_000_000 + timestamp.nanos // 1_000
-
-
 def kind_without_change(envelope: types_pb2.Envelope) -> MemberKind:
     """What an envelope without changes is: one member that failed, or is ignored."""
     return _FAILED if envelope.HasField("failure") else _IGNORED
@@ -84,7 +78,7 @@ def member_of(
         kind=change.kind,  # type: ignore[arg-type]
         path=change.path,
         provider_object_id=change.provider_object_id,
-        received_unix_us=micros(envelope.received_at),
+        received_unix_us=to_us(envelope.received_at),
         content=content,
         content_type=change.content_type,
         correlation_id=envelope.correlation_id,
@@ -94,7 +88,7 @@ def member_of(
         event_name=envelope.event_name,
     )
     if change.HasField("occurred_at"):
-        member.occurred_unix_us = micros(change.occurred_at)
+        member.occurred_unix_us = to_us(change.occurred_at)
     if change.HasField("semantics"):
         member.semantics.CopyFrom(change.semantics)
     return member.SerializeToString()
@@ -107,7 +101,7 @@ def member_without_change(envelope: types_pb2.Envelope, ref: bytes) -> bytes:
         envelope_id=envelope.envelope_id,
         delivery_id=envelope.delivery_id,
         kind=kind_without_change(envelope).value,  # type: ignore[arg-type]
-        received_unix_us=micros(envelope.received_at),
+        received_unix_us=to_us(envelope.received_at),
         correlation_id=envelope.correlation_id,
         traceparent=envelope.traceparent,
         adapter_version=envelope.adapter_version,

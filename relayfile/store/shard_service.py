@@ -7,13 +7,12 @@ from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Any
 
 from relayfile.errors import InvalidArgument, WorkspaceNotFound
-from relayfile.model import Outcome
 from relayfile.store.apply_stream import ApplyStream
 from relayfile.store.content_chunks import ChunkedContent
-from relayfile.store.engine import ProviderOutcomes
 from relayfile.store.node import Node
+from relayfile.store.servicers.wire import fill_provider
 from relayfile.store.sessions import Reports, Sequences
-from relayfile.v1 import ingest_pb2, shard_pb2, shard_pb2_grpc
+from relayfile.v1 import shard_pb2, shard_pb2_grpc
 from relayfile.wire import from_us
 
 if TYPE_CHECKING:
@@ -74,31 +73,14 @@ class ShardService(shard_pb2_grpc.ShardServiceServicer):
                 outcomes = await view.outcomes()
         else:
             outcomes = await self._node.engine.node_outcomes()
-        return shard_pb2.GetOutcomesResponse(
-            providers=[provider_status(one) for one in outcomes],
+        response = shard_pb2.GetOutcomesResponse(
             reports=[
                 shard_pb2.IngestReport(
                     ingest_id=report.ingest_id, report_time=from_us(report.reported_us), pending=report.pending
                 )
                 for report in self._reports.about(workspace_id)
-            ],
+            ]
         )
-
-
-def provider_status(outcomes: ProviderOutcomes) -> ingest_pb2.ProviderStatus:
-    """The shard's part of a provider's status: what is decided. Pending changes and health are the caller's to add."""
-    counts = outcomes.counts
-    return ingest_pb2.ProviderStatus(
-        provider=outcomes.provider,
-        accepted=sum(counts.values()),
-        applied=counts.get(Outcome.APPLIED, 0),
-        coalesced=counts.get(Outcome.COALESCED, 0),
-        duplicate=counts.get(Outcome.DUPLICATE, 0),
-        suppressed=counts.get(Outcome.SUPPRESSED, 0),
-        stale=counts.get(Outcome.STALE, 0),
-        unchanged=counts.get(Outcome.UNCHANGED, 0),
-        ignored=counts.get(Outcome.IGNORED, 0),
-        dead_lettered=counts.get(Outcome.DEAD_LETTERED, 0),
-        last_received_time=None if outcomes.last_received_us is None else from_us(outcomes.last_received_us),
-        failure_reasons=outcomes.failure_reasons,
-    )
+        for one in outcomes:
+            fill_provider(response.providers.add(), one)
+        return response

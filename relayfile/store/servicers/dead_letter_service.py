@@ -5,8 +5,6 @@ Owns filters and pages of the list. Headers are allow-listed before they are sto
 
 from typing import TYPE_CHECKING
 
-from google.protobuf.timestamp_pb2 import Timestamp
-
 from relayfile.errors import DeadLetterNotFound
 from relayfile.interception import not_served
 from relayfile.page_token import seal, unseal
@@ -15,6 +13,7 @@ from relayfile.store.servicers.checks import Checks
 from relayfile.store.servicers.reading import Reading
 from relayfile.store.servicers.wire import STAGE_NAMES, fill_dead_letter
 from relayfile.v1 import dead_letter_pb2, dead_letter_pb2_grpc
+from relayfile.wire import to_us
 
 if TYPE_CHECKING:
     from relayfile.interception import Context
@@ -90,10 +89,6 @@ def _filter(checks: Checks, asked: dead_letter_pb2.DeadLetterFilter) -> DeadLett
         reason=asked.reason,
         stage=STAGE_NAMES.get(asked.stage, ""),
         state=asked.state,
-        received_from_us=_micros(asked.received_from) if asked.HasField("received_from") else None,
-        received_before_us=_micros(asked.received_before) if asked.HasField("received_before") else None,
+        received_from_us=to_us(asked.received_from) if asked.HasField("received_from") else None,
+        received_before_us=to_us(asked.received_before) if asked.HasField("received_before") else None,
     )
-
-
-def _micros(time: Timestamp) -> int:
-    return time.seconds * 1_000_000 + time.nanos // 1000

@@ -19,8 +19,9 @@ from relayfile.store.servicers.checks import Checks
 from relayfile.store.servicers.event_filter import Predicate, check_filter, compile_filter
 from relayfile.store.servicers.event_reading import LogPage, expired, read_log, start_of_log
 from relayfile.store.servicers.reading import Reading, Snapshot, tree_at
-from relayfile.store.servicers.wire import fill_event, fill_time, fill_totals
+from relayfile.store.servicers.wire import fill_event, fill_totals
 from relayfile.v1 import event_pb2
+from relayfile.wire import set_us
 
 MARK_PATHS_MAX = 64
 MARK_INTERVAL_MIN_S = 1.0
@@ -128,7 +129,7 @@ class EventWatch:
             position.marked_at = self._clock.monotonic()
             message.mark.revision = found.page.cursor
             message.mark.history_id = position.history_id
-            fill_time(message.mark.mark_time, self._clock.now_us())
+            set_us(message.mark.mark_time, self._clock.now_us())
             for path, tree in zip(question.roots, found.trees, strict=False):
                 root = message.mark.roots.add(path=path)
                 fill_totals(root.totals, tree)

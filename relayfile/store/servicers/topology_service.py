@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 from relayfile.interception import not_served
 from relayfile.placement import shards_of_node
 from relayfile.store.ownership import Ownership
-from relayfile.store.servicers.wire import fill_time
 from relayfile.v1 import topology_pb2, topology_pb2_grpc
+from relayfile.wire import set_us
 
 if TYPE_CHECKING:
     from relayfile.interception import Context
@@ -43,7 +43,7 @@ class TopologyService(topology_pb2_grpc.TopologyServiceServicer):
             if index == placement.node_index:
                 node.state = topology_pb2.STORE_NODE_STATE_SERVING
                 node.version = self._version
-                fill_time(node.start_time, self._started_us)
+                set_us(node.start_time, self._started_us)
             assignment = topology.assignments.add(node_index=index, state=topology_pb2.SHARD_STATE_SERVING)
             for shard_id in shards_of_node(index, len(placement.addresses), placement.shard_count):
                 assignment.shard_ids.append(shard_id)

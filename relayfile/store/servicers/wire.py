@@ -7,13 +7,12 @@ hundred thousand times.
 
 from typing import Final
 
-from google.protobuf.timestamp_pb2 import Timestamp
-
 from relayfile.model import NO_SEMANTICS
 from relayfile.store.engine import KeptDeadLetter, ProviderOutcomes
 from relayfile.store.plan import digest
 from relayfile.store.plan.rows import DirectoryRow, EventRow, FileRow
 from relayfile.v1 import dead_letter_pb2, event_pb2, file_pb2, ingest_pb2, types_pb2
+from relayfile.wire import set_us
 
 OBJECT_PREFIX: Final = "o:"
 """Leads the key of an object that a provider identifies; other keys are paths."""
@@ -22,13 +21,6 @@ _STAGES: Final = {
     "apply": dead_letter_pb2.DEAD_LETTER_STAGE_APPLY,
 }
 STAGE_NAMES: Final = {number: name for name, number in _STAGES.items()}
-
-
-def fill_time(into: Timestamp, time_us: int) -> None:
-    """Microseconds since 1970."""
-    seconds, micros = divmod(time_us, 1_000_000)
-    into.seconds = seconds
-    into.nanos = micros * 1000
 
 
 def fill_file(into: types_pb2.FileMeta, row: FileRow) -> None:
@@ -44,9 +36,9 @@ def fill_file(into: types_pb2.FileMeta, row: FileRow) -> None:
         into.provider = provider
     if key[:2] == OBJECT_PREFIX:
         into.provider_object_id = key[2:]
-    fill_time(into.modify_time, modified_us)
+    set_us(into.modify_time, modified_us)
     if stale_since_us is not None:
-        fill_time(into.stale_since, stale_since_us)
+        set_us(into.stale_since, stale_since_us)
     if semantics is not NO_SEMANTICS and semantics:
         into.semantics.properties.update(semantics.properties)
         into.semantics.relations.extend(semantics.relations)
@@ -91,7 +83,7 @@ def fill_event(into: event_pb2.Event, row: EventRow) -> None:
     into.provider = row.provider
     into.correlation_id = row.correlation_id
     into.traceparent = row.traceparent
-    fill_time(into.event_time, row.committed_us)
+    set_us(into.event_time, row.committed_us)
     into.operation_id = row.operation_id
 
 
@@ -102,7 +94,7 @@ def fill_provider(into: ingest_pb2.ProviderStatus, outcomes: ProviderOutcomes) -
     for outcome, count in outcomes.counts.items():
         setattr(into, outcome.name.lower(), count)  # the fields are named for the outcomes
     if outcomes.last_received_us is not None:
-        fill_time(into.last_received_time, outcomes.last_received_us)
+        set_us(into.last_received_time, outcomes.last_received_us)
     into.failure_reasons.update(outcomes.failure_reasons)
 
 
@@ -126,8 +118,8 @@ def fill_dead_letter(into: dead_letter_pb2.DeadLetter, workspace_id: str, kept: 
     into.adapter_version = row.adapter_version
     into.event_name = row.event_name
     into.attempt_count = kept.attempt_count
-    fill_time(into.received_at, row.received_us)
-    fill_time(into.create_time, row.created_us)
-    fill_time(into.last_attempt_time, kept.last_attempt_us)
+    set_us(into.received_at, row.received_us)
+    set_us(into.create_time, row.created_us)
+    set_us(into.last_attempt_time, kept.last_attempt_us)
     into.raw_size_bytes = kept.body_size_bytes
     into.correlation_id = row.correlation_id

@@ -14,8 +14,9 @@ from relayfile.store.engine import DeadLetterFilter, ProviderOutcomes, Workspace
 from relayfile.store.plan.rows import WorkspaceRow
 from relayfile.store.servicers.checks import Checks
 from relayfile.store.servicers.reading import Reading
-from relayfile.store.servicers.wire import fill_provider, fill_time, fill_totals
+from relayfile.store.servicers.wire import fill_provider, fill_totals
 from relayfile.v1 import ingest_pb2, workspace_pb2, workspace_pb2_grpc
+from relayfile.wire import set_us
 
 if TYPE_CHECKING:
     from relayfile.interception import Context
@@ -93,9 +94,9 @@ def _fill_workspace(into: workspace_pb2.Workspace, key: WorkspaceKey, row: Works
     into.workspace_id = key.workspace_id
     into.history_id = row.history_id
     into.revision = row.revision
-    fill_time(into.create_time, row.created_us)
+    set_us(into.create_time, row.created_us)
     if row.modified_us is not None:
-        fill_time(into.modify_time, row.modified_us)
+        set_us(into.modify_time, row.modified_us)
     into.quota.files_max = row.files_max
     into.quota.total_bytes_max = row.total_bytes_max
     into.shard_id = key.shard_id
@@ -105,7 +106,7 @@ async def _fill_sync(into: workspace_pb2.ProviderSync, outcomes: ProviderOutcome
     fill_provider(into.status, outcomes)
     into.status.health = _health(outcomes, into.status.accepted)
     if outcomes.last_applied_us is not None:
-        fill_time(into.last_applied_time, outcomes.last_applied_us)
+        set_us(into.last_applied_time, outcomes.last_applied_us)
     into.pending_dead_letter_count = sum(outcomes.failure_reasons.values())
     if not into.pending_dead_letter_count:
         return
