@@ -71,7 +71,7 @@ class Trash:
         Returns their names, to be removed from the disk; a name that stays behind after a kill is swept at start.
         """
         _, size = self.totals()
-        names: list[str] = []
+        evicted: list[tuple[str, str, int]] = []
         with storage_errors(), self._db:
             rows: list[tuple[Any, ...]] = self._db.execute(
                 "SELECT trash_id, name, size, create_us FROM trash WHERE acknowledged ORDER BY trash_id LIMIT ?",
@@ -80,10 +80,11 @@ class Trash:
             for trash_id, name, entry_bytes, made_us in rows:
                 if size <= bytes_max and made_us >= made_before_us:
                     break
-                self._db.execute("DELETE FROM trash WHERE trash_id = ?", (trash_id,))
-                self._db.execute(
-                    "UPDATE mirror SET trash_count = trash_count - 1, trash_bytes = trash_bytes - ?", (entry_bytes,)
-                )
+                evicted.append((str(trash_id), str(name), int(entry_bytes)))
                 size -= entry_bytes
-                names.append(str(name))
-        return names
+            self._db.executemany("DELETE FROM trash WHERE trash_id = ?", [(trash_id,) for trash_id, _, _ in evicted])
+            self._db.execute(
+                "UPDATE mirror SET trash_count = trash_count - ?, trash_bytes = trash_bytes - ?",
+                (len(evicted), sum(entry_bytes for _, _, entry_bytes in evicted)),
+            )
+        return [name for _, name, _ in evicted]

@@ -1,0 +1,36 @@
+"""What leaves the trash, and what its figures say."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from relayfile.syncd.apply import Trashed
+from relayfile.syncd.journal import Journal
+from relayfile.syncd.trash import Trash
+
+
+@pytest.fixture
+def trash(tmp_path: Path) -> Iterator[Trash]:
+    journal = Journal(tmp_path / "mirror.db", ["/"])
+    yield journal.trash
+    journal.close()
+
+
+def trashed(number: int, size: int) -> Trashed:
+    return Trashed(f"{number:03}", f"name-{number}", f"/{number}", f"{number}", bytes(32), size, number, replaced=True)
+
+
+def test_the_oldest_leave_until_the_rest_fits(trash: Trash) -> None:
+    trash.add([trashed(number, 10) for number in range(5)], now_us=1_000)
+    assert trash.evict(bytes_max=25, made_before_us=0, limit=100) == ["name-0", "name-1", "name-2"]
+    assert trash.totals() == (2, 20)
+    assert trash.evict(bytes_max=25, made_before_us=0, limit=100) == []
+
+
+def test_what_is_old_leaves_though_it_fits_and_never_more_than_the_limit(trash: Trash) -> None:
+    trash.add([trashed(1, 1), trashed(2, 1), trashed(3, 1)], now_us=1_000)
+    trash.add([trashed(4, 1)], now_us=2_000)
+    assert trash.evict(bytes_max=1 << 20, made_before_us=1_500, limit=2) == ["name-1", "name-2"]
+    assert trash.evict(bytes_max=1 << 20, made_before_us=1_500, limit=2) == ["name-3"]
+    assert trash.totals() == (1, 1)
