@@ -132,6 +132,7 @@ class WebhookFront:
                     self._reject(exchange, "DISCONNECTED", 0)
                     return
                 except Exception:  # noqa: BLE001 - the end of a request: logged with its id, answered 500
+                    exchange.correlation_id = exchange.correlation_id or self._at.ids.new_id()
                     _log.exception("a webhook request failed", correlation_id=exchange.correlation_id)
                     exchange.reason = "INTERNAL"
                     answer = http_answer.refused(
