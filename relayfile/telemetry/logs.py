@@ -45,7 +45,9 @@ def configure_logs(process: str, level: LogLevel, format_: LogFormat, stream: Te
     if format_ == "json":
         last += [structlog.processors.format_exc_info, structlog.processors.JSONRenderer(default=str)]
     else:
-        last += [structlog.dev.ConsoleRenderer(colors=stream.isatty())]
+        # The default shows the variables of every frame, and with them tokens, secrets and bodies.
+        plain = structlog.dev.plain_traceback
+        last += [structlog.dev.ConsoleRenderer(colors=stream.isatty(), exception_formatter=plain)]
     handler = logging.StreamHandler(stream)
     handler.setFormatter(structlog.stdlib.ProcessorFormatter(foreign_pre_chain=shared, processors=last))
     root = logging.getLogger()

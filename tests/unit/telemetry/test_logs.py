@@ -67,3 +67,19 @@ def test_warnings_are_logged() -> None:
         logging.captureWarnings(capture=True)
         warnings.warn("careful", stacklevel=1)
     assert "careful" in stream.getvalue()
+
+
+def test_a_traceback_for_eyes_shows_no_values() -> None:
+    stream = io.StringIO()
+    configure_logs("store", "info", "console", stream)
+
+    def fails(token: str) -> None:
+        raise ValueError(len(token))
+
+    try:
+        fails("top secret")
+    except ValueError:
+        get_logger("a").exception("failed")
+    assert "ValueError: 10" in stream.getvalue()
+    assert "in fails" in stream.getvalue()
+    assert stream.getvalue().count("top secret") == 1, "the line of source, and not the variable"
