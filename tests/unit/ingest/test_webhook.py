@@ -298,6 +298,8 @@ async def test_a_defect_of_ours_is_a_500_with_an_id(front: Front, caplog: pytest
     assert refusal(response) == (500, "INTERNAL")
     assert b"detail" not in response.body
     assert json.loads(response.body)["correlation_id"] == "corr-9"
+    nameless = await ask(front.address, request_bytes(HOOK, BODY, github()))
+    assert json.loads(nameless.body)["correlation_id"]
 
 
 async def test_with_the_store_away_a_known_secret_is_enough(front: Front) -> None:
