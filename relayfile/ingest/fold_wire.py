@@ -74,8 +74,7 @@ def member_of(
         envelope_id=envelope.envelope_id,
         delivery_id=envelope.delivery_id,
         change_index=index,
-        # The numbers of the two enums agree.
-        kind=change.kind,  # type: ignore[arg-type]
+        kind=change.kind,  # type: ignore[arg-type]  # the numbers of the two enums agree
         path=change.path,
         provider_object_id=change.provider_object_id,
         received_unix_us=to_us(envelope.received_at),
@@ -100,7 +99,7 @@ def member_without_change(envelope: types_pb2.Envelope, ref: bytes) -> bytes:
         spool_ref=ref,
         envelope_id=envelope.envelope_id,
         delivery_id=envelope.delivery_id,
-        kind=kind_without_change(envelope).value,  # type: ignore[arg-type]
+        kind=kind_without_change(envelope).value,  # type: ignore[arg-type]  # as above
         received_unix_us=to_us(envelope.received_at),
         correlation_id=envelope.correlation_id,
         traceparent=envelope.traceparent,

@@ -205,7 +205,10 @@ def endpoint(default: str, why: str, env: str | None = None) -> str:
 
 def optional_endpoint(why: str, env: str | None = None) -> str:
     """An address, or empty."""
-    parse: Callable[[str], str] = lambda raw: parse_address(raw) if raw.strip() else ""  # noqa: E731
+
+    def parse(raw: str) -> str:
+        return parse_address(raw) if raw.strip() else ""
+
     return declare("", Definition(parse, str, _ADDRESS_RANGE + ", or empty", why, env))
 
 

@@ -111,6 +111,16 @@ def test_a_file_is_one_idea(path: Path) -> None:
     assert lines <= FILE_LINES_MAX, f"{path} has {lines} lines: which part of it is a thing of its own?"
 
 
+def test_every_exemption_has_its_reason() -> None:
+    bare = re.compile(r"(?:type: ignore|noqa)(?:\[[^]]*\]|: [A-Z]+\d+)?\s*$")
+    lines = [(path, number, line) for path in MODULES for number, line in enumerate(read_lines(path), 1)]
+    assert not [f"{path}:{number}" for path, number, line in lines if bare.search(line)]
+
+
+def read_lines(path: Path) -> list[str]:
+    return (ROOT / path).read_text().splitlines()
+
+
 def test_names_come_from_the_problem() -> None:
     parts = {part.removesuffix(".py") for path in MODULES for part in path.parts}
     assert not {part for part in parts if BANNED_NAMES & set(part.split("_"))}

@@ -110,20 +110,20 @@ def _path(steps: tuple[str | int, ...]) -> Expression:
     """A closure for the common lengths of plain fields, and one loop for the rest: this runs for every webhook."""
     if not all(isinstance(step, str) for step in steps) or len(steps) > 3:
         return _walk(steps)
-    first, second, third = (*steps, "", "")[:3]
+    first, second, third = (str(step) for step in (*steps, "", "")[:3])
 
     def one(document: JsonValue) -> JsonValue:
-        return document.get(first) if type(document) is dict else None  # type: ignore[arg-type]
+        return document.get(first) if type(document) is dict else None
 
     def two(document: JsonValue) -> JsonValue:
         try:
-            return document[first][second]  # type: ignore[index]
+            return document[first][second]  # type: ignore[index, call-overload]  # what cannot be indexed raises
         except (KeyError, TypeError):
             return None
 
     def three(document: JsonValue) -> JsonValue:
         try:
-            return document[first][second][third]  # type: ignore[index]
+            return document[first][second][third]  # type: ignore[index, call-overload]  # as above
         except (KeyError, TypeError):
             return None
 
