@@ -230,9 +230,16 @@ class AdminPorts:
         lifecycle.on_stop(Phase.CLOSE_STREAMS, "gRPC server", close_streams)
         lifecycle.on_stop(Phase.CLOSE_ENGINE, "admin ports", self.stop)
 
-    async def start(self) -> None:
-        """Accept gRPC connections; ``http.serve`` is a task of its own."""
+    async def open(self, settings: ClusterSettings, public: GrpcServer, *, http: str = "") -> None:
+        """The last step of a start: accept calls here and at ``public``, say so, and tell the addresses.
+
+        ``http`` is the address of a public HTTP port. ``self.http.serve`` is a task of its own.
+        """
+        await public.start()
         await self._server.start()
+        await public.set_serving(serving=True)
+        self.set_ready(ready=True)
+        write_address_file(settings, grpc=public.address, http=http, admin=self)
 
     async def stop(self) -> None:
         """Close both ports."""

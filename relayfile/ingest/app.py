@@ -30,7 +30,7 @@ from relayfile.ingest.webhook import Access, FrontLimits, FrontSurroundings, Web
 from relayfile.ingest.webhook_secrets import WebhookSecrets
 from relayfile.ingest.workspaces import OwnerLookup, WorkspaceDirectory
 from relayfile.lifecycle import EXIT_NOT_EMPTY, EXIT_OK, Lifecycle, Phase, Stop, until_stopped
-from relayfile.serving import AdminPorts, GrpcServer, HttpListener, Service, channel, write_address_file
+from relayfile.serving import AdminPorts, GrpcServer, HttpListener, Service, channel
 from relayfile.settings import IngestSettings
 from relayfile.telemetry import IngestInstruments, get_logger
 from relayfile.v1 import ingest_pb2_grpc
@@ -123,11 +123,7 @@ async def _serve(pipeline: Pipeline, settings: IngestSettings, foundation: Found
         tasks.create_task(admin.http.serve(), name="admin-http")
         tasks.create_task(measure(), name="meter")
 
-    await server.start()
-    await admin.start()
-    await server.set_serving(serving=True)
-    admin.set_ready(ready=True)
-    write_address_file(settings, grpc=server.address, http=http.address, admin=admin)
+    await admin.open(settings, server, http=http.address)
     await until_stopped(stop, lifecycle, work)
 
 

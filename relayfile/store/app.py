@@ -12,7 +12,7 @@ from relayfile import __version__
 from relayfile.data_directory import DataDirectory
 from relayfile.foundation import Foundation, lay
 from relayfile.lifecycle import EXIT_OK, Lifecycle, Phase, Stop, until_stopped
-from relayfile.serving import AdminPorts, GrpcServer, Service, channel, write_address_file
+from relayfile.serving import AdminPorts, GrpcServer, Service, channel
 from relayfile.settings import StoreSettings
 from relayfile.store.commit import CommitLimits
 from relayfile.store.node import Node, NodePolicy
@@ -88,11 +88,7 @@ async def _serve(
         tasks.create_task(node.run(), name="store-node")
         tasks.create_task(admin.http.serve(), name="admin-http")
 
-    await server.start()
-    await admin.start()
-    await server.set_serving(serving=True)
-    admin.set_ready(ready=True)
-    write_address_file(settings, grpc=server.address, admin=admin)
+    await admin.open(settings, server)
     await until_stopped(stop, lifecycle, work)
 
 

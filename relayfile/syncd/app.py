@@ -14,7 +14,7 @@ from relayfile.data_directory import DataDirectory
 from relayfile.foundation import Foundation, lay
 from relayfile.lifecycle import EXIT_OK, Lifecycle, Stop, until_stopped
 from relayfile.placement import node_of, shard_of
-from relayfile.serving import AdminPorts, GrpcServer, Service, channel, write_address_file
+from relayfile.serving import AdminPorts, GrpcServer, Service, channel
 from relayfile.settings import StoreSettings, SyncdSettings
 from relayfile.syncd.feed import Feed, FeedLimits
 from relayfile.syncd.journal import Journal
@@ -84,11 +84,7 @@ async def _serve(registry: Registry, settings: SyncdSettings, foundation: Founda
         tasks.create_task(registry.serve(), name="mirrors")
         tasks.create_task(admin.http.serve(), name="admin-http")
 
-    await server.start()
-    await admin.start()
-    await server.set_serving(serving=True)
-    admin.set_ready(ready=True)
-    write_address_file(settings, grpc=server.address, admin=admin)
+    await admin.open(settings, server)
     await until_stopped(stop, lifecycle, work)
 
 

@@ -91,10 +91,7 @@ async def running(directory: Path) -> AsyncIterator[System]:
     system = System(directory)
     async with asyncio.TaskGroup() as tasks:
         serving = tasks.create_task(system.admin.http.serve())
-        await system.server.start()
-        await system.admin.start()
-        await system.server.set_serving(serving=True)
-        system.admin.set_ready(ready=True)
+        await system.admin.open(system.settings, system.server)
         try:
             yield system
         finally:
