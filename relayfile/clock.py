@@ -30,6 +30,24 @@ class SystemClock:
         return time.monotonic()
 
 
+class SteadyClock:
+    """Another clock, whose wall-clock time stands still while the other one's is behind what was told already.
+
+    For times that say what came first. Never for judging a time that somebody else wrote.
+    """
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._last_us = 0
+
+    def now_us(self) -> int:
+        self._last_us = max(self._last_us, self._clock.now_us())
+        return self._last_us
+
+    def monotonic(self) -> float:
+        return self._clock.monotonic()
+
+
 class ManualClock:
     """A clock that stands still until a test moves it."""
 

@@ -13,6 +13,7 @@ from functools import partial
 import grpc.aio
 
 from relayfile.auth import TokenVerifier
+from relayfile.clock import SteadyClock
 from relayfile.data_directory import DataDirectory
 from relayfile.errors import SettingError
 from relayfile.foundation import Foundation, lay
@@ -84,7 +85,15 @@ async def _serve(pipeline: Pipeline, settings: IngestSettings, foundation: Found
     rejected = RejectedRequests(settings.rejected_requests_max)
     room = BodyRoom(settings.bodies_bytes_max)
     workspaces = _workspaces(pipeline, channels, settings, foundation)
-    front = _webhooks(pipeline, workspaces, rejected, room, instruments, settings, foundation)
+    arrivals = SteadyClock(foundation.clock)
+    around = FrontSurroundings(
+        clock=foundation.clock,
+        arrivals=arrivals,
+        ids=foundation.ids,
+        tracing=foundation.tracing,
+        instruments=instruments,
+    )
+    front = _webhooks(pipeline, workspaces, rejected, room, settings, foundation, around)
     http = _listener(front, rejected, settings, foundation)
     door = Door(
         intake=pipeline,
@@ -93,6 +102,7 @@ async def _serve(pipeline: Pipeline, settings: IngestSettings, foundation: Found
         content_bytes_max=settings.content_bytes_max,
         raw_bytes_max=settings.body_bytes_max,
         clock=foundation.clock,
+        arrivals=arrivals,
         ids=foundation.ids,
         tracing=foundation.tracing,
         instruments=instruments,
@@ -162,9 +172,9 @@ def _webhooks(
     workspaces: WorkspaceDirectory,
     rejected: RejectedRequests,
     room: BodyRoom,
-    instruments: IngestInstruments,
     settings: IngestSettings,
     foundation: Foundation,
+    around: FrontSurroundings,
 ) -> WebhookFront:
     verifier: TokenVerifier = foundation.policy.verifier
     return WebhookFront(
@@ -182,9 +192,7 @@ def _webhooks(
         ),
         rejected,
         room,
-        FrontSurroundings(
-            clock=foundation.clock, ids=foundation.ids, tracing=foundation.tracing, instruments=instruments
-        ),
+        around,
     )
 
 

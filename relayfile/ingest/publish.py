@@ -65,6 +65,8 @@ class Door:
     content_bytes_max: int
     raw_bytes_max: int
     clock: Clock
+    arrivals: Clock
+    """Gives receive times."""
     ids: IdSource
     tracing: Tracing
     instruments: IngestInstruments
@@ -109,7 +111,7 @@ class Publisher:
         if size > INLINE_BYTES_MAX:
             why = f"have {size} bytes of content; more than {INLINE_BYTES_MAX} go by PublishEnvelopes, in chunks"
             raise InvalidArgument.of("envelope.changes", why)
-        refused = await self.prepare(envelope, "envelope", self.door.clock.now_us())
+        refused = await self.prepare(envelope, "envelope", self.door.arrivals.now_us())
         if refused is not None:
             raise refused
         envelope_id = envelope.envelope_id
@@ -184,7 +186,7 @@ class PublishStream:
 
     async def _prepare(self, batch: _Batch, chunk_problem: RelayfileError | None) -> None:
         """Fill in a result for each envelope; ``chunk_problem`` is that of the last one."""
-        received_us = self._door.clock.now_us()
+        received_us = self._door.arrivals.now_us()
         last = len(batch.envelopes) - 1
         for index, envelope in enumerate(batch.envelopes):
             if index % STRIDE == STRIDE - 1:

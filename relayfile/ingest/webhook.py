@@ -77,6 +77,9 @@ class FrontSurroundings:
     """What every part of the process shares."""
 
     clock: Clock
+    arrivals: Clock
+    """Gives receive times: without a provider's time they say which change of an object is the newer one, so that they
+    must not go back when somebody sets the machine's clock. One for all of a process."""
     ids: IdSource
     tracing: Tracing
     instruments: IngestInstruments
@@ -177,11 +180,11 @@ class WebhookFront:
         raw = await exchange.body.read(receive)
         exchange.is_read = True
         started = self._at.clock.monotonic()
-        received_us = self._at.clock.now_us()
+        received_us = self._at.arrivals.now_us()
         encoding = exchange.headers.get("content-encoding", "").strip().lower()
         body = exchange.body.decoded(raw, encoding) if encoding else raw
         if not is_proven:
-            self._verify(scope, exchange.headers, provider, (raw, body), secrets, received_us)
+            self._verify(scope, exchange.headers, provider, (raw, body), secrets, self._at.clock.now_us())
             if not self._access.workspaces.is_known(route.workspace):
                 await self._access.workspaces.admit(route.workspace, has_secret=True)
         arrival = Arrival(received_us, exchange.correlation_id, span.traceparent)

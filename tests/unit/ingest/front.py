@@ -9,7 +9,7 @@ from pathlib import Path
 from prometheus_client import CollectorRegistry
 
 from relayfile.auth import KeyStore, TokenSigner, TokenVerifier
-from relayfile.clock import ManualClock
+from relayfile.clock import ManualClock, SteadyClock
 from relayfile.errors import RelayfileError
 from relayfile.ids import IdSource
 from relayfile.ingest.http_protocol import HttpLimits, bounded_protocol
@@ -109,7 +109,11 @@ async def running_front(
         rejected,
         BodyRoom(bodies_bytes_max),
         FrontSurroundings(
-            clock=clock, ids=IdSource(clock), tracing=Tracing(), instruments=IngestInstruments.declare(registry)
+            clock=clock,
+            arrivals=SteadyClock(clock),
+            ids=IdSource(clock),
+            tracing=Tracing(),
+            instruments=IngestInstruments.declare(registry),
         ),
     )
 

@@ -12,7 +12,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from relayfile.auth import KeyStore, TokenSigner, TokenVerifier
-from relayfile.clock import ManualClock
+from relayfile.clock import ManualClock, SteadyClock
 from relayfile.errors import (
     InvalidArgument,
     Overloaded,
@@ -120,6 +120,7 @@ async def running(directory: Path) -> AsyncIterator[Publishing]:
         content_bytes_max=3_000,
         raw_bytes_max=4_000,
         clock=clock,
+        arrivals=SteadyClock(clock),
         ids=IdSource(clock),
         tracing=Tracing(),
         instruments=IngestInstruments.declare(registry),

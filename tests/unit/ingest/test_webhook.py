@@ -83,6 +83,16 @@ async def test_what_the_sender_says_travels(front: Front) -> None:
     assert front.intake.accepted[0].traceparent == trace
 
 
+async def test_receive_times_do_not_go_back_with_the_clock(front: Front) -> None:
+    """Else every later change without a provider's time were stale until the clock is where it was."""
+    assert (await ask(front.address, request_bytes(HOOK, BODY, github()))).status == 200
+    front.clock.set_now_us(NOW_US - 3_600_000_000)
+    headers = standard(at_s=NOW_US // 1_000_000 - 3_600)  # judged by the machine's clock as it is
+    assert (await ask(front.address, request_bytes(ENVELOPES, ENVELOPE, headers))).status == 200
+    first, second = front.intake.accepted
+    assert second.received_at.ToMicroseconds() == first.received_at.ToMicroseconds() == NOW_US
+
+
 async def test_an_older_secret_is_still_good(front: Front) -> None:
     assert (await ask(front.address, request_bytes(HOOK, BODY, github(secret="old secret")))).status == 200
 
