@@ -18,8 +18,9 @@ $(STAMP): requirements.lock pyproject.toml tools/setup.sh
 demo: $(STAMP)  ## webhooks in, files out, in under a minute
 	@$(BIN)/relayfile demo $(if $(wildcard $(PAYLOADS)),--payloads $(PAYLOADS))
 
+# Two at a time: half of the time of the tests of whole systems is waiting for windows to close and processes to start.
 test: lint type  ## lint, types and every test of a normal change
-	@$(BIN)/python -m pytest -m "not full and not soak"
+	@$(BIN)/python -m pytest -n 2 --dist loadfile -m "not full and not soak"
 
 test-full: $(STAMP)  ## the long tests
 	@$(BIN)/python -m pytest -m full
