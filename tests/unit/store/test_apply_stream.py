@@ -4,20 +4,22 @@ import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 
-from relayfile.store.apply_stream import ANSWERS_WAITING_MAX, ApplyStream
+from relayfile.store.apply_stream import ANSWERS_WAITING_MAX, MEMBER_OVERHEAD_BYTES, ApplyStream
 from relayfile.store.content_chunks import ChunkedContent
 from relayfile.store.sessions import Reports
 from relayfile.v1 import shard_pb2
 from tests.store_node import RunningNode, fold, running_node, sub_batch, upsert
 
 TIMEOUT_S = 10.0
+CREDIT_BYTES = ANSWERS_WAITING_MAX // 2 * MEMBER_OVERHEAD_BYTES
+"""Lets far fewer changes wait for a commit than answers wait for the peer, however slow the disk is."""
 
 
 class Peer:
     """Sends the same change again and again; reads only the first `reads` answers."""
 
     def __init__(self, running: RunningNode, batches: int, reads: int = 0) -> None:
-        self.stream = ApplyStream(running.node, "ingest-0", {}, Reports(), 1 << 20)
+        self.stream = ApplyStream(running.node, "ingest-0", {}, Reports(), CREDIT_BYTES)
         self.sent = 0
         self.writes = 0
         self._batches = batches
