@@ -19,8 +19,10 @@ from relayfile.data_directory import DataDirectory
 from relayfile.errors import StartRefused, StorageFailed, Unavailable
 from relayfile.ingest.payload import PayloadBuilder
 from relayfile.ingest.spool_file import FILE_NAMES, NewRow, SpoolFull, SpoolReader, SpoolWriter, Transaction, prepare
+from relayfile.telemetry import get_logger
 from relayfile.v1 import types_pb2
 
+_log = get_logger(__name__)
 ROW_BYTES_MAX = 256 * 1024
 """A row that has as much is closed; the next envelope of its workspace starts another. Rows are what is read back."""
 COMPANY_ENVELOPES = 64
@@ -253,6 +255,7 @@ class _Commits:
     def __init__(self, committed: Callable[[_Group, Transaction, Exception | None], None]) -> None:
         self.running = False
         self.failure: StorageFailed | None = None
+        self._is_full = False
         self._committed = committed
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="spool")
         self._writer: SpoolWriter | None = None
@@ -306,8 +309,19 @@ class _Commits:
             failure = StorageFailed(what=f"spool: {type(error).__name__}: {error}")
         if isinstance(failure, StorageFailed):
             self.failure = failure
+        self._tell(is_full=isinstance(failure, SpoolFull))
         self._committed(group, transaction, failure)
         self._changed.set()
+
+    def _tell(self, *, is_full: bool) -> None:
+        """Once when the disk fills up and once when it has room again: senders hear it, and so must operators."""
+        if is_full is self._is_full:
+            return
+        self._is_full = is_full
+        if is_full:
+            _log.error("the spool's disk is full; what arrives is refused until it has room")
+        else:
+            _log.info("the spool's disk has room again")
 
 
 def _write(

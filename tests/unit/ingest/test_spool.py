@@ -8,6 +8,7 @@ from typing import Any
 
 import apsw
 import pytest
+from structlog.testing import capture_logs
 
 from relayfile.data_directory import DataDirectory
 from relayfile.errors import StartRefused, StorageFailed, Unavailable
@@ -143,17 +144,22 @@ async def test_after_a_failed_fsync_nothing_is_acknowledged(tmp_path: Path, monk
 
 
 async def test_a_full_disk_refuses_and_recovers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The log has two lines of it, however many were refused."""
+
     def full(*_: object) -> None:
         raise SpoolFull
 
     async with opened(tmp_path) as one:
         monkeypatch.setattr(SpoolWriter, "write", full)
-        with pytest.raises(Unavailable, match="full"):
-            await append(one.spool, [envelope(1)])
-        monkeypatch.undo()
-        await append(one.spool, [envelope(2)])
+        with capture_logs() as logs:
+            for _ in range(3):
+                with pytest.raises(Unavailable, match="full"):
+                    await append(one.spool, [envelope(1)])
+            monkeypatch.undo()
+            await append(one.spool, [envelope(2)])
         (row,) = one.reader.remainders()
-        assert row.row_id == 2
+        assert row.row_id == 4
+        assert [line["log_level"] for line in logs] == ["error", "info"]
 
 
 async def test_what_was_settled_while_the_disk_was_full_is_not_unsettled(
