@@ -20,7 +20,8 @@ demo: $(STAMP)  ## webhooks in, files out, in under a minute
 
 # Two at a time: half of the time of the tests of whole systems is waiting for windows to close and processes to start.
 test: lint type  ## lint, types and every test of a normal change
-	@$(BIN)/python -m pytest -n 2 --dist loadfile -m "not full and not soak"
+	@$(BIN)/python -m pytest -n 2 --dist loadfile -m "not full and not soak and not alone"
+	@$(BIN)/python -m pytest -m "alone and not full and not soak"
 
 test-full: $(STAMP)  ## the long tests
 	@$(BIN)/python -m pytest -m full

@@ -86,6 +86,7 @@ def _process(directory: Path) -> Iterator[_Process]:
         process.end()
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("files", [50_000, pytest.param(300_000, marks=[pytest.mark.full, pytest.mark.timeout(240)])])
 async def test_memory_does_not_grow_with_the_tree_and_the_first_page_is_quick(tmp_path: Path, files: int) -> None:
     async with started_nodes(tmp_path) as [node]:
