@@ -7,11 +7,19 @@ import asyncio
 import json
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Final
 
 import apsw
 
 from relayfile.clock import Clock
-from relayfile.errors import InvalidArgument, MirrorAlreadyExists, MirrorNotFound, MirrorRefused, RequestIdReused
+from relayfile.errors import (
+    InvalidArgument,
+    MirrorAlreadyExists,
+    MirrorNotFound,
+    MirrorRefused,
+    RequestIdReused,
+    StartRefused,
+)
 from relayfile.ids import IdSource
 from relayfile.paths import contains
 from relayfile.syncd.journal import PROBLEMS_MAX, Journal
@@ -21,6 +29,7 @@ from relayfile.syncd.open_mirror import OpenMirror
 from relayfile.syncd.root import Marker, Root, create_root
 from relayfile.syncd.shown import MirrorRecord
 
+_FORMAT: Final = 1
 _REQUESTS_KEPT_US = 7 * 86_400 * 1_000_000
 _COLUMNS = "mirror_id, workspace_id, directory, remote_paths, follow, read_only, token_file, create_us"
 
@@ -28,7 +37,10 @@ OpenWith = Callable[[MirrorRecord, Root, Journal], OpenMirror]
 
 
 class Registry:
-    """All mirrors. ``serve`` runs those that follow; ``close`` when it has ended."""
+    """All mirrors. ``serve`` runs those that follow; ``close`` when it has ended.
+
+    ``StartRefused`` when a newer release wrote the database.
+    """
 
     def __init__(
         self, data_dir: Path, clock: Clock, ids: IdSource, open_with: OpenWith, problems_max: int = PROBLEMS_MAX
@@ -42,9 +54,7 @@ class Registry:
         self._to_follow: asyncio.Queue[Mirror] = asyncio.Queue()
         (data_dir / "mirrors").mkdir(parents=True, exist_ok=True)
         with storage_errors():
-            self._db = apsw.Connection(str(data_dir / "mirrors.db"))
-            self._db.execute("PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL;")
-            self._db.execute((Path(__file__).parent / "registry.sql").read_text())
+            self._db = _opened(data_dir / "mirrors.db")
             for row in self._db.execute(f"SELECT {_COLUMNS} FROM mirror ORDER BY mirror_id").fetchall():
                 self._add(_record(row))
 
@@ -180,6 +190,26 @@ class Registry:
         if found[0] != fingerprint:
             raise RequestIdReused(request_id=request_id)
         return str(found[1])
+
+
+def _opened(path: Path) -> apsw.Connection:
+    """The database, made where it is missing; one of another format is not touched."""
+    db = apsw.Connection(str(path))
+    try:
+        found = db.execute("PRAGMA user_version").get
+        if found not in (0, _FORMAT):
+            raise StartRefused(
+                why=f"{path} has format {found}, this release knows {_FORMAT}; start the release that wrote it"
+            )
+        db.execute("PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL;")
+        # 0 is a new file, or one from before the number was kept, which has the tables of format 1.
+        db.execute((Path(__file__).parent / "registry.sql").read_text())
+        if found == 0:
+            db.execute(f"PRAGMA user_version = {_FORMAT}")
+    except BaseException:
+        db.close()
+        raise
+    return db
 
 
 def _record(row: Sequence[object]) -> MirrorRecord:
