@@ -79,17 +79,23 @@ class TokenSigner:
 
 
 class TokenVerifier:
-    """Token to principal. Verified tokens are remembered until they expire; the keys are read again for a new kid."""
+    """Token to principal. Verified tokens are remembered until they expire or the file of public keys changes.
+
+    A key that is added to the file, or taken out of it, counts ``RELOAD_INTERVAL_S`` later at the latest.
+    """
 
     def __init__(self, jwks_file: Path, clock: Clock) -> None:
         self._jwks_file = jwks_file
         self._clock = clock
+        # Before it is read: what is written in between is seen as a change.
+        self._version = _version(jwks_file)
         self._keys: KeySet = read_public_keys(jwks_file)
-        self._read_at = clock.monotonic()
+        self._looked_at = clock.monotonic()
         self._verified: dict[bytes, Principal] = {}
 
     def verify(self, token: str) -> Principal:
         """The principal of ``token``. ``Unauthenticated`` says why there is none; never echoes the token."""
+        self._look_for_changed_keys()
         fingerprint = hashlib.sha256(token.encode(errors="replace")).digest()
         principal = self._verified.get(fingerprint)
         if principal is None:
@@ -120,24 +126,27 @@ class TokenVerifier:
         kid = guest.headers().get("kid")
         if not isinstance(kid, str) or not kid:
             raise Unauthenticated(why="the token names no key (kid)")
-        key = self._find(kid)
-        if key is None and self._clock.monotonic() - self._read_at >= RELOAD_INTERVAL_S:
-            self._reload()
-            key = self._find(kid)
+        key = next((key for key in self._keys.keys if key.kid == kid), None)
         if key is None:
             raise Unauthenticated(why="the token is signed with a key that is not known here")
         return key
 
-    def _find(self, kid: str) -> Any:
-        return next((key for key in self._keys.keys if key.kid == kid), None)
-
-    def _reload(self) -> None:
-        self._read_at = self._clock.monotonic()
+    def _look_for_changed_keys(self) -> None:
+        now = self._clock.monotonic()
+        if now - self._looked_at < RELOAD_INTERVAL_S:
+            return
+        self._looked_at = now
+        version = _version(self._jwks_file)
+        if version == self._version:
+            return
         try:
             self._keys = read_public_keys(self._jwks_file)
         except StartRefused:
-            # A file that is being replaced: the keys at hand stay valid, and a later token asks again.
+            # A file that is being replaced: the keys at hand stay valid, and the next look asks again.
             return
+        self._version = version
+        # Some may be signed with a key that is no longer in the file.
+        self._verified.clear()
 
     def _principal(self, claims: Mapping[str, object]) -> Principal:
         audience = claims.get("aud")
@@ -197,6 +206,15 @@ class ServiceCredentials:
             return self._file.read_text().strip()
         except OSError as error:
             raise Unavailable(what=f"service token in {self._file} ({error.strerror})") from error
+
+
+def _version(file: Path) -> tuple[int, ...]:
+    """Differs when the file was written or replaced; empty while there is none."""
+    try:
+        state = file.stat()
+    except OSError:
+        return ()
+    return (state.st_dev, state.st_ino, state.st_size, state.st_mtime_ns, state.st_ctime_ns)
 
 
 def _seconds(claim: object) -> float | None:

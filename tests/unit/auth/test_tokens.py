@@ -160,6 +160,32 @@ def test_a_new_key_in_the_file_is_found(tmp_path: Path) -> None:
     assert old.verifier.verify(token).subject == "agent-1"
 
 
+def test_a_key_that_is_taken_out_of_the_file_is_no_longer_trusted(tmp_path: Path) -> None:
+    revoked, other = House(tmp_path / "revoked"), House(tmp_path / "other")
+    token = revoked.sign(GOOD)
+    assert revoked.verifier.verify(token).subject == "agent-1"
+    revoked.store.public_file.write_text(other.store.public_file.read_text())
+    revoked.clock.advance(RELOAD_INTERVAL_S - 1)
+    assert revoked.verifier.verify(token).subject == "agent-1", "looked at the file for each token"
+    revoked.clock.advance(1)
+    for each in (token, revoked.sign({**GOOD, "sub": "agent-2"})):
+        with pytest.raises(Unauthenticated, match="not known"):
+            revoked.verifier.verify(each)
+    assert revoked.verifier.verify(other.sign(GOOD)).subject == "agent-1"
+
+
+def test_a_file_that_is_away_for_a_while_is_read_when_it_is_back(tmp_path: Path) -> None:
+    revoked, other = House(tmp_path / "revoked"), House(tmp_path / "other")
+    token = revoked.sign(GOOD)
+    revoked.store.public_file.unlink()
+    revoked.clock.advance(RELOAD_INTERVAL_S)
+    assert revoked.verifier.verify(token).subject == "agent-1"
+    revoked.store.public_file.write_text(other.store.public_file.read_text())
+    revoked.clock.advance(RELOAD_INTERVAL_S)
+    with pytest.raises(Unauthenticated, match="not known"):
+        revoked.verifier.verify(token)
+
+
 def test_a_broken_file_leaves_the_known_keys_in_force(house: House) -> None:
     house.store.public_file.write_text("{")
     house.clock.advance(RELOAD_INTERVAL_S)
