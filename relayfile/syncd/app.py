@@ -124,6 +124,6 @@ def _registry(
     registry = Registry(data_dir, foundation.clock, foundation.ids, open_with, settings.problems_max)
     instruments.mirrors.set_function(lambda: len(registry))
     instruments.problems.set_function(
-        lambda: sum(each.opened.journal.problem_count() for each in registry if each.opened is not None)
+        lambda: sum(each.opened.journal.problems.count() for each in registry if each.opened is not None)
     )
     return registry

@@ -75,7 +75,7 @@ def compare(mirror: OpenMirror, remote: Mapping[str, TreeSum], at: Cursor) -> Au
     if pending or any(root.remote != root.local for root in roots):
         verdict = Verdict.DIFFERENT
     else:
-        verdict = Verdict.EXACT_EXCEPT_LISTED if listed or mirror.journal.problem_count() else Verdict.EXACT
+        verdict = Verdict.EXACT_EXCEPT_LISTED if listed or mirror.journal.problems.count() else Verdict.EXACT
     return AuditResult(at, verdict, roots, listed, pending)
 
 

@@ -1,17 +1,25 @@
-"""How rows of the journal's `file` table and values become each other, and how SQLite's errors become ours."""
+"""How rows of the journal's `file` table and values become each other, and how SQLite's errors become ours.
+
+What the parts of the journal share: they work on one connection, and each owns what it writes.
+"""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, Final, TypeAlias
 
 import apsw
 
 from relayfile.errors import StorageFailed
+from relayfile.paths import prefix_range
 from relayfile.syncd.rows import DiskStat, FileRow, FileState
 
 COLUMNS: Final = (
     "path, revision, remote_hash, size, state, disk_path, disk_hash, device, inode, disk_size, mtime_ns, ctime_ns"
 )
+INSERT: Final = f"INSERT OR REPLACE INTO file ({COLUMNS}, barrier) VALUES ({'?, ' * 12}?)"
+BELOW: Final = "(path = ?1 OR (path >= ?2 AND path < ?3))"
+"""The path of ``span``'s bindings, or below it."""
+_ROW_OF: Final = f"SELECT {COLUMNS} FROM file WHERE path = ?"
 
 Value: TypeAlias = int | float | bytes | str | None
 StagedRow: TypeAlias = tuple[Value, ...]
@@ -28,6 +36,36 @@ def file_row(row: tuple[Any, ...]) -> FileRow:
 
 def stat_columns(stat: DiskStat | None) -> tuple[Value, ...]:
     return (None,) * 5 if stat is None else (stat.device, stat.inode, stat.size, stat.mtime_ns, stat.ctime_ns)
+
+
+def span(path: str) -> tuple[str, str, str]:
+    """The bindings of ``BELOW``."""
+    return (path, *prefix_range(path))
+
+
+def load(db: apsw.Connection, paths: Iterable[str]) -> dict[str, FileRow]:
+    """The rows of those paths that have one."""
+    found: dict[str, FileRow] = {}
+    with storage_errors():
+        for path in paths:
+            for row in db.execute(_ROW_OF, (path,)):
+                found[path] = file_row(row)
+    return found
+
+
+def one(db: apsw.Connection, query: str, bindings: tuple[Value, ...] = ()) -> tuple[Any, ...]:
+    """The first row of an answer that always has one."""
+    with storage_errors():
+        row = db.execute(query, bindings).fetchone()
+    assert row is not None, query
+    return tuple(row)
+
+
+@contextlib.contextmanager
+def transaction(db: apsw.Connection) -> Iterator[None]:
+    """All or nothing; inside another one, part of it."""
+    with storage_errors(), db:
+        yield
 
 
 @contextlib.contextmanager

@@ -53,7 +53,7 @@ async def _learn_root(mirror: OpenMirror, root: str, progress: Progress) -> tupl
         first = first or listed
         held = await mirror.feed.held(root)
         if listed.one_revision and held.at == listed.at and held.total == listed.total:
-            while gone := mirror.journal.unlisted(root, _GONE_ROWS):
+            while gone := mirror.journal.listing.unnamed(root, _GONE_ROWS):
                 mirror.journal.learn([RemoteFile(path, listed.at.revision, None) for path in gone], None)
             return first, True
     assert first is not None, "there was an attempt"
@@ -62,7 +62,7 @@ async def _learn_root(mirror: OpenMirror, root: str, progress: Progress) -> tupl
 
 async def _list(mirror: OpenMirror, root: str, progress: Progress) -> Listed:
     journal = mirror.journal
-    journal.start_listing()
+    journal.listing.start()
     first: Cursor | None = None
     one_revision = True
     total = EMPTY
@@ -87,7 +87,7 @@ async def _list(mirror: OpenMirror, root: str, progress: Progress) -> Listed:
             for meta in metas
             if meta.path not in known or known[meta.path].remote_hash != meta.content_sha256
         ]
-        journal.listed([meta.path for meta in metas])
+        journal.listing.named([meta.path for meta in metas])
         journal.learn(changes, None)
         changed += len(changes)
         progress.total = (progress.total[0] + len(metas), progress.total[1] + sum(meta.size_bytes for meta in metas))

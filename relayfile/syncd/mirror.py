@@ -28,7 +28,8 @@ from relayfile.syncd.audit import AuditResult, Swept, Verdict, retry, sweep
 from relayfile.syncd.bring import MassDelete, bring_all
 from relayfile.syncd.catch_up import catch_up, prove, relearn
 from relayfile.syncd.follow import follow
-from relayfile.syncd.journal import Journal, PullPhase
+from relayfile.syncd.journal import Journal
+from relayfile.syncd.journal_pull import PullPhase
 from relayfile.syncd.open_mirror import OpenMirror
 from relayfile.syncd.progress import Phase, Progress, Via
 from relayfile.syncd.pull import first_pull
@@ -229,7 +230,7 @@ class Mirror:
 
     async def _pull_once(self, mirror: OpenMirror, progress: Progress, *, full: bool, via: Via) -> None:
         journal = mirror.journal
-        if not journal.cursor.history_id or journal.pull_mark().phase is not PullPhase.NONE:
+        if not journal.cursor.history_id or journal.first_pull.mark().phase is not PullPhase.NONE:
             await first_pull(mirror, progress, via)
             await catch_up(mirror, progress)
             return

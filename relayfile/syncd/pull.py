@@ -16,7 +16,7 @@ from relayfile import faults
 from relayfile.errors import DataCorrupted, ExportRefused, MirrorRefused
 from relayfile.status import leading_error
 from relayfile.syncd import descriptors, names
-from relayfile.syncd.journal import PullPhase
+from relayfile.syncd.journal_pull import PullPhase
 from relayfile.syncd.open_mirror import OpenMirror
 from relayfile.syncd.place import Placed, place
 from relayfile.syncd.progress import Phase, Progress, Via
@@ -37,30 +37,30 @@ async def first_pull(mirror: OpenMirror, progress: Progress, via: Via) -> None:
     the disk takes nothing more.
     """
     journal = mirror.journal
-    mark = journal.pull_mark()
+    mark = journal.first_pull.mark()
     now = await mirror.feed.workspace()
     if mark.phase is PullPhase.NONE or mark.cursor.history_id != now.history_id:
         await mirror.writer.run(mirror.root.empty_staging)
-        journal.start_pull(now)
+        journal.first_pull.start(now)
     elif mark.phase is not PullPhase.PLACING:
         progress.resumed = True
         await _verify_staged(mirror)
-    progress.start_revision = journal.pull_mark().cursor.revision
-    if journal.pull_mark().phase is not PullPhase.PLACING:
+    progress.start_revision = journal.first_pull.mark().cursor.revision
+    if journal.first_pull.mark().phase is not PullPhase.PLACING:
         progress.phase = Phase.FETCHING
         for root in mirror.remote_paths:
             await _fetch(mirror, root, progress, via)
         progress.phase = Phase.SYNCING
         faults.point("syncd.stage.before_barrier")
         await mirror.writer.run(descriptors.barrier, mirror.root.staging_fd)
-        journal.staged_all()
+        journal.first_pull.staged_all()
         faults.point("syncd.stage.after_barrier_before_rename")
     progress.phase = Phase.APPLYING
     await _place(mirror)
 
 
 async def _fetch(mirror: OpenMirror, root: str, progress: Progress, via: Via) -> None:
-    unordered = mirror.journal.pull_mark().phase is PullPhase.STAGING_UNORDERED
+    unordered = mirror.journal.first_pull.mark().phase is PullPhase.STAGING_UNORDERED
     progress.via = Via.TREE if unordered or via is Via.TREE else Via.EXPORT
     if progress.via is Via.EXPORT:
         try:
@@ -71,13 +71,13 @@ async def _fetch(mirror: OpenMirror, root: str, progress: Progress, via: Via) ->
             if via is Via.EXPORT:
                 raise
             progress.via, progress.fallback_reason = Via.TREE, str(error)
-    mirror.journal.stage_unordered()
+    mirror.journal.first_pull.stage_unordered()
     async with _staging(mirror, root, progress) as staging:
         await _tree(mirror, root, staging, progress)
 
 
 async def _export(mirror: OpenMirror, root: str, staging: "_Staging", progress: Progress) -> None:
-    after = mirror.journal.staged_after(root)
+    after = mirror.journal.first_pull.staged_after(root)
     if after:
         held = mirror.journal.sums[root]
         progress.reused_count += held.file_count
@@ -162,7 +162,7 @@ class _Staging:
         self._turn = asyncio.Lock()
         settings = mirror.settings
         self._ahead_max = max(1, min(AHEAD_MESSAGES_MAX, settings.sync_read_bytes_max // settings.message_bytes_target))
-        self._barrier = mirror.journal.pull_mark().barrier
+        self._barrier = mirror.journal.first_pull.mark().barrier
         self._since_barrier_bytes = 0
 
     async def add(self, files: Sequence[FileWithContent]) -> None:
@@ -215,10 +215,10 @@ class _Staging:
             if future.done() and self._under_way and self._under_way[0] is future:
                 del self._under_way[0]
         if batch is None:
-            self._mirror.journal.passed_barrier()
+            self._mirror.journal.first_pull.passed_barrier()
             return
         self._since_barrier_bytes += batch.added.total_bytes
-        self._mirror.journal.stage(self._root, batch.rows, batch.added, batch.problems)
+        self._mirror.journal.first_pull.stage(self._root, batch.rows, batch.added, batch.problems)
         faults.point("syncd.journal.after_commit")
         self._progress.advance(batch.added.file_count, batch.added.total_bytes, self._mirror.clock.monotonic())
         written = batch.added.file_count - len(batch.problems)
@@ -242,12 +242,12 @@ async def _verify_staged(mirror: OpenMirror) -> None:
     stage = Stage(mirror.root.staging_fd, "/")
     after = ""
     try:
-        while rows := mirror.journal.staged_since_barrier(_VERIFY_ROWS, after):
+        while rows := mirror.journal.first_pull.staged_since_barrier(_VERIFY_ROWS, after):
             intact = await mirror.writer.run(stage.intact, rows)
             if intact < len(rows):
                 after = rows[intact - 1].path if intact else after
-                while lost := mirror.journal.staged_since_barrier(_VERIFY_ROWS, after):
-                    mirror.journal.unstage([row.path for row in lost])
+                while lost := mirror.journal.first_pull.staged_since_barrier(_VERIFY_ROWS, after):
+                    mirror.journal.first_pull.unstage([row.path for row in lost])
                 return
             after = rows[-1].path
     finally:
@@ -259,7 +259,7 @@ async def _place(mirror: OpenMirror) -> None:
     placed = await mirror.writer.run(_place_all, mirror)
     faults.point("syncd.apply.after_rename_before_journal")
     journal = mirror.journal
-    remote = journal.renamed()
+    remote = journal.first_pull.renamed()
     rows = journal.load([remote.get(disk, "/" + disk) for disk in (*placed.moved, *placed.refused)])
     moved = [
         Settled(path, rows[path].disk_hash or rows[path].remote_hash, stat)
@@ -274,7 +274,7 @@ async def _place(mirror: OpenMirror) -> None:
     journal.settle(moved)
     journal.settle([Settled(each.path, None) for each in refused])
     journal.list_problems(refused)
-    journal.finish_pull(now_us=mirror.clock.now_us())
+    journal.first_pull.finish(now_us=mirror.clock.now_us())
     await mirror.writer.run(mirror.root.empty_staging)
 
 

@@ -22,7 +22,8 @@ from relayfile.errors import (
 )
 from relayfile.ids import IdSource
 from relayfile.paths import contains
-from relayfile.syncd.journal import PROBLEMS_MAX, Journal
+from relayfile.syncd.journal import Journal
+from relayfile.syncd.journal_problems import PROBLEMS_MAX
 from relayfile.syncd.journal_rows import storage_errors
 from relayfile.syncd.mirror import Mirror
 from relayfile.syncd.open_mirror import OpenMirror

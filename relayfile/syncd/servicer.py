@@ -113,7 +113,7 @@ class MirrorService(MirrorServiceServicer):
         return mirror
 
     def _progress(self, mirror: Mirror, progress: Progress) -> mirror_pb2.PullProgress:
-        problems = mirror.opened.journal.problem_count() if mirror.opened is not None else 0
+        problems = mirror.opened.journal.problems.count() if mirror.opened is not None else 0
         return wire.progress_message(progress, self._clock.monotonic(), problems)
 
 

@@ -25,7 +25,7 @@ def content(mirror: OpenMirror, record: MirrorRecord, seen: Seen) -> dict[str, o
     journal = mirror.journal
     unsettled = journal.unsettled().files
     tracked = sum(total.file_count for total in journal.sums.values())
-    problems = journal.problems(PROBLEMS_SHOWN_MAX)
+    problems = journal.problems.listed(PROBLEMS_SHOWN_MAX)
     return {
         "mirror_id": record.mirror_id,
         "workspace_id": record.workspace_id,
@@ -47,7 +47,7 @@ def content(mirror: OpenMirror, record: MirrorRecord, seen: Seen) -> dict[str, o
                 if state is not FileState.MATERIALISED
             },
         },
-        "problem_count": journal.problem_count(),
+        "problem_count": journal.problems.count(),
         "problems": [
             {"path": each.path, "reason": each.reason, "message": each.message, "since": _time(each.create_time_us)}
             for each in problems

@@ -127,7 +127,7 @@ def _fill_from_journal(message: mirror_pb2.Mirror, mirror: OpenMirror) -> None:
     message.revision = journal.cursor.revision
     message.history_id = journal.cursor.history_id
     message.file_counts.CopyFrom(file_counts(mirror))
-    message.problem_count = journal.problem_count()
+    message.problem_count = journal.problems.count()
     message.trash_count, message.trash_bytes = journal.trash.totals()
     last_us, full_us = journal.last_pulls_us()
     if last_us:
@@ -190,7 +190,7 @@ def result_message(mirror: Mirror, progress: Progress, now: float) -> mirror_pb2
         journal = mirror.opened.journal
         message.revision = journal.cursor.revision
         message.history_id = journal.cursor.history_id
-        message.problem_count = journal.problem_count()
+        message.problem_count = journal.problems.count()
         counts = file_counts(mirror.opened)
         message.unchanged_count = max(0, counts.materialised_count - progress.written[0])
     return message

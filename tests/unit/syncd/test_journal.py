@@ -2,10 +2,13 @@ import hashlib
 import pathlib
 from collections.abc import Iterator
 
+import apsw
 import pytest
 
+from relayfile.errors import StartRefused
 from relayfile.syncd.digest import EMPTY, TreeSum
-from relayfile.syncd.journal import Journal, PullPhase
+from relayfile.syncd.journal import Journal
+from relayfile.syncd.journal_pull import PullPhase
 from relayfile.syncd.rows import Cursor, DiskStat, FileState, Problem, RemoteFile, Settled
 
 STAT = DiskStat(1, 2, 3, 4, 5)
@@ -70,7 +73,7 @@ def test_ignored_and_refused_names_count_in_the_digest_and_are_not_pending(journ
     assert journal.learn(files, Cursor(3, "h")) == []
     assert journal.sums["/"] == summed(*files)
     assert journal.unsettled().files == {FileState.IGNORED: 1, FileState.PROBLEM: 2}
-    assert {problem.reason for problem in journal.problems(10)} == {"NAME_REFUSED"}
+    assert {problem.reason for problem in journal.problems.listed(10)} == {"NAME_REFUSED"}
 
 
 def test_each_remote_path_has_its_own_digest(tmp_path: pathlib.Path) -> None:
@@ -87,36 +90,45 @@ def test_a_problem_is_kept_once_with_its_count(journal: Journal) -> None:
     journal.learn([upsert("/a", 1)], Cursor(1, "h"))
     for time_us in (10, 20):
         journal.list_problems([Problem("/a", "DISK_FULL", "full", 1, time_us)])
-    assert journal.problems(10) == [Problem("/a", "DISK_FULL", "full", 1, 10, 2)]
+    assert journal.problems.listed(10) == [Problem("/a", "DISK_FULL", "full", 1, 10, 2)]
     journal.try_again(["/a"])
     assert journal.load(["/a"])["/a"].state is FileState.PENDING
     journal.settle([Settled("/a", sha(""), STAT)])
-    assert journal.problem_count() == 0
+    assert journal.problems.count() == 0
 
 
 def test_staging_goes_on_where_it_was_and_forgets_what_is_not_there(journal: Journal) -> None:
-    journal.start_pull(Cursor(7, "h"))
+    journal.first_pull.start(Cursor(7, "h"))
     files = [upsert(f"/f{index}", index + 1, str(index)) for index in range(4)]
     for file in files:
         row = (file.path, file.revision, file.content_hash, file.size, 1, None, file.content_hash, 1, 2, 3, 4, 5)
-        journal.stage("/", [(*row, journal.pull_mark().barrier)], summed(file))
+        journal.first_pull.stage("/", [(*row, journal.first_pull.mark().barrier)], summed(file))
         if file.path == "/f1":
-            journal.passed_barrier()
-    assert journal.staged_after("/") == "/f3"
-    assert [row.path for row in journal.staged_since_barrier(10, "")] == ["/f2", "/f3"]
-    journal.unstage(["/f3"])
-    assert journal.staged_after("/") == "/f2"
+            journal.first_pull.passed_barrier()
+    assert journal.first_pull.staged_after("/") == "/f3"
+    assert [row.path for row in journal.first_pull.staged_since_barrier(10, "")] == ["/f2", "/f3"]
+    journal.first_pull.unstage(["/f3"])
+    assert journal.first_pull.staged_after("/") == "/f2"
     assert journal.sums["/"] == summed(*files[:3])
-    journal.staged_all()
-    journal.finish_pull(now_us=9)
+    journal.first_pull.staged_all()
+    journal.first_pull.finish(now_us=9)
     assert journal.cursor == Cursor(7, "h")
-    assert journal.pull_mark().phase is PullPhase.NONE
+    assert journal.first_pull.mark().phase is PullPhase.NONE
 
 
 def test_a_listing_finds_what_it_did_not_name(journal: Journal) -> None:
     journal.learn([upsert("/a", 1), upsert("/b", 2), upsert("/c", 3)], Cursor(3, "h"))
-    journal.start_listing()
-    journal.listed(["/a", "/c"])
-    assert journal.unlisted("/", 10) == ["/b"]
+    journal.listing.start()
+    journal.listing.named(["/a", "/c"])
+    assert journal.listing.unnamed("/", 10) == ["/b"]
     assert journal.has_remote_below("/")
     assert not journal.has_remote_below("/d")
+
+
+def test_a_journal_of_a_newer_release_is_refused(tmp_path: pathlib.Path) -> None:
+    Journal(tmp_path / "j.db", ["/"]).close()
+    db = apsw.Connection(str(tmp_path / "j.db"))
+    db.execute("UPDATE mirror SET format = 2")
+    db.close()
+    with pytest.raises(StartRefused, match="has format 2, this release knows 1"):
+        Journal(tmp_path / "j.db", ["/"])

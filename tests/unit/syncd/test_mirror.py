@@ -46,7 +46,7 @@ async def level(mirror: Mirror, store: FakeStore) -> None:
 
 def problems(mirror: Mirror) -> dict[str, str]:
     assert mirror.opened is not None
-    return {each.path: each.reason for each in mirror.opened.journal.problems(1000)}
+    return {each.path: each.reason for each in mirror.opened.journal.problems.listed(1000)}
 
 
 def trash(tmp_path: pathlib.Path) -> list[bytes]:

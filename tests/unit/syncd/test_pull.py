@@ -6,7 +6,7 @@ import pytest
 
 from relayfile.errors import DataCorrupted, ExportRefused, Unavailable
 from relayfile.settings import SyncdSettings
-from relayfile.syncd.journal import PullPhase
+from relayfile.syncd.journal_pull import PullPhase
 from relayfile.syncd.open_mirror import OpenMirror
 from relayfile.syncd.progress import Progress, Via
 from relayfile.syncd.pull import first_pull
@@ -132,7 +132,7 @@ async def test_i2_hostile_names_stay_outside_and_are_listed(tmp_path: pathlib.Pa
     async with store.served() as address, opened(address, tmp_path) as mirror:
         await pull(mirror)
         assert mirror.journal.sums["/"] == store.total("/")
-        assert {problem.path for problem in mirror.journal.problems(100)} == set(hostile)
+        assert {problem.path for problem in mirror.journal.problems.listed(100)} == set(hostile)
         assert mirror.journal.unsettled().files == {FileState.PROBLEM: len(hostile)}
     assert tree_of(tmp_path) == {"/good": b"1"}
     assert not [name for _, _, names in os.walk(tmp_path) for name in names if "evil" in name]
@@ -160,7 +160,7 @@ async def test_i3_files_in_the_way_are_kept_and_listed_and_equal_ones_taken_over
     (root / "dir").mkdir()
     async with store.served() as address, opened(address, tmp_path, adopt_existing=True) as mirror:
         await pull(mirror)
-        reasons = {problem.path: problem.reason for problem in mirror.journal.problems(10)}
+        reasons = {problem.path: problem.reason for problem in mirror.journal.problems.listed(10)}
         assert reasons == {
             "/d/mine": "LOCAL_FILE_IN_THE_WAY",
             "/file/below": "FILE_IN_THE_WAY",
@@ -179,7 +179,7 @@ async def test_i7_garbage_is_a_problem_of_that_file_alone(tmp_path: pathlib.Path
     store.knobs.garbage = {"/b"}
     async with store.served() as address, opened(address, tmp_path) as mirror:
         await pull(mirror)
-        assert [(each.path, each.reason) for each in mirror.journal.problems(9)] == [("/b", "HASH_MISMATCH")]
+        assert [(each.path, each.reason) for each in mirror.journal.problems.listed(9)] == [("/b", "HASH_MISMATCH")]
         assert mirror.journal.sums["/"] == store.total("/")
     assert tree_of(tmp_path) == {"/a": b"1", "/c": b"3"}
 
@@ -217,7 +217,7 @@ async def test_a_cancelled_pull_leaves_nothing_running(tmp_path: pathlib.Path) -
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(0.02):
                 await pull(mirror)
-        assert mirror.journal.pull_mark().phase in (PullPhase.STAGING, PullPhase.NONE)
+        assert mirror.journal.first_pull.mark().phase in (PullPhase.STAGING, PullPhase.NONE)
         await pull(mirror)
     assert tree_of(tmp_path) == contents(store)
 

@@ -1,0 +1,34 @@
+"""A listing of the store being held against the journal: what it named, and so what the store no longer has."""
+
+from collections.abc import Iterable
+
+import apsw
+
+from relayfile.syncd.journal_rows import BELOW, span, storage_errors, transaction
+
+
+class Listing:
+    """The paths that a listing named; kept for as long as the journal is open, one listing at a time."""
+
+    def __init__(self, db: apsw.Connection) -> None:
+        self._db = db
+
+    def start(self) -> None:
+        """Forget the one before."""
+        with storage_errors():
+            self._db.execute("CREATE TEMP TABLE IF NOT EXISTS listed (path TEXT PRIMARY KEY) WITHOUT ROWID")
+            self._db.execute("DELETE FROM temp.listed")
+
+    def named(self, paths: Iterable[str]) -> None:
+        """The listing has these."""
+        with transaction(self._db):
+            self._db.executemany("INSERT OR IGNORE INTO temp.listed VALUES (?)", [(path,) for path in paths])
+
+    def unnamed(self, root: str, limit: int) -> list[str]:
+        """Paths of ``root`` that the store was thought to have, and that the listing did not name."""
+        query = (
+            f"SELECT path FROM file WHERE {BELOW} AND remote_hash IS NOT NULL "
+            "AND path NOT IN (SELECT path FROM temp.listed) ORDER BY path LIMIT ?4"
+        )
+        with storage_errors():
+            return [str(row[0]) for row in self._db.execute(query, (*span(root), limit))]
