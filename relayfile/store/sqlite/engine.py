@@ -31,7 +31,7 @@ from relayfile.store.sqlite.connection import open_reader, open_writer
 from relayfile.store.sqlite.expiry import empty_slot, expired_slot, remove_events, remove_garbage
 from relayfile.store.sqlite.load import load_slice
 from relayfile.store.sqlite.schema import NodeIdentity, check_identity, migrate
-from relayfile.store.sqlite.state import WriterState, errors_as_ours
+from relayfile.store.sqlite.state import WriterState, errors_as_ours, read_errors_as_ours
 from relayfile.store.sqlite.view import NODE_OUTCOME_COUNTS, NODE_PROVIDERS_SEEN, SqliteView, provider_outcomes
 from relayfile.store.sqlite.write import slot_of, statements
 
@@ -155,35 +155,34 @@ class SqliteEngine:
 
     @asynccontextmanager
     async def view(self, key: WorkspaceKey) -> AsyncIterator[SqliteView]:
-        connection = self._readers.pop() if self._readers else self._open_reader()
-        cursor = connection.cursor()
-        cursor.execute("BEGIN")
-        try:
-            yield SqliteView(cursor, key)
-        finally:
-            cursor.execute("ROLLBACK")
-            if len(self._readers) < READERS_KEPT_MAX:
-                self._readers.append(connection)
-            else:
-                connection.close()
+        with read_errors_as_ours(self._fail):
+            connection = self._readers.pop() if self._readers else self._open_reader()
+            cursor = connection.cursor()
+            try:
+                cursor.execute("BEGIN")
+                yield SqliteView(cursor, key)
+            finally:
+                self._give_back(connection, cursor)
 
     async def content_chunk(self, key: WorkspaceKey, content_id: int, offset: int, length: int) -> bytes | None:
-        try:
-            # Not substr(), which reads the whole content for each piece.
-            blob = self._loader.blob_open("main", "content", "data", content_id, False)
-        except apsw.SQLError as error:
-            if "no such rowid" in str(error):
-                return None
-            raise
-        try:
-            blob.seek(min(offset, blob.length()))
-            return blob.read(length)
-        finally:
-            blob.close()
+        with read_errors_as_ours(self._fail):
+            try:
+                # Not substr(), which reads the whole content for each piece.
+                blob = self._loader.blob_open("main", "content", "data", content_id, False)
+            except apsw.SQLError as error:
+                if "no such rowid" in str(error):
+                    return None
+                raise
+            try:
+                blob.seek(min(offset, blob.length()))
+                return blob.read(length)
+            finally:
+                blob.close()
 
     async def node_outcomes(self) -> list[ProviderOutcomes]:
         execute = self._loader.execute
-        return provider_outcomes(execute(NODE_OUTCOME_COUNTS), execute(NODE_PROVIDERS_SEEN), {})
+        with read_errors_as_ours(self._fail):
+            return provider_outcomes(execute(NODE_OUTCOME_COUNTS), execute(NODE_PROVIDERS_SEEN), {})
 
     async def acquire_shards(self, shard_ids: Sequence[int], owner: int, address: str) -> list[ShardRow]:
         acquired: list[ShardRow] = []
@@ -231,6 +230,20 @@ class SqliteEngine:
 
     def _open_reader(self) -> apsw.Connection:
         return open_reader(self._path, CHUNK_CACHE_BYTES)
+
+    def _give_back(self, connection: apsw.Connection, cursor: apsw.Cursor) -> None:
+        """End the snapshot. Of a reader whose read failed SQLite may have ended it already."""
+        try:
+            if connection.in_transaction:
+                # By the cursor that read: a statement of it that is not finished would hold the snapshot.
+                cursor.execute("ROLLBACK")
+        except apsw.Error:
+            connection.close()
+            raise
+        if len(self._readers) < READERS_KEPT_MAX:
+            self._readers.append(connection)
+        else:
+            connection.close()
 
     @asynccontextmanager
     async def _transaction(self) -> AsyncIterator[None]:

@@ -64,3 +64,13 @@ def errors_as_ours(fail: Callable[[str], StorageFailed]) -> Iterator[None]:
         raise DataCorrupted(what=str(error)) from error
     except (apsw.IOError, apsw.CantOpenError, apsw.NoLFSError) as error:
         raise fail(str(error)) from error
+
+
+@contextmanager
+def read_errors_as_ours(fail: Callable[[str], StorageFailed]) -> Iterator[None]:
+    """As `errors_as_ours`. What a read cannot open, for want of descriptors say, the next one may: not the end."""
+    with errors_as_ours(fail):
+        try:
+            yield
+        except apsw.CantOpenError as error:
+            raise Unavailable(what=f"database file of this node ({error})", retry_after_s=RETRY_AFTER_S) from error
