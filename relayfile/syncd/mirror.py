@@ -1,14 +1,13 @@
 """One mirror: what it is doing, why it stopped, and the turn in which its journal and its disk are touched.
 
-Owns the state that is shown, the opened directory and journal, and the loop of a mirror that follows: pull, follow,
-and after any end try again, or halt where a safety rail says so. Refuses to know how its pieces work.
+Owns the opened directory and journal, and the loop of a mirror that follows: pull, follow, and after any end try
+again, or halt where a safety rail says so. Refuses to know how its pieces work, and how what it does is shown.
 """
 
 import asyncio
 import math
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from dataclasses import replace
 from typing import TypeVar
 
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_never
@@ -23,10 +22,10 @@ from relayfile.errors import (
     StorageFailed,
 )
 from relayfile.status import RETRYABLE, code_of, leading_error
-from relayfile.syncd import status_file
-from relayfile.syncd.audit import AuditResult, Swept, Verdict, retry, sweep
+from relayfile.syncd.audit import AuditResult, Swept, retry, sweep
 from relayfile.syncd.bring import MassDelete, bring_all
 from relayfile.syncd.catch_up import catch_up, prove, relearn
+from relayfile.syncd.display import Display
 from relayfile.syncd.follow import follow
 from relayfile.syncd.journal import Journal
 from relayfile.syncd.journal_pull import PullPhase
@@ -34,7 +33,7 @@ from relayfile.syncd.open_mirror import OpenMirror
 from relayfile.syncd.progress import Phase, Progress, Via
 from relayfile.syncd.pull import first_pull
 from relayfile.syncd.root import Marker, Root, RootLost
-from relayfile.syncd.shown import Audited, Halt, MirrorRecord, MirrorState, Seen
+from relayfile.syncd.shown import Audited, MirrorRecord, MirrorState, Seen
 from relayfile.telemetry import get_logger
 
 T = TypeVar("T")
@@ -55,8 +54,7 @@ class Mirror:
         open_journal: Callable[[Root], Journal],
         open_with: Callable[[Root, Journal], OpenMirror],
     ) -> None:
-        self.record = record
-        self.seen = Seen()
+        self.display = Display(record, clock)
         self.progress: Progress | None = None
         self._clock = clock
         self._open_journal = open_journal
@@ -70,6 +68,16 @@ class Mirror:
         self._swept_at = -math.inf
 
     @property
+    def record(self) -> MirrorRecord:
+        """What the mirror is."""
+        return self.display.record
+
+    @property
+    def seen(self) -> Seen:
+        """What it shows of itself."""
+        return self.display.seen
+
+    @property
     def opened(self) -> OpenMirror | None:
         """The opened mirror; None before its first use and while its directory is not usable."""
         return self._open
@@ -80,9 +88,9 @@ class Mirror:
             try:
                 self._opened()
             except RootLost as lost:
-                self._halt(Halt(lost.reason, str(lost), self._clock.now_us()))
+                self.display.halted(lost)
             except MirrorRefused as error:
-                self._show(error=error)
+                self.display.failed(error)
 
     def close(self) -> None:
         """Let go of directory and journal; no task may use them any more."""
@@ -105,26 +113,26 @@ class Mirror:
         state = self.seen.state
         try:
             async with self._using() as mirror:
-                self._show(state=MirrorState.PULLING)
+                self.display.state(MirrorState.PULLING)
                 await self._patiently(progress, lambda: self._pull_once(mirror, progress, full=full, via=via))
                 started_us = self._clock.now_us()
                 started = self._clock.monotonic()
                 result = await self._patiently(progress, lambda: prove(mirror, progress, repair=True))
-                self._audited(Audited(result, started_us, self._clock.monotonic() - started))
+                self.display.audited(Audited(result, started_us, self._clock.monotonic() - started))
                 mirror.journal.pulled(now_us=self._clock.now_us(), full=full)
                 progress.phase = Phase.DONE
-                self._show(error=None, halt=None)
+                self.display.pulled()
                 self._unstuck.set()
                 return progress
         except RelayfileError as error:
-            self._show(error=error)
+            self.display.failed(error)
             raise
         finally:
             self.progress = None
             self._pull_ended.set()
             if self.seen.state is MirrorState.PULLING:
-                self._show(state=state if state is MirrorState.FOLLOWING else MirrorState.STOPPED)
-            self._write_status()
+                self.display.state(state if state is MirrorState.FOLLOWING else MirrorState.STOPPED)
+            self.display.write_status(self._open)
 
     async def audit(self, *, repair: bool, look: bool, verify_content: bool) -> Audited:
         """Compare with the store at one revision, and if asked with the disk."""
@@ -139,8 +147,8 @@ class Mirror:
                 await bring_all(mirror, progress)
             result = await prove(mirror, progress, repair=repair)
             audited = Audited(result, started_us, self._clock.monotonic() - started, swept)
-            self._audited(audited)
-            self._write_status()
+            self.display.audited(audited)
+            self.display.write_status(self._open)
             return audited
 
     # --- following --------------------------------------------------------------------------------------------------
@@ -165,18 +173,19 @@ class Mirror:
             # One mirror's end must not end the others: it is shown, and the log has it.
             error = leading_error(raised)
             if self.seen.state is not MirrorState.HALTED:
-                self._show(state=MirrorState.ERROR, error=error or RelayfileError("an unexpected failure; see the log"))
+                error = error or RelayfileError("an unexpected failure; see the log")
+                self.display.stopped(error, MirrorState.ERROR)
                 _log.error("mirror stopped", mirror=self.record.mirror_id, exc_info=raised)
-            self._write_status()
+            self.display.write_status(self._open)
 
     async def _follow(self) -> None:
         await self.pull(full=False, via=Via.ANY)
         async with self._guarded():
             mirror = self._open
             assert mirror is not None, "a pull opened it"
-            self._show(state=MirrorState.FOLLOWING, error=None)
+            self.display.following()
             self._failures = 0
-            self._write_status()
+            self.display.write_status(self._open)
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._cycles(mirror))
                 await follow(mirror, self._turn, Progress(self._clock.monotonic()), self._told)
@@ -193,23 +202,23 @@ class Mirror:
                     await self._sweep(mirror, verify_content=False)
                     await bring_all(mirror, progress)
                 mirror.root.check()
-                self._write_status()
+                self.display.write_status(self._open)
 
     async def _told(self, result: AuditResult | None) -> None:
         """After each batch, with the turn: what a mark said."""
         mirror = self._open
         assert mirror is not None, "it follows"
-        self._show(remote_revision=max(self.seen.remote_revision, mirror.journal.cursor.revision))
+        self.display.heard(mirror.journal.cursor.revision)
         if result is None:
             return
-        self._audited(Audited(result, self._clock.now_us(), 0.0))
+        self.display.audited(Audited(result, self._clock.now_us(), 0.0))
         mirror.instruments.audits_total.labels(result="equal" if result.equal else "different").inc()
         now = self._clock.monotonic()
         if not result.equal and now >= self._repair_not_before:
             self._repair_not_before = now + mirror.settings.mount_interval_s * mirror.settings.mount_audit_every
             _log.warning("digest differs at a mark", mirror=self.record.mirror_id, revision=result.at.revision)
             await relearn(mirror, Progress(now))
-        self._write_status()
+        self.display.write_status(self._open)
 
     # --- inside -----------------------------------------------------------------------------------------------------
 
@@ -247,7 +256,7 @@ class Mirror:
     async def _sweep(self, mirror: OpenMirror, *, verify_content: bool) -> Swept:
         swept = await sweep(mirror, verify_content=verify_content)
         self._swept_at = self._clock.monotonic()
-        self._show(sweep_time_us=self._clock.now_us())
+        self.display.swept()
         return swept
 
     async def _join(self, progress: Progress) -> Progress:
@@ -270,13 +279,9 @@ class Mirror:
             rail = _rail(raised)
             if rail is None:
                 raise
-            now_us = self._clock.now_us()
-            if isinstance(rail, MassDelete):
-                halt = Halt("MASS_DELETE", str(rail), now_us, rail.plan, f"plan-{now_us:x}")
-            else:
+            if isinstance(rail, RootLost):
                 self.close()
-                halt = Halt(rail.reason, str(rail), now_us)
-            self._halt(halt)
+            halt = self.display.halted(rail)
             raise MirrorRefused(mirror=self.record.mirror_id, why=f"{halt.reason}: {rail}") from rail
 
     def _opened(self) -> OpenMirror:
@@ -290,27 +295,8 @@ class Mirror:
             journal.trash.take_in(root.trashed(), self._clock.now_us())
             self._open = self._open_with(root, journal)
         self._open.root.check()
-        if self.seen.halt is not None and self.seen.halt.plan is None:
-            self._show(state=MirrorState.STOPPED, halt=None)  # the directory is back
+        self.display.directory_back()
         return self._open
-
-    def _halt(self, halt: Halt) -> None:
-        _log.error("mirror halted", mirror=self.record.mirror_id, reason=halt.reason, why=halt.message)
-        self._show(state=MirrorState.HALTED, halt=halt)
-
-    def _audited(self, audited: Audited) -> None:
-        result = audited.result
-        fresh = self._clock.now_us() if result.verdict is not Verdict.DIFFERENT else self.seen.fresh_time_us
-        self._show(
-            audited=audited, fresh_time_us=fresh, remote_revision=max(self.seen.remote_revision, result.at.revision)
-        )
-
-    def _show(self, **changes: object) -> None:
-        self.seen = replace(self.seen, **changes)  # type: ignore[arg-type]  # fields of Seen
-
-    def _write_status(self) -> None:
-        if self._open is not None:
-            status_file.write(self._open, self.record, self.seen)
 
     def _may_pass(self, raised: BaseException) -> bool:
         error = leading_error(raised)
@@ -324,8 +310,8 @@ class Mirror:
         if error is None or isinstance(error, StorageFailed):
             return False
         # Whatever refuses today (a token, a missing workspace, a full disk, a lock) may let us in tomorrow.
-        self._show(state=MirrorState.DISCONNECTED, error=error)
-        self._write_status()
+        self.display.stopped(error, MirrorState.DISCONNECTED)
+        self.display.write_status(self._open)
         return True
 
     def _delay(self, _state: RetryCallState) -> float:

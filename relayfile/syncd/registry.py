@@ -144,7 +144,7 @@ class Registry:
             old.create_time_us,
         )
         self._store(record)
-        mirror.record = record
+        mirror.display.record = record
         if record.follow and not old.follow:
             self._to_follow.put_nowait(mirror)
         return mirror

@@ -1,0 +1,82 @@
+"""What a mirror shows of itself: to callers, in its status file, and in the log when a safety rail stops it.
+
+Owns the values that are shown and when they change. Refuses to decide what a mirror does.
+"""
+
+from dataclasses import replace
+
+from relayfile.clock import Clock
+from relayfile.errors import RelayfileError
+from relayfile.syncd import status_file
+from relayfile.syncd.audit import Verdict
+from relayfile.syncd.bring import MassDelete
+from relayfile.syncd.open_mirror import OpenMirror
+from relayfile.syncd.root import RootLost
+from relayfile.syncd.shown import Audited, Halt, MirrorRecord, MirrorState, Seen
+from relayfile.telemetry import get_logger
+
+_log = get_logger(__name__)
+
+
+class Display:
+    """One mirror's. ``record`` changes when somebody changes the mirror; ``seen`` by the methods below."""
+
+    def __init__(self, record: MirrorRecord, clock: Clock) -> None:
+        self.record = record
+        self.seen = Seen()
+        self._clock = clock
+
+    def state(self, state: MirrorState) -> None:
+        self.seen = replace(self.seen, state=state)
+
+    def following(self) -> None:
+        """It follows, and whatever was wrong is over."""
+        self.seen = replace(self.seen, state=MirrorState.FOLLOWING, error=None)
+
+    def failed(self, error: RelayfileError) -> None:
+        """What went wrong last; says nothing about what the mirror does now."""
+        self.seen = replace(self.seen, error=error)
+
+    def stopped(self, error: RelayfileError, state: MirrorState) -> None:
+        """The mirror does not go on, or not before it has tried again, because of ``error``."""
+        self.seen = replace(self.seen, state=state, error=error)
+
+    def halted(self, rail: RootLost | MassDelete) -> Halt:
+        """A safety rail broke: shown until somebody, or the directory's return, ends it."""
+        now_us = self._clock.now_us()
+        if isinstance(rail, MassDelete):
+            halt = Halt("MASS_DELETE", str(rail), now_us, rail.plan, f"plan-{now_us:x}")
+        else:
+            halt = Halt(rail.reason, str(rail), now_us)
+        _log.error("mirror halted", mirror=self.record.mirror_id, reason=halt.reason, why=halt.message)
+        self.seen = replace(self.seen, state=MirrorState.HALTED, halt=halt)
+        return halt
+
+    def directory_back(self) -> None:
+        """Ends a halt that waited for the directory; one that waits for a decision about deletes stays."""
+        if self.seen.halt is not None and self.seen.halt.plan is None:
+            self.seen = replace(self.seen, state=MirrorState.STOPPED, halt=None)
+
+    def pulled(self) -> None:
+        """A pull ended well: nothing is wrong, and what was decided about deletes is done."""
+        self.seen = replace(self.seen, error=None, halt=None)
+
+    def swept(self) -> None:
+        """The disk was looked at."""
+        self.seen = replace(self.seen, sweep_time_us=self._clock.now_us())
+
+    def heard(self, remote_revision: int) -> None:
+        """The store is known to have this revision."""
+        self.seen = replace(self.seen, remote_revision=max(self.seen.remote_revision, remote_revision))
+
+    def audited(self, audited: Audited) -> None:
+        """A comparison ended; the mirror is as fresh as now unless it differs."""
+        result = audited.result
+        fresh = self._clock.now_us() if result.verdict is not Verdict.DIFFERENT else self.seen.fresh_time_us
+        self.seen = replace(self.seen, audited=audited, fresh_time_us=fresh)
+        self.heard(result.at.revision)
+
+    def write_status(self, mirror: OpenMirror | None) -> None:
+        """The status file of an open mirror; without a directory there is none."""
+        if mirror is not None:
+            status_file.write(mirror, self.record, self.seen)
