@@ -52,6 +52,14 @@ class ShardRow(NamedTuple):
     address: str
 
 
+class Sweep(NamedTuple):
+    """What one step of removing did."""
+
+    removed_count: int
+    is_complete: bool
+    """Everything was looked at since the last complete one, and nothing that expired is left: rest for a while."""
+
+
 @dataclass(frozen=True, slots=True)
 class ProviderOutcomes:
     """One provider's counters in a workspace, or summed over the node."""
@@ -191,9 +199,10 @@ class Engine(Protocol):
         """Own these shards from now on: each one's epoch grows by one. Durable when it returns."""
         ...
 
-    async def remove_expired(self, now_us: int, limit: int) -> int:
+    async def remove_expired(self, now_us: int, limit: int) -> Sweep:
         """Delete at most about `limit` rows that nothing may ask for any more: contents that were released a minute
-        ago, deliveries and events beyond their retention. One transaction; how many there were. More may be left."""
+        ago, deliveries and events beyond their retention. One transaction and a bounded step; call again until
+        the sweep is complete."""
         ...
 
     async def close(self) -> None:

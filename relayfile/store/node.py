@@ -20,6 +20,8 @@ from relayfile.telemetry import StoreInstruments, Tracing
 
 EXPIRED_ROWS_PER_BATCH = 500
 """Small, so that a commit waits little behind it."""
+EXPIRY_STEP_PAUSE_S = 0.01
+"""Between the steps of one sweep, for commits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +88,9 @@ class Node:
     async def _remove_expired(self) -> None:
         while True:
             try:
-                removed = await self.engine.remove_expired(self.clock.now_us(), EXPIRED_ROWS_PER_BATCH)
+                sweep = await self.engine.remove_expired(self.clock.now_us(), EXPIRED_ROWS_PER_BATCH)
+                pause_s = self.policy.expiry_interval_s if sweep.is_complete else EXPIRY_STEP_PAUSE_S
             except Unavailable:
-                removed = 0  # The disk is full, and removing needs room too; it is tried again in the next round.
-            await asyncio.sleep(self.policy.expiry_interval_s if removed < EXPIRED_ROWS_PER_BATCH else 0.01)
+                # The disk is full, and removing needs room too; it is tried again in the next round.
+                pause_s = self.policy.expiry_interval_s
+            await asyncio.sleep(pause_s)

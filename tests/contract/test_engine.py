@@ -12,7 +12,7 @@ from relayfile.clock import ManualClock
 from relayfile.data_directory import DataDirectory
 from relayfile.errors import DataCorrupted, SettingError, StartRefused, StorageFailed, Unavailable
 from relayfile.model import EventType, Failure, MemberKind, Origin, Outcome, RawDelivery, Semantics
-from relayfile.store.engine import DeadLetterFilter, Fence, PlannedEntry, ShardRow, WorkspaceKey
+from relayfile.store.engine import DeadLetterFilter, Fence, PlannedEntry, ShardRow, Sweep, WorkspaceKey
 from relayfile.store.plan.entry import Entry, Fold, Member
 from relayfile.store.plan.result import FilePut, Plan
 from relayfile.store.plan.rows import (
@@ -234,12 +234,12 @@ class TestContent:
         replacing.contents_released.append(row.content_id)
         await opened.commit((KEY, replacing))
         opened.clock.advance(50)
-        assert await opened.engine.remove_expired(opened.clock.now_us(), 100) == 0
+        assert await opened.engine.remove_expired(opened.clock.now_us(), 100) == Sweep(0, True)
         assert await opened.engine.content_chunk(KEY, row.content_id, 0, 2) == b"01"
         opened.clock.advance(11)
-        assert await opened.engine.remove_expired(opened.clock.now_us(), 100) == 1
+        assert await opened.engine.remove_expired(opened.clock.now_us(), 100) == Sweep(1, True)
         assert await opened.engine.content_chunk(KEY, row.content_id, 0, 2) is None
-        assert await opened.engine.remove_expired(opened.clock.now_us(), 100) == 0
+        assert await opened.engine.remove_expired(opened.clock.now_us(), 100) == Sweep(0, True)
 
     async def test_metadata_keeps_its_content(self, opened: Opened) -> None:
         await opened.commit((KEY, writing(("/a", b"same"))))
@@ -273,7 +273,7 @@ class TestEvents:
                 plan.events = [event._replace(committed_us=clock.now_us()) for event in plan.events]
                 await opened.commit((KEY, plan), (OTHER, Plan(OTHER.workspace_id, None)))
                 clock.advance(50 if first < 5 else 20)
-            while await engine.remove_expired(clock.now_us(), 1):
+            while not (await engine.remove_expired(clock.now_us(), 1)).is_complete:
                 pass
             assert await self.revisions(opened) == (kept or [1, 2, 3, 4, 5, 6])
             async with engine.view(KEY) as view:
@@ -335,7 +335,7 @@ class TestLoad:
         removed = 0
         for _ in range(3):
             opened.clock.advance(WEEK_S)
-            removed += await opened.engine.remove_expired(opened.clock.now_us(), 1_000)
+            removed += (await opened.engine.remove_expired(opened.clock.now_us(), 1_000)).removed_count
         assert removed == 1
         assert not await known()
 

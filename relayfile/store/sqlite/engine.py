@@ -24,11 +24,11 @@ from relayfile import faults
 from relayfile.clock import Clock
 from relayfile.data_directory import DataDirectory
 from relayfile.errors import DataCorrupted, StorageFailed, Unavailable
-from relayfile.store.engine import Fence, PlannedEntry, ProviderOutcomes, ShardRow, WorkspaceKey
+from relayfile.store.engine import Fence, PlannedEntry, ProviderOutcomes, ShardRow, Sweep, WorkspaceKey
 from relayfile.store.plan.entry import Entry
 from relayfile.store.plan.slice import Slice
 from relayfile.store.sqlite.connection import open_reader, open_writer
-from relayfile.store.sqlite.expiry import empty_slot, expired_slot, remove_events, remove_garbage
+from relayfile.store.sqlite.expiry import START, empty_slot, expired_slot, remove_events, remove_garbage
 from relayfile.store.sqlite.load import load_slice
 from relayfile.store.sqlite.schema import NodeIdentity, check_identity, migrate
 from relayfile.store.sqlite.state import WriterState, errors_as_ours, read_errors_as_ours
@@ -192,7 +192,7 @@ class SqliteEngine:
         self._state.shard_ids = tuple(row.shard_id for row in acquired)
         return acquired
 
-    async def remove_expired(self, now_us: int, limit: int) -> int:
+    async def remove_expired(self, now_us: int, limit: int) -> Sweep:
         async with self._transaction():
             removed = remove_garbage(self._writer, self._state.shard_ids, now_us, limit)
             slot = expired_slot(now_us, self._limits.delivery_retention_us)
@@ -208,7 +208,7 @@ class SqliteEngine:
                     self._writer, swept_to, oldest_us, self._limits.events_max, limit - removed
                 )
                 removed += gone
-        return removed
+        return Sweep(removed, removed < limit and self._state.events_swept_to == START)
 
     async def close(self) -> None:
         async with self._turn:

@@ -9,7 +9,8 @@ from relayfile.store.sqlite.write import PERIOD_US, SLOTS
 CONTENT_GRACE_US = 60_000_000
 """How long a replaced content stays, so that a reader in chunks can finish."""
 
-WORKSPACES_PER_BATCH = 1_000
+WORKSPACES_PER_BATCH = 200
+"""Looked at in one step, which is some milliseconds of the event loop."""
 START = (-1, "")
 """Before the first workspace."""
 
