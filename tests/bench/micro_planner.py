@@ -17,7 +17,7 @@ from relayfile.store.plan.entry import Entry, Fold, Member
 from relayfile.store.plan.needs import first_needs, more_needs
 from relayfile.store.plan.planner import plan
 from relayfile.store.plan.slice import Needs
-from tests.model_store import WORKSPACE, ModelStore
+from tests.fakes.model_store import WORKSPACE, ModelStore
 
 MEMBERS = 500
 ROUNDS = 20

@@ -24,7 +24,7 @@ import uvloop
 from relayfile.lifecycle import quiet_collector
 from relayfile.placement import shard_of
 from relayfile.v1 import shard_pb2
-from tests.store_node import SHARDS, fold, running_node, upsert
+from tests.support.running_node import SHARDS, fold, running_node, upsert
 
 WORKSPACES = 64
 CHANGES_PER_MESSAGE = 800

@@ -16,7 +16,7 @@ from relayfile.store.plan.entry import Entry
 from relayfile.store.plan.planner import plan
 from relayfile.store.plan.result import Plan
 from relayfile.v1 import shard_pb2
-from tests.store_node import POLICY, RunningNode, Sender, fold, running_node, sub_batch, upsert
+from tests.support.running_node import POLICY, RunningNode, Sender, fold, running_node, sub_batch, upsert
 
 WORKSPACE = "acme"
 

@@ -11,7 +11,7 @@ from relayfile.model import MemberKind
 from relayfile.store.plan.entry import Member
 from relayfile.v1 import types_pb2
 from relayfile.wire import set_us, to_us
-from tests.model_store import Deliveries, ModelStore
+from tests.fakes.model_store import Deliveries, ModelStore
 
 UPSERT, DELETE, PATCH = types_pb2.CHANGE_KIND_UPSERT, types_pb2.CHANGE_KIND_DELETE, types_pb2.CHANGE_KIND_PATCH
 RECEIVED_US = 10_000_000

@@ -9,7 +9,7 @@ from relayfile.model import MemberKind, Outcome, Semantics
 from relayfile.store.plan.entry import Fold, Member
 from relayfile.store.plan.limits import PlanLimits
 from relayfile.watermark import stamp, wins_over
-from tests.model_store import Deliveries, ModelStore
+from tests.fakes.model_store import Deliveries, ModelStore
 
 UPSERT, DELETE, PATCH, SIGNAL = MemberKind.UPSERT, MemberKind.DELETE, MemberKind.PATCH, MemberKind.SIGNAL
 OBJECTS = ("issue/1", "issue/2", "pull/1")

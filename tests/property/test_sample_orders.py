@@ -7,7 +7,7 @@ import pytest
 
 from relayfile import pinned_json
 from relayfile.model import MemberKind
-from tests.model_store import Deliveries, ModelStore
+from tests.fakes.model_store import Deliveries, ModelStore
 from tests.support.fold import fold
 from tests.support.sample_changes import arrivals
 from tests.support.webhooks import samples, shuffled

@@ -19,7 +19,7 @@ from relayfile.store.servicers.dead_letter_service import DeadLetterService
 from relayfile.store.servicers.reading import Reading
 from relayfile.store.servicers.workspace_service import WorkspaceService
 from relayfile.v1 import dead_letter_pb2, ingest_pb2, shard_pb2, types_pb2, workspace_pb2
-from tests.store_node import RunningNode, Sender, fold, running_node, sub_batch, upsert
+from tests.support.running_node import RunningNode, Sender, fold, running_node, sub_batch, upsert
 
 W = "acme"
 

@@ -8,7 +8,7 @@ from relayfile.store.apply_stream import ANSWERS_WAITING_MAX, MEMBER_OVERHEAD_BY
 from relayfile.store.content_chunks import ChunkedContent
 from relayfile.store.sessions import Reports
 from relayfile.v1 import shard_pb2
-from tests.store_node import RunningNode, fold, running_node, sub_batch, upsert
+from tests.support.running_node import RunningNode, fold, running_node, sub_batch, upsert
 
 TIMEOUT_S = 10.0
 CREDIT_BYTES = ANSWERS_WAITING_MAX // 2 * MEMBER_OVERHEAD_BYTES

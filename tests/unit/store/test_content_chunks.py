@@ -5,7 +5,7 @@ import pytest
 from relayfile.errors import InvalidArgument, TooLarge
 from relayfile.store.content_chunks import ChunkedContent
 from relayfile.v1 import shard_pb2
-from tests.store_node import fold, sub_batch, upsert
+from tests.support.running_node import fold, sub_batch, upsert
 
 
 def announcing(size_bytes: int) -> shard_pb2.ApplyEnvelopesRequest:

@@ -10,7 +10,7 @@ import pytest
 from relayfile.data_directory import DataDirectory
 from relayfile.errors import StorageFailed
 from relayfile.store.sqlite.engine import SqliteEngine, SqliteLimits
-from tests.store_node import open_test_engine
+from tests.support.running_node import open_test_engine
 
 SHARDS = [0]
 

@@ -11,7 +11,7 @@ from relayfile.errors import DataCorrupted, RelayfileError, StorageFailed, Unava
 from relayfile.store.engine import WorkspaceKey
 from relayfile.store.sqlite import engine as engine_module
 from relayfile.store.sqlite.engine import SqliteEngine
-from tests.store_node import open_test_engine
+from tests.support.running_node import open_test_engine
 
 KEY = WorkspaceKey(0, "acme")
 

@@ -12,7 +12,7 @@ from relayfile.placement import shard_of
 from relayfile.store.engine import WorkspaceKey
 from relayfile.store.sqlite import expiry
 from relayfile.store.sqlite.engine import SqliteEngine, SqliteLimits
-from tests.store_node import POLICY, SHARDS, Sender, fold, open_test_engine, running_node, sub_batch, upsert
+from tests.support.running_node import POLICY, SHARDS, Sender, fold, open_test_engine, running_node, sub_batch, upsert
 
 WORKSPACES = [f"w{number}" for number in range(7)]
 LIMITS = SqliteLimits(event_retention_us=1_000_000)

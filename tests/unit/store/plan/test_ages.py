@@ -4,7 +4,7 @@ import json
 
 from relayfile.model import MemberKind, Outcome
 from relayfile.store.plan.limits import PlanLimits
-from tests.model_store import Deliveries, ModelStore
+from tests.fakes.model_store import Deliveries, ModelStore
 
 UPSERT, DELETE, PATCH, SIGNAL = MemberKind.UPSERT, MemberKind.DELETE, MemberKind.PATCH, MemberKind.SIGNAL
 APPLIED, STALE, UNCHANGED = Outcome.APPLIED, Outcome.STALE, Outcome.UNCHANGED

@@ -2,7 +2,7 @@
 
 from relayfile.model import MemberKind
 from relayfile.paths import PATH_BYTES_MAX
-from tests.model_store import Deliveries, ModelStore
+from tests.fakes.model_store import Deliveries, ModelStore
 
 
 def test_the_deepest_path_that_is_legal_is_planned() -> None:

@@ -6,7 +6,7 @@ from relayfile.model import EventType, MemberKind, Outcome
 from relayfile.store.plan.entry import Fold, Member
 from relayfile.store.plan.result import Plan
 from relayfile.store.plan.rows import DirectoryRow
-from tests.model_store import Deliveries, ModelStore
+from tests.fakes.model_store import Deliveries, ModelStore
 
 UPSERT, DELETE, PATCH, SIGNAL = MemberKind.UPSERT, MemberKind.DELETE, MemberKind.PATCH, MemberKind.SIGNAL
 APPLIED, COALESCED, UNCHANGED, STALE = Outcome.APPLIED, Outcome.COALESCED, Outcome.UNCHANGED, Outcome.STALE

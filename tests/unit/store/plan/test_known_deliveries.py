@@ -6,7 +6,7 @@ from relayfile.model import Failure, MemberKind, Outcome, RawDelivery
 from relayfile.store.plan.entry import Fold
 from relayfile.store.plan.limits import PlanLimits
 from relayfile.store.plan.rows import DeliveryKey, WorkspaceRow
-from tests.model_store import Deliveries, ModelStore
+from tests.fakes.model_store import Deliveries, ModelStore
 
 UPSERT, DELETE, PATCH = MemberKind.UPSERT, MemberKind.DELETE, MemberKind.PATCH
 APPLIED, DUPLICATE, DEAD = Outcome.APPLIED, Outcome.DUPLICATE, Outcome.DEAD_LETTERED

@@ -5,7 +5,7 @@ import pytest
 from relayfile.model import EventType, MemberKind, Outcome, Semantics
 from relayfile.store.plan.entry import Fold
 from relayfile.store.plan.rows import ObjectKey
-from tests.model_store import Deliveries, ModelStore
+from tests.fakes.model_store import Deliveries, ModelStore
 
 UPSERT, DELETE, PATCH = MemberKind.UPSERT, MemberKind.DELETE, MemberKind.PATCH
 APPLIED, STALE, UNCHANGED, DEAD = Outcome.APPLIED, Outcome.STALE, Outcome.UNCHANGED, Outcome.DEAD_LETTERED

@@ -3,7 +3,7 @@ from relayfile.store.plan.entry import Entry, Fold
 from relayfile.store.plan.needs import first_needs, more_needs
 from relayfile.store.plan.rows import DeliveryKey, DuplicateKey, ObjectKey
 from relayfile.store.plan.slice import Slice
-from tests.model_store import WORKSPACE, Deliveries, ModelStore
+from tests.fakes.model_store import WORKSPACE, Deliveries, ModelStore
 
 UPSERT, PATCH = MemberKind.UPSERT, MemberKind.PATCH
 

@@ -1,4 +1,4 @@
-"""A store node for tests: the real engine and pipeline in this process, and `ApplyEnvelopes` on a loopback port.
+"""A store node that takes writes in a test: the real engine and pipeline, and `ApplyEnvelopes` on a loopback port.
 
 Without tokens: who may call is tested where access is. A test may drop the node in the middle, as a crash would.
 """
