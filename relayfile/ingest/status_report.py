@@ -7,11 +7,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from relayfile import alerts
+from relayfile.alerts import AlertLimits
 from relayfile.errors import InvalidArgument
 from relayfile.v1 import ingest_pb2, shard_pb2
 from relayfile.wire import to_us
 
-_SECOND_US: Final = 1_000_000
 _OUTCOMES: Final = (
     "applied",
     "coalesced",
@@ -24,19 +25,11 @@ _OUTCOMES: Final = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class AlertLimits:
-    """From which lag and which share of dead letters on a provider is not healthy."""
-
-    lag_max_s: float
-    dead_lettered_ratio_max: float
-
-
 PROFILES: Final[Mapping[int, AlertLimits]] = {
-    ingest_pb2.ALERT_PROFILE_UNSPECIFIED: AlertLimits(30.0, 0.01),
-    ingest_pb2.ALERT_PROFILE_STRICT: AlertLimits(10.0, 0.0),
-    ingest_pb2.ALERT_PROFILE_BALANCED: AlertLimits(30.0, 0.01),
-    ingest_pb2.ALERT_PROFILE_RELAXED: AlertLimits(300.0, 0.1),
+    ingest_pb2.ALERT_PROFILE_UNSPECIFIED: alerts.BALANCED,
+    ingest_pb2.ALERT_PROFILE_STRICT: alerts.STRICT,
+    ingest_pb2.ALERT_PROFILE_BALANCED: alerts.BALANCED,
+    ingest_pb2.ALERT_PROFILE_RELAXED: alerts.RELAXED,
 }
 
 
@@ -139,8 +132,8 @@ def _add_part(
 def _health(
     status: ingest_pb2.ProviderStatus, outcomes: int, limits: AlertLimits
 ) -> ingest_pb2.ProviderHealth.ValueType:
-    if status.dead_lettered > limits.dead_lettered_ratio_max * outcomes:
+    if limits.are_too_many(status.dead_lettered, outcomes):
         return ingest_pb2.PROVIDER_HEALTH_ERROR
-    if status.oldest_pending_age.ToMicroseconds() > limits.lag_max_s * _SECOND_US:
+    if limits.is_too_old(status.oldest_pending_age.ToMicroseconds()):
         return ingest_pb2.PROVIDER_HEALTH_LAGGING
     return ingest_pb2.PROVIDER_HEALTH_HEALTHY

@@ -6,6 +6,7 @@ processes still hold is not in it; `IngestService.GetIngestStatus` adds that.
 
 from typing import TYPE_CHECKING, Protocol
 
+from relayfile.alerts import BALANCED
 from relayfile.interception import not_served
 from relayfile.model import Outcome
 from relayfile.paths import ROOT
@@ -22,8 +23,6 @@ if TYPE_CHECKING:
     from relayfile.interception import Context
 
 REQUEST_ID_BYTES_MAX = 128
-DEAD_LETTER_SHARE_MAX = 0.01
-"""The balanced alert profile: more dead letters than this share of what was accepted is an error."""
 
 
 class WorkspaceMaker(Protocol):
@@ -116,6 +115,6 @@ async def _fill_sync(into: workspace_pb2.ProviderSync, outcomes: ProviderOutcome
 
 
 def _health(outcomes: ProviderOutcomes, accepted: int) -> "ingest_pb2.ProviderHealth.ValueType":
-    if outcomes.counts.get(Outcome.DEAD_LETTERED, 0) > DEAD_LETTER_SHARE_MAX * accepted:
+    if BALANCED.are_too_many(outcomes.counts.get(Outcome.DEAD_LETTERED, 0), accepted):
         return ingest_pb2.PROVIDER_HEALTH_ERROR
     return ingest_pb2.PROVIDER_HEALTH_HEALTHY
