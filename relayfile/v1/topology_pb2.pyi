@@ -171,7 +171,9 @@ class ShardAssignment(_message.Message):
 
     @_builtins.property
     def epochs(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
-        """The fencing epoch of each, in the same order. A higher one is newer; ignore what carries a lower one."""
+        """The fencing epoch of each, in the same order. A higher one is newer; ignore what carries a lower one. 0 says nothing:
+        the answering node does not know it. In static mode a node knows those of its own shards only.
+        """
 
     def __init__(
         self,
