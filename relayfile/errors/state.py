@@ -1,0 +1,85 @@
+"""The request is fine, and what it meets is in another state than it takes for granted."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from relayfile.errors.reason import RelayfileError
+
+
+@dataclass(kw_only=True, eq=False)
+class RevisionConflict(RelayfileError):
+    """The file is at revision {current}, not at {expected}."""
+
+    reason: ClassVar[str] = "REVISION_CONFLICT"
+    expected: int
+    current: int
+
+
+@dataclass(kw_only=True, eq=False)
+class PreconditionRequired(RelayfileError):
+    """Say which revision of {path!r} is to be replaced (if_revision), or force."""
+
+    reason: ClassVar[str] = "PRECONDITION_REQUIRED"
+    path: str
+
+
+@dataclass(kw_only=True, eq=False)
+class HistoryMismatch(RelayfileError):
+    """The workspace has the history {current!r}, not {expected!r}."""
+
+    reason: ClassVar[str] = "HISTORY_MISMATCH"
+    expected: str
+    current: str
+
+
+@dataclass(kw_only=True, eq=False)
+class DeadLetterReplaying(RelayfileError):
+    """The dead letter {dead_letter!r} is being replayed."""
+
+    reason: ClassVar[str] = "DEAD_LETTER_REPLAYING"
+    dead_letter: str
+
+
+@dataclass(kw_only=True, eq=False)
+class MirrorRefused(RelayfileError):
+    """The mirror {mirror!r} stopped to protect what is on disk: {why}."""
+
+    reason: ClassVar[str] = "MIRROR_REFUSED"
+    mirror: str
+    why: str
+
+
+@dataclass(kw_only=True, eq=False)
+class NotOwner(RelayfileError):
+    """Shard {shard} is not served here; at epoch {epoch} it is served at {address!r}."""
+
+    reason: ClassVar[str] = "NOT_OWNER"
+    shard: int
+    epoch: int
+    address: str
+
+
+@dataclass(kw_only=True, eq=False)
+class ProxyLoop(RelayfileError):
+    """A call that was proxied once for shard {shard} arrived at another wrong node."""
+
+    reason: ClassVar[str] = "PROXY_LOOP"
+    shard: int
+
+
+@dataclass(kw_only=True, eq=False)
+class ClaimExpired(RelayfileError):
+    """The claim {claim} on operation {operation!r} has ended."""
+
+    reason: ClassVar[str] = "CLAIM_EXPIRED"
+    operation: str
+    claim: int
+
+
+@dataclass(kw_only=True, eq=False)
+class CursorExpired(RelayfileError):
+    """The cursor is no longer retained: events of history {history_id!r} start after revision {oldest}."""
+
+    reason: ClassVar[str] = "CURSOR_EXPIRED"
+    history_id: str
+    oldest: int
