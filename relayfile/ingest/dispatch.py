@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
 from relayfile.clock import Clock
+from relayfile.errors import DataCorrupted
 from relayfile.ingest.coalesce import Change, Coalescer, Fold, ObjectKey
 from relayfile.ingest.flight import SentBatch
 from relayfile.ingest.fold_wire import kind_of, member_of, read_refs, spool_ref
@@ -19,13 +20,15 @@ from relayfile.ingest.lane import Lane
 from relayfile.ingest.ledger import RowLedger
 from relayfile.ingest.node_stream import NodeStream
 from relayfile.ingest.parcel import LoneChanges, Parcel, RecentPayloads, parcels_of
-from relayfile.ingest.payload import PayloadBuilder, Placed, read_payload
+from relayfile.ingest.payload import PayloadBuilder, Placed, read_row
 from relayfile.ingest.router import Router
 from relayfile.ingest.spool_file import StoredRow
 from relayfile.model import change_key
+from relayfile.telemetry import get_logger
 from relayfile.v1 import shard_pb2, types_pb2
 from relayfile.wire import to_us
 
+_log = get_logger(__name__)
 NOTES_BYTES_MAX = 24 << 20
 """Encoded ids of held changes that are kept in memory; beyond, they are read back when their fold leaves."""
 LANE_BYTES_MAX = 2 << 20
@@ -41,6 +44,8 @@ class DispatchCounters:
     outcomes: Counter[int] = field(default_factory=Counter)
     """Outcome number to changes."""
     folds: int = 0
+    unreadable: int = 0
+    """Changes of rows that were set aside; they stay pending."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,8 +121,20 @@ class Dispatcher:
         self._ports.hungry(lane)
 
     def read_back(self, lane: Lane, row: StoredRow) -> None:
-        """An unread row was read from the spool."""
-        self._place(lane, row.row_id, row.member_count, row.bits, read_payload(row.payload), row.payload)
+        """An unread row was read from the spool.
+
+        One that is damaged is set aside: it stays in the spool and is said to be there, and the others go on. What was
+        acknowledged must not vanish (D1), and nobody can tell any more what it was.
+        """
+        try:
+            placed = read_row(row.row_id, lane.workspace_id, row.member_count, row.payload)
+        except DataCorrupted as error:
+            lane.last_row_id = row.row_id
+            lost = row.member_count - row.bits.bit_count()
+            self.counters.unreadable += lost
+            _log.error("a row of the spool is damaged and set aside", changes=lost, why=error.what)
+        else:
+            self._place(lane, row.row_id, row.member_count, row.bits, placed, row.payload)
 
     def has_room(self, lane: Lane) -> bool:
         """Whether a lane may take one more row into memory."""

@@ -35,6 +35,7 @@ class Meter:
         batches = sum(stream.batches_sent for stream in pipeline.streams)
         to.batches_sent_total.inc(batches - self._batches)
         self._batches = batches
+        to.changes_unreadable.set(counted.unreadable)
         to.spool_rows.set(len(pipeline.dispatcher.ledger))
         to.spool_bytes.set(pipeline.admission.stored_bytes)
         to.objects_held.set(pipeline.coalescer.objects)

@@ -25,6 +25,7 @@ from relayfile.ingest.fold_wire import (
     without_body,
     workspace_fold,
 )
+from relayfile.ingest.payload import read_envelope
 from relayfile.model import MemberKind, change_key
 from relayfile.telemetry.traceparent import is_sampled
 from relayfile.v1 import types_pb2
@@ -76,14 +77,14 @@ class RecentPayloads:
             _, oldest = self._payloads.popitem(last=False)
             self._size_bytes -= len(oldest)
 
-    def envelope(self, change: Change) -> types_pb2.Envelope:
-        """The envelope of a change. `DataCorrupted` when it is no longer in the spool."""
+    def envelope(self, workspace_id: str, change: Change) -> types_pb2.Envelope:
+        """The envelope of a change. `DataCorrupted` when it is no longer in the spool as it was."""
         payload = self._payloads.get(change.row_id)
         if payload is None:
             raw = self._read(change.row_id, change.offset, change.length)
         else:
             raw = payload[change.offset : change.offset + change.length]
-        return types_pb2.Envelope.FromString(raw)
+        return read_envelope(change.row_id, workspace_id, change.change_index, raw)
 
 
 class LoneChanges:
@@ -164,7 +165,7 @@ def parcels_of(fold: Fold, recent: RecentPayloads, complete: AbstractSet[bytes] 
         if note is not None and (elided or not change.size_bytes):
             builder.add(ref, without_body(note) if elided else note, b"", elided=elided)
             continue
-        envelope = recent.envelope(change)
+        envelope = recent.envelope(fold.key.workspace_id, change)
         if is_sampled(envelope.traceparent):
             builder.traceparent = envelope.traceparent
         source = envelope.changes[change.change_index]

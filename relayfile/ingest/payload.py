@@ -7,9 +7,12 @@ envelope can be read back without its neighbours. Pure bytes.
 from collections.abc import Iterator
 from typing import TypeAlias
 
+from google.protobuf.message import DecodeError
+
 from relayfile.errors import DataCorrupted
 from relayfile.v1 import types_pb2
 
+_KINDS = frozenset(types_pb2.ChangeKind.values()) - {types_pb2.CHANGE_KIND_UNSPECIFIED}
 _TAG = b"\x0a"  # field 1 of EnvelopeBatch, length-delimited
 
 
@@ -81,6 +84,39 @@ def parse_provider_counts(text: str) -> dict[str, int]:
     return {name: int(count) for name, _, count in pairs}
 
 
+def read_row(row_id: int, workspace_id: str, member_count: int, payload: bytes) -> list[Placed]:
+    """The envelopes of a row, all of them or none. `DataCorrupted` names the row, when this is not what was stored."""
+    try:
+        placed = list(read_payload(payload))
+    except DataCorrupted as error:
+        why = error.what
+    else:
+        changes = [change for envelope, _, _ in placed for change in envelope.changes]
+        members = len(changes) + sum(not envelope.changes for envelope, _, _ in placed)
+        if members != member_count:
+            why = f"it has {members} changes instead of {member_count}"
+        elif any(envelope.workspace_id != workspace_id for envelope, _, _ in placed):
+            why = "it has an envelope of another workspace"
+        elif any(change.kind not in _KINDS for change in changes):
+            why = "it has a change of an unknown kind"
+        else:
+            return placed
+    raise DataCorrupted(what=f"row {row_id} of the spool, of workspace {workspace_id!r}: {why}")
+
+
+def read_envelope(row_id: int, workspace_id: str, change_index: int, raw: bytes) -> types_pb2.Envelope:
+    """An envelope that was found in a row before. `DataCorrupted` names the row, when it has no such change now."""
+    try:
+        envelope = types_pb2.Envelope.FromString(raw)
+    except DecodeError as error:
+        why = f"an envelope cannot be decoded ({error})"
+    else:
+        if change_index < len(envelope.changes):
+            return envelope
+        why = "an envelope lacks a change"
+    raise DataCorrupted(what=f"row {row_id} of the spool, of workspace {workspace_id!r}: {why}")
+
+
 def read_payload(payload: bytes) -> Iterator[Placed]:
     """The envelopes of a stored payload. `DataCorrupted` when it has another form."""
     position = 0
@@ -88,14 +124,16 @@ def read_payload(payload: bytes) -> Iterator[Placed]:
     try:
         while position < end:
             if payload[position] != 0x0A:
-                raise DataCorrupted(what="a row of the spool has an unknown field")
+                raise DataCorrupted(what="it has an unknown field")
             length, offset = _read_varint(payload, position + 1)
             position = offset + length
             if position > end:
-                raise DataCorrupted(what="a row of the spool ends inside an envelope")
+                raise DataCorrupted(what="it ends inside an envelope")
             yield types_pb2.Envelope.FromString(payload[offset:position]), offset, length
     except IndexError:
-        raise DataCorrupted(what="a row of the spool ends inside a length") from None
+        raise DataCorrupted(what="it ends inside a length") from None
+    except DecodeError as error:
+        raise DataCorrupted(what=f"an envelope cannot be decoded ({error})") from None
 
 
 def _varint(number: int) -> bytes:

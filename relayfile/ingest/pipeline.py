@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from relayfile import faults
 from relayfile.clock import Clock
 from relayfile.data_directory import DataDirectory
-from relayfile.errors import Draining, Unavailable
+from relayfile.errors import DataCorrupted, Draining, Unavailable
 from relayfile.ingest.admission import Admission
 from relayfile.ingest.coalesce import CoalesceLimits, Coalescer
 from relayfile.ingest.dispatch import Dispatcher, DispatchLimits, DispatchPorts
@@ -20,7 +20,7 @@ from relayfile.ingest.flight import Workers
 from relayfile.ingest.lane import Lane
 from relayfile.ingest.node_stream import Connect, NodeStream, StreamLimits, StreamParts
 from relayfile.ingest.parcel import RecentPayloads
-from relayfile.ingest.payload import PayloadBuilder, parse_provider_counts, read_payload
+from relayfile.ingest.payload import PayloadBuilder, parse_provider_counts, read_row
 from relayfile.ingest.router import Router
 from relayfile.ingest.spool import Spool, SpoolLimits
 from relayfile.ingest.spool_file import StoredRow
@@ -149,11 +149,12 @@ class Pipeline:
     async def drain(self) -> None:
         """Accept nothing more, send everything, and return when every change has its outcome, however long it takes.
 
-        Returns at once when the spool's disk failed: the next start goes on.
+        But for those of damaged rows, which have to stay. Returns at once when the spool's disk failed: the next start
+        goes on.
         """
         self._state.is_draining = True
         self.dispatcher.release()
-        while (self.pending or self._state.accepting) and self.spool.is_sound:
+        while (self.pending > self.dispatcher.counters.unreadable or self._state.accepting) and self.spool.is_sound:
             await asyncio.sleep(DRAIN_POLL_S)
             self.dispatcher.release()  # what was being accepted when draining began
 
@@ -189,7 +190,8 @@ class Pipeline:
         counts = parse_provider_counts(providers)
         if bits:
             # Which providers' changes are settled is known only after reading: a rare row, read once.
-            counts = _open_counts(self.reader.rows_between(workspace_id, row_id - 1, row_id, 1)[0])
+            [row] = self.reader.rows_between(workspace_id, row_id - 1, row_id, 1)
+            counts = _open_counts(row, workspace_id, counts)
         self.admission.stored_bytes += payload_bytes
         self.dispatcher.left(row_id, workspace_id, counts)
 
@@ -355,11 +357,19 @@ def _coalesce_limits(settings: IngestSettings) -> CoalesceLimits:
     )
 
 
-def _open_counts(row: StoredRow) -> dict[str, int]:
-    """Provider to changes of a row that have no outcome yet."""
+def _open_counts(row: StoredRow, workspace_id: str, stored: dict[str, int]) -> dict[str, int]:
+    """Provider to changes of a row that have no outcome yet. Of a damaged one: `stored`, cut to as many."""
     counts: Counter[str] = Counter()
     ordinal = 0
-    for envelope, _, _ in read_payload(row.payload):
+    try:
+        placed = read_row(row.row_id, workspace_id, row.member_count, row.payload)
+    except DataCorrupted:
+        # The dispatcher says so when the row's turn comes.
+        open_changes = row.member_count - row.bits.bit_count()
+        for provider, count in stored.items():
+            counts[provider] = min(count, open_changes - counts.total())
+        return dict(counts)
+    for envelope, _, _ in placed:
         for _ in range(len(envelope.changes) or 1):
             counts[envelope.provider] += not row.bits >> ordinal & 1
             ordinal += 1

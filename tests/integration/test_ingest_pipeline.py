@@ -5,8 +5,10 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import apsw
 import grpc.aio
 import pytest
+from structlog.testing import capture_logs
 
 from relayfile.clock import SystemClock
 from relayfile.data_directory import DataDirectory
@@ -212,6 +214,46 @@ async def test_an_abandoned_spool_is_sent_at_the_next_start(tmp_path: Path) -> N
             await pipeline.accept([sender.envelope("w1", 1)])
             await settled(pipeline)
             sender.check(store)
+
+
+def on_spool(path: Path, statement: str, *values: object) -> list[tuple[object, ...]]:
+    """The answer to a statement on a spool that no pipeline has open."""
+    connection = apsw.Connection(str(path / "spool.db"))
+    try:
+        return connection.execute(statement, values).fetchall()
+    finally:
+        connection.close()
+
+
+@pytest.mark.parametrize("damage", [b"\x0a\x05\xff\xff\xff\xff\xff", b"\x0a\x7f", b"\x0a\xff", b""])
+async def test_a_damaged_row_is_set_aside_and_stays_while_the_others_go_on(tmp_path: Path, damage: bytes) -> None:
+    sender, lost = Sender(), Sender()
+    async with node() as store, running(settings(tmp_path, store)) as pipeline:
+        await store.stop()
+        for item, workspace in enumerate(("acme", "acme", "umbrella")):
+            await pipeline.accept([sender.envelope(workspace, item)])
+        await pipeline.accept([lost.envelope("acme", 8), lost.envelope("acme", 9)])
+        await pipeline.accept([sender.envelope("acme", 1)])
+    [(damaged, payload)] = on_spool(tmp_path, "SELECT row_id, payload FROM batch WHERE member_count = 2")
+    on_spool(tmp_path, "UPDATE batch SET payload = ? WHERE row_id = ?", damage, damaged)
+    on_spool(tmp_path, "INSERT INTO settled VALUES (?, ?)", damaged, b"\x01")
+    for _ in range(2):
+        with capture_logs() as logs:
+            async with node() as store, running(settings(tmp_path, store)) as pipeline:
+                await until(lambda: pipeline.pending == pipeline.dispatcher.counters.unreadable == 1)
+                async with asyncio.timeout(5):
+                    await pipeline.drain()
+                if sender.sent:
+                    sender.check(store)
+        [said] = [each["why"] for each in logs if "set aside" in each["event"]]
+        assert f"row {damaged} of the spool, of workspace 'acme'" in said
+        assert on_spool(tmp_path, "SELECT row_id FROM batch") == [(damaged,)]
+        sender = Sender()
+    on_spool(tmp_path, "UPDATE batch SET payload = ? WHERE row_id = ?", payload, damaged)
+    async with node() as store, running(settings(tmp_path, store)) as pipeline:
+        await settled(pipeline)
+        del lost.sent["acme", "github", "o:issue/8"]  # its outcome was durable
+        lost.check(store)
 
 
 async def test_what_has_no_room_in_memory_waits_on_disk(tmp_path: Path) -> None:

@@ -186,8 +186,8 @@ def test_old_payloads_are_forgotten_and_read_again() -> None:
     recent.put(1, payload)
     sent, offset, length = row.placed[0]
     change = Change(1, 0, offset, length, 0, MemberKind.UPSERT, None, 0, 12)
-    assert recent.envelope(change) == sent
+    assert recent.envelope("acme", change) == sent
     assert reads == []
     recent.put(2, b"x")
-    assert recent.envelope(change) == sent
+    assert recent.envelope("acme", change) == sent
     assert reads == [1]

@@ -3,7 +3,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from relayfile.errors import DataCorrupted
-from relayfile.ingest.payload import PayloadBuilder, parse_provider_counts, read_payload, varint
+from relayfile.ingest.payload import (
+    PayloadBuilder,
+    parse_provider_counts,
+    read_envelope,
+    read_payload,
+    read_row,
+    varint,
+)
 from relayfile.v1 import types_pb2
 
 
@@ -36,7 +43,37 @@ def test_lengths_are_written_as_protobuf_does(number: int) -> None:
     assert written == (b"\x10" + varint(number) if number else b"")
 
 
-@pytest.mark.parametrize("payload", [b"\x0a", b"\x0a\x05abc", b"\x12\x00", b"\x0a\xff"])
+@pytest.mark.parametrize("payload", [b"\x0a", b"\x0a\x05abc", b"\x12\x00", b"\x0a\xff", b"\x0a\x01\xff"])
 def test_another_form_is_damage(payload: bytes) -> None:
     with pytest.raises(DataCorrupted):
         list(read_payload(payload))
+
+
+def test_a_row_is_read_as_it_was_stored_or_not_at_all() -> None:
+    row = PayloadBuilder(7, "w")
+    sent = [envelope(5, changes=2), envelope(6, changes=0)]
+    for each in sent:
+        row.add(each, each.SerializeToString())
+    payload = row.payload()
+    assert [placed[0] for placed in read_row(7, "w", 3, payload)] == sent
+    # Damage can make any number of a kind: 77 is `CHANGE_KIND_UPSERT` with other bits.
+    odd = PayloadBuilder(7, "w")
+    raw = envelope(8).SerializeToString()
+    odd.add(envelope(8), raw.replace(b"\x08\x01", b"\x08\x4d", 1))
+    for workspace, members, stored, why in [
+        ("w", 3, payload[:-1], "ends inside"),
+        ("w", 3, payload + b"\x0a\x01\xff", "cannot be decoded"),
+        ("w", 2, payload, "3 changes instead of 2"),
+        ("other", 3, payload, "another workspace"),
+        ("w", 1, odd.payload(), "unknown kind"),
+    ]:
+        with pytest.raises(DataCorrupted, match=rf"row 7 of the spool, of workspace '{workspace}': .*{why}"):
+            read_row(7, workspace, members, stored)
+
+
+def test_an_envelope_is_read_again_as_it_was_or_not_at_all() -> None:
+    raw = envelope(5, changes=2).SerializeToString()
+    assert read_envelope(7, "w", 1, raw) == envelope(5, changes=2)
+    for index, damaged in ((1, b"\xff"), (2, raw)):
+        with pytest.raises(DataCorrupted, match="row 7 of the spool, of workspace 'w'"):
+            read_envelope(7, "w", index, damaged)
