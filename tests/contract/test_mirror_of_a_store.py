@@ -8,6 +8,7 @@ import pytest
 
 from relayfile.syncd.audit import Verdict
 from relayfile.syncd.progress import Via
+from relayfile.syncd.rows import Cursor
 from relayfile.syncd.shown import MirrorState
 from tests.fakes.mirror import tree_of
 from tests.fakes.registry import add, serving, until
@@ -39,6 +40,27 @@ async def test_a_pull_is_the_tree_and_events_keep_it_so(tmp_path: pathlib.Path, 
             tree = {path: held.content for path, held in node.writer.trees["acme"].files.items()}
             assert tree_of(tmp_path) == tree
             assert mirror.seen.audited.result.verdict is Verdict.EXACT
+
+
+@pytest.mark.parametrize("how", ["history", "full"])
+async def test_content_that_a_mirror_has_does_not_travel_again(tmp_path: pathlib.Path, how: str) -> None:
+    async with started_nodes(tmp_path, mark_interval_s=1.0) as [node]:
+        await node.writer.create_workspace("acme")
+        await node.writer.put("acme", FILES)
+        async with serving(node.address, tmp_path, metadata=node.client.metadata) as registry:
+            mirror = add(registry, tmp_path, follow=False)
+            await mirror.pull(full=False, via=Via.ANY)
+            await node.writer.put("acme", {"/top.json": b"newer"})
+            if how == "history":
+                assert mirror.opened is not None
+                mirror.opened.journal.move_cursor(Cursor(1, "another-history"))
+            progress = await mirror.pull(full=how == "full", via=Via.ANY)
+            assert progress.written[0] == 1
+            # A listing of 3,000 files; their content is ten times as much.
+            assert progress.wire_bytes < sum(map(len, FILES.values())) / 4
+            assert mirror.seen.audited is not None
+            assert mirror.seen.audited.result.verdict is Verdict.EXACT
+            assert tree_of(tmp_path)["/top.json"] == b"newer"
 
 
 async def test_a_following_mirror_has_a_change_at_once(tmp_path: pathlib.Path) -> None:
