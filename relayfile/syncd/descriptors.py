@@ -10,6 +10,7 @@ import ctypes
 import errno
 import fcntl
 import os
+import struct
 import sys
 from collections.abc import Iterator
 from typing import Final, Self
@@ -26,6 +27,10 @@ _SYS_OPENAT2 = 437  # the same on every architecture
 _RESOLVE_STRICT = 0x02 | 0x04 | 0x08  # NO_MAGICLINKS, NO_SYMLINKS, BENEATH
 _RENAME_NOREPLACE = 1
 _RENAME_EXCHANGE = 2
+_LONG_BYTES = struct.calcsize("l")  # in the numbers only: what is passed is an int
+_GET_FLAGS = (2 << 30) | (_LONG_BYTES << 16) | (ord("f") << 8) | 1  # FS_IOC_GETFLAGS
+_SET_FLAGS = (1 << 30) | (_LONG_BYTES << 16) | (ord("f") << 8) | 2  # FS_IOC_SETFLAGS
+_TOP_DIRECTORY = 0x00020000  # FS_TOPDIR_FL
 _UNSUPPORTED = {errno.ENOSYS, errno.EINVAL, errno.EPERM, errno.ENOTSUP}
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -136,6 +141,23 @@ class Directories:
             os.close(self._open.pop(next(iter(self._open))))
         self._open[relative] = fd
         return fd
+
+
+def place_apart(directory: int) -> bool:
+    """Ask that trees made in ``directory`` lie apart from it and from each other on the disk; False: not heard.
+
+    ext4 knows it, as `chattr +T`. Otherwise it makes a tree beside its parent, and where much was deleted a moment ago
+    a file there takes up to twenty times as long, because without a journal it looks at every inode deleted lately.
+    """
+    if sys.platform != "linux":
+        return False
+    try:
+        (flags,) = struct.unpack("I", fcntl.ioctl(directory, _GET_FLAGS, bytes(4)))
+        if not flags & _TOP_DIRECTORY:
+            fcntl.ioctl(directory, _SET_FLAGS, struct.pack("I", flags | _TOP_DIRECTORY))
+    except OSError:
+        return False  # a wish about speed: every other file system does as it likes
+    return True
 
 
 def split(relative: str) -> tuple[str, str]:

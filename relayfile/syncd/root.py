@@ -52,6 +52,7 @@ class Root:
         self._lock_fd = lock_fd
         self._marked = _marked(own_fd)
         self.staging_fd = _make_directory(own_fd, STAGING)
+        descriptors.place_apart(self.staging_fd)
         self.trash_fd = _make_directory(own_fd, TRASH)
         self.folds = _folds(own_fd)
         """The file system confuses names that differ only by case or Unicode form."""

@@ -10,7 +10,7 @@ from pathlib import Path
 import uvloop
 
 from tests.bench import machine, p1a, p2, p3, p5, p8
-from tests.bench.harness import Bench, bench_folder
+from tests.bench.harness import Bench, bench_folder, measurement_folder
 from tests.bench.result import Figure, Result, table
 
 BENCHMARKS: dict[str, Callable[[Bench], Awaitable[Result]]] = {
@@ -28,7 +28,7 @@ FOLDER = Path(__file__).resolve().parents[2] / "build" / "bench"
 async def measure(name: str, *, quick: bool, folder: Path) -> Result:
     """Run one benchmark on a machine that is described in the same minute. A failure is a result: not met."""
     started = time.monotonic()
-    folder.mkdir()
+    measurement_folder(folder)
     bench = Bench(quick, folder, {"machine": machine.describe(folder)})
     try:
         result = await BENCHMARKS[name](bench)

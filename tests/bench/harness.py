@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import shutil
 import sys
 import tempfile
@@ -15,6 +16,7 @@ from typing import Any
 from grpc import aio
 
 from relayfile.local.system import LocalSystem
+from relayfile.syncd.descriptors import place_apart
 from tests.bench import machine
 from tests.bench.load_http import HttpLoad
 from tests.bench.load_publish import PublishLoad
@@ -60,7 +62,8 @@ def bench_folder(parent: Path) -> Iterator[Path]:
     """A fresh folder for a whole run, removed at its end and not before.
 
     On ext4 without a journal, making a file looks at each recently deleted inode of its group for a minute: files that
-    one measurement removed made the next one up to twenty times slower.
+    one measurement removed made the next one up to twenty times slower. So does what anybody else deleted nearby:
+    `measurement_folder` leads away from that.
     """
     parent.mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(prefix="run-", dir=parent))
@@ -68,6 +71,16 @@ def bench_folder(parent: Path) -> Iterator[Path]:
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def measurement_folder(folder: Path) -> None:
+    """Make the folder of one measurement. What is measured in each folder below lies apart from all others on disk."""
+    folder.mkdir()
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        place_apart(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 async def run_load(load: PublishLoad | HttpLoad) -> dict[str, Any]:

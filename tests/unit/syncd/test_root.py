@@ -1,5 +1,6 @@
 import os
 import pathlib
+import shutil
 import subprocess
 import sys
 
@@ -172,3 +173,24 @@ def test_remove_tree_follows_no_link(path: pathlib.Path, tmp_path: pathlib.Path)
     root.close()
     assert (outside / "keep").exists()
     assert not (path / "d").exists()
+
+
+def test_a_staged_tree_lies_apart_from_its_neighbours(path: pathlib.Path) -> None:
+    root = Root.open(str(path), MARKER)
+    try:
+        heard = descriptors.place_apart(root.staging_fd)
+    finally:
+        root.close()
+    if not heard or shutil.which("lsattr") is None:
+        pytest.skip("this file system does not know the wish, or there is nothing to see it with")
+    staging = path / ".relayfile" / "staging"
+    flags = subprocess.run(["lsattr", "-d", staging], capture_output=True, text=True, check=True).stdout.split()[0]
+    assert "T" in flags
+
+
+def test_a_file_system_without_the_wish_is_left_as_it_is() -> None:
+    proc = os.open("/proc/self", os.O_RDONLY)
+    try:
+        assert not descriptors.place_apart(proc)
+    finally:
+        os.close(proc)
