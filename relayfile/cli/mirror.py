@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -32,6 +33,8 @@ def add(
 ) -> None:
     """Make a mirror, pull it, and with --follow keep it current.
 
+    A mirror that is there already is pulled, and with --follow kept current from now on.
+
     Nothing is pulled over a directory that holds other files. A mirror is read-only: a file edited in it is never
     overwritten, but listed as a problem. Digests prove a mirror as it follows; `relayfile mirror pull --full` lists
     the whole workspace anew.
@@ -46,10 +49,13 @@ def add(
             remote_paths=path,
             follow=follow,
             read_only=True,
+            update_existing=True,
         )
         mirror = (await stub.CreateMirror(request, metadata=shown)).mirror
         await _pull(stub, shown, mirror.mirror_id)
-        print(f"{mirror.directory} mirrors {workspace} as {mirror.mirror_id}" + (", following" if follow else ""))
+        print(
+            f"{mirror.directory} mirrors {workspace} as {mirror.mirror_id}" + (", following" if mirror.follow else "")
+        )
 
     _run(data_dir, work)
 
@@ -109,6 +115,8 @@ def status(
             f"  files {counts.materialised_count} on disk, {counts.pending_count} pending, "
             f"{counts.conflict_count} in conflict, {counts.ignored_count} ignored, {counts.problem_count} problems"
         )
+        if mirror.problem_count:
+            print(f"  problems are listed in {mirror.directory}/.relayfile/status.json")
         if mirror.HasField("halt"):
             print(f"  halted: {mirror.halt.reason}: {mirror.halt.message}")
         if mirror.HasField("error"):
@@ -146,9 +154,11 @@ async def _pull(
 
     via = mirror_pb2.PULL_VIA_TREE if tree else mirror_pb2.PULL_VIA_UNSPECIFIED
     request = mirror_pb2.PullMirrorRequest(mirror_id=mirror_id, full=full, via=via)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("files"))
+    counted = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("files"))
+    columns = (*counted, TextColumn("{task.fields[rate]}"), TimeElapsedColumn())
     result = mirror_pb2.PullResult()
-    with Progress(*columns, TextColumn("{task.fields[rate]}"), TimeElapsedColumn(), transient=True) as bar:
+    # Where nobody watches, as in a script, rich would leave an empty line in place of the bar.
+    with Progress(*columns, transient=True, disable=not sys.stdout.isatty()) as bar:
         task = bar.add_task("starting", total=None, rate="")
         async for step in stub.PullMirror(request, metadata=shown):
             if step.HasField("progress"):
