@@ -36,13 +36,15 @@ async def _up(data_dir: Path, node_count: int | None) -> int:
     from filelock import FileLock, Timeout
 
     from relayfile.clock import SystemClock
+    from relayfile.data_directory import DataDirectory
     from relayfile.local.layout import Layout
     from relayfile.local.system import choose_ports, local_system
 
     layout = Layout(data_dir)
     count = layout.create(node_count)
     try:
-        with FileLock(data_dir / "up.lock", timeout=0):
+        # The second lock is that of a process by itself: `relayfile store` must not settle between these folders.
+        with FileLock(data_dir / "up.lock", timeout=0), DataDirectory(data_dir):
             system = local_system(layout, choose_ports(count, usual=True), SystemClock())
             return await _until_interrupted(system)
     except Timeout:
@@ -147,5 +149,5 @@ def _greet(system: "LocalSystem", token: str) -> None:
     print("Try, in another terminal:")
     print(f"  relayfile mirror add {DEVELOPMENT_WORKSPACE} ./mirror --follow")
     print(f"  relayfile send {DEVELOPMENT_WORKSPACE} --sample issue")
-    print("  find ./mirror -name '*.json'")
+    print("  find ./mirror/github -name '*.json'")
     print("Ctrl-C stops it; the data stay.", flush=True)

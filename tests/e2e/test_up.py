@@ -68,11 +68,30 @@ async def test_data_and_mirrors_survive_a_restart(tmp_path: Path) -> None:
         )
         assert second.returncode == 2
         assert "another `relayfile up` runs on" in second.stderr
+        alone = subprocess.run(
+            [*RELAYFILE, "store"],
+            env={**os.environ, "RELAYFILE_DATA_DIR": str(data)},
+            capture_output=True,
+            text=True,
+            timeout=TIMEOUT_S,
+            check=False,
+        )
+        assert alone.returncode == 2
+        assert "another process works on" in alone.stderr
     async with up(data):
         run(data, "send", "demo", "--sample", "issue", "--number", "2")
         await until_written(mirror / "github/repos/acme/conveyor/issues/2.json")
         assert (mirror / "github/repos/acme/conveyor/issues/1.json").read_text() == first
         assert "exact" in run(data, "mirror", "audit", str(mirror))
+        once = tmp_path / "once"
+        assert "following" not in run(data, "mirror", "add", "demo", str(once))
+        run(data, "mirror", "add", "demo", str(once), "--follow")
+        (once / "github/repos/acme/conveyor/issues/2.json").write_text("mine")
+        run(data, "send", "demo", "--sample", "issue", "--number", "2", "--edit", "1")
+        async with asyncio.timeout(TIMEOUT_S):
+            while "status.json" not in run(data, "mirror", "status", str(once)):  # noqa: ASYNC110 - another process's doing
+                await asyncio.sleep(0.1)
+        assert (once / "github/repos/acme/conveyor/issues/2.json").read_text() == "mine"
     other = subprocess.run(
         [*RELAYFILE, "up", "--data-dir", str(data), "--nodes", "3"], capture_output=True, text=True, check=False
     )
