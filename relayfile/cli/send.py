@@ -8,6 +8,7 @@ from pathlib import Path
 import typer
 
 from relayfile.errors import PeerFailed, StartRefused
+from relayfile.placement import check_workspace_id
 
 OK = 200
 
@@ -25,8 +26,8 @@ def send(
     payload: Path | None = typer.Argument(None, help="A file with the JSON body.", exists=True, dir_okay=False),
     event: str = typer.Option("", "--event", help="GitHub event name; default: the file's name up to the first `__`."),
     sample: SampleName | None = typer.Option(None, "--sample", help="Send a built-in payload instead of a file."),
-    number: int = typer.Option(1, "--number", help="Number of the sample's issue or pull request."),
-    edit: int = typer.Option(0, "--edit", help="Send the n-th edit of the sample issue instead of its opening."),
+    number: int = typer.Option(1, "--number", min=1, help="Number of the sample's issue or pull request."),
+    edit: int = typer.Option(0, "--edit", min=0, help="Send the n-th edit of the sample issue instead of its opening."),
     data_dir: Path = typer.Option(
         Path("relayfile-data"), "--data-dir", envvar="RELAYFILE_DATA_DIR", help="Data directory of the running system."
     ),
@@ -36,6 +37,8 @@ def send(
     from relayfile.local import samples
     from relayfile.local.delivery import Sender, github_delivery
 
+    if why := check_workspace_id(workspace):
+        raise typer.BadParameter(f"{workspace!r} {why}", param_hint="workspace")
     if sample is SampleName.ISSUE:
         chosen = samples.issue("conveyor", number, edit=edit)
     elif sample is SampleName.COMMENT:
@@ -43,7 +46,10 @@ def send(
     elif sample is SampleName.PULL_REQUEST:
         chosen = samples.pull_request("conveyor", number)
     elif payload is not None:
-        chosen = samples.Sample(event or payload.name.split("__")[0], secrets.token_hex(16), payload.read_bytes())
+        named, separator, _ = payload.name.partition("__")
+        if not event and not separator:
+            raise typer.BadParameter(f"{payload.name} names no event; say which, such as `--event issues`")
+        chosen = samples.Sample(event or named, secrets.token_hex(16), payload.read_bytes())
     else:
         raise typer.BadParameter("name a payload file or a --sample")
     connection = connect(data_dir)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import typer
 
+from relayfile.placement import check_any_workspace_id
 from relayfile.settings.definition import parse_duration
 
 
@@ -25,6 +26,9 @@ def token(
 
     if not workspace and not service:
         raise typer.BadParameter("name at least one workspace, or * for all", param_hint="--workspace")
+    for each in workspace:
+        if each != "*" and (why := check_any_workspace_id(each)):
+            raise typer.BadParameter(f"{each!r} {why}", param_hint="--workspace")
     try:
         ttl_s = parse_duration(ttl)
     except ValueError as error:

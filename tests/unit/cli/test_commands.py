@@ -59,3 +59,20 @@ def test_without_a_running_system_the_way_out_is_named(run: Run) -> None:
     done = run("mirror", "list")
     assert done.returncode == 2
     assert "start one with `relayfile up" in done.stderr
+
+
+@pytest.mark.parametrize("raw", ["a b", "../up", ""])
+def test_what_cannot_be_a_workspace_is_refused_before_anything_is_made_of_it(
+    run: Run, tmp_path: Path, raw: str
+) -> None:
+    for done in (run("send", raw, "--sample", "issue"), run("token", "--workspace", raw)):
+        assert done.returncode == 2
+        assert "must have 1 to 128 characters" in done.stderr
+    assert not any(tmp_path.iterdir())
+
+
+def test_a_payload_whose_name_tells_no_event_wants_one(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "broken.json").write_text("{")
+    done = run("send", "demo", "broken.json")
+    assert done.returncode == 2
+    assert "--event" in done.stderr
