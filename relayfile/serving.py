@@ -29,7 +29,9 @@ from relayfile.interception import CallInterceptor
 from relayfile.lifecycle import Lifecycle, Phase
 from relayfile.settings import ClusterSettings
 from relayfile.status import error_stage
-from relayfile.telemetry import RpcInstruments, Tracing, telemetry_stage
+from relayfile.telemetry import RpcInstruments, Tracing, get_logger, telemetry_stage
+
+_log = get_logger(__name__)
 
 HEALTH = "grpc.health.v1.Health"
 REFLECTION = "grpc.reflection.v1alpha.ServerReflection"
@@ -240,6 +242,7 @@ class AdminPorts:
         await public.set_serving(serving=True)
         self.set_ready(ready=True)
         write_address_file(settings, grpc=public.address, http=http, admin=self)
+        _log.info("serving", grpc=public.address, http=http, admin_http=self.http.address, admin_grpc=self.grpc_address)
 
     async def stop(self) -> None:
         """Close both ports."""
