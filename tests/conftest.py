@@ -14,6 +14,9 @@ import hypothesis
 import pytest
 import uvloop
 
+# Before grpc is imported: a peer that a test kills is no news for the terminal.
+os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
+
 ROOT = Path(__file__).resolve().parent.parent
 SHARED_DATA = ROOT.parent / "shared" / "data"
 
