@@ -70,7 +70,8 @@ def refused(
     """An answer that says no. ``correlation_id`` is printable ASCII without quotes, or empty."""
     if retry_after_s:
         headers = (*headers, (b"retry-after", b"%d" % max(1, math.ceil(retry_after_s))))
-    body = f'{{"error":"{reason}","correlation_id":"{correlation_id}"}}\n'.encode()
+    traced = f',"correlation_id":"{correlation_id}"' if correlation_id else ""
+    body = f'{{"error":"{reason}"{traced}}}\n'.encode()
     return Answer(status, body, headers, closes)
 
 

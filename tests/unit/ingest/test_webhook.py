@@ -312,6 +312,11 @@ async def test_a_defect_of_ours_is_a_500_with_an_id(front: Front, caplog: pytest
     assert json.loads(nameless.body)["correlation_id"]
 
 
+async def test_a_refusal_of_a_sender_who_gave_no_id_shows_none(front: Front) -> None:
+    response = await ask(front.address, request_bytes(HOOK, BODY, github(secret="wrong")))
+    assert json.loads(response.body) == {"error": "UNAUTHENTICATED"}
+
+
 async def test_with_the_store_away_a_known_secret_is_enough(front: Front) -> None:
     front.store.away = Unavailable(what="node")
     quiet = request_bytes("/v1/workspaces/quiet/webhooks/github", BODY, github())
