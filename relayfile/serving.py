@@ -242,7 +242,14 @@ class AdminPorts:
         await public.set_serving(serving=True)
         self.set_ready(ready=True)
         write_address_file(settings, grpc=public.address, http=http, admin=self)
-        _log.info("serving", grpc=public.address, http=http, admin_http=self.http.address, admin_grpc=self.grpc_address)
+        public_http = {"http": http} if http else {}
+        _log.info(
+            "serving",
+            grpc=public.address,
+            **public_http,
+            admin_http=self.http.address,
+            admin_grpc=self.grpc_address,
+        )
 
     async def stop(self) -> None:
         """Close both ports."""
