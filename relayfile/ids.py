@@ -11,7 +11,8 @@ from relayfile.clock import Clock
 
 _ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 _PAIRS = tuple(high + low for high in _ALPHABET for low in _ALPHABET)
-_SHIFTS = tuple(range(120, -1, -10))
+_HEAD_SHIFTS = tuple(range(120, 19, -10))
+_TAIL_BITS = 20
 _RANDOM_BITS = 80
 _RANDOM_MASK = (1 << _RANDOM_BITS) - 1
 
@@ -25,6 +26,9 @@ class IdSource:
         self._clock = clock
         self._random_bytes = random_bytes
         self._last = 0
+        # Ids of one millisecond count up: all but their last characters are the same.
+        self._head_value = -1
+        self._head = ""
 
     def new_id(self) -> str:
         """An id greater than every earlier one of this source."""
@@ -36,4 +40,7 @@ class IdSource:
         else:
             value = last + 1
         self._last = value
-        return "".join([_PAIRS[value >> shift & 1023] for shift in _SHIFTS])
+        if value >> _TAIL_BITS != self._head_value:
+            self._head_value = value >> _TAIL_BITS
+            self._head = "".join([_PAIRS[value >> shift & 1023] for shift in _HEAD_SHIFTS])
+        return self._head + _PAIRS[value >> 10 & 1023] + _PAIRS[value & 1023]
