@@ -123,10 +123,10 @@ class Publisher:
 class _Batch:
     """One message, from its arrival to its answer."""
 
-    number: int
+    answer: ingest_pb2.PublishEnvelopesResponse
+    """Its results are made in place: to gather them first would copy each."""
     size_bytes: int
     envelopes: Sequence[types_pb2.Envelope]
-    results: list[ingest_pb2.EnvelopeResult] = field(default_factory=list)
     acceptable: list[int] = field(default_factory=list)
     room_bytes: int = 0
     """Taken from the room of bodies, for content that came in chunks."""
@@ -162,7 +162,8 @@ class PublishStream:
                 raise InvalidArgument.of("chunk", "no content was announced before it")
             if len(request.envelopes) > ENVELOPES_MAX:
                 raise InvalidArgument.of("envelopes", f"are more than {ENVELOPES_MAX}")
-            batch = _Batch(request.batch_number, request.ByteSize(), request.envelopes)
+            answer = ingest_pb2.PublishEnvelopesResponse(batch_number=request.batch_number)
+            batch = _Batch(answer, request.ByteSize(), request.envelopes)
             assembly = Assembly.announced_by(request.envelopes, self._door.content_bytes_max, self._door.raw_bytes_max)
             problem: RelayfileError | None = None
             if assembly is not None:
@@ -188,6 +189,7 @@ class PublishStream:
         """Fill in a result for each envelope; ``chunk_problem`` is that of the last one."""
         received_us = self._door.arrivals.now_us()
         last = len(batch.envelopes) - 1
+        results, accepted = batch.answer.results, ingest_pb2.PUBLISH_STATUS_ACCEPTED
         for index, envelope in enumerate(batch.envelopes):
             if index % STRIDE == STRIDE - 1:
                 await asyncio.sleep(0)
@@ -196,15 +198,11 @@ class PublishStream:
                 problem = await self._publisher.prepare(envelope, f"envelopes[{index}]", received_us)
             if problem is None:
                 batch.acceptable.append(index)
-                batch.results.append(
-                    ingest_pb2.EnvelopeResult(
-                        envelope_id=envelope.envelope_id, status=ingest_pb2.PUBLISH_STATUS_ACCEPTED
-                    )
-                )
+                results.add(envelope_id=envelope.envelope_id, status=accepted)
             else:
                 if len(batch.acceptable) == index:
                     self._refused(envelope, problem)
-                batch.results.append(_refusal(problem))
+                results.append(_refusal(problem))
 
     async def _answer(self, write: Write) -> None:
         while True:
@@ -218,7 +216,7 @@ class PublishStream:
             try:
                 await self._accept(batches)
                 for batch in batches:
-                    await write(ingest_pb2.PublishEnvelopesResponse(batch_number=batch.number, results=batch.results))
+                    await write(batch.answer)
             finally:
                 for batch in batches:
                     self._door.room.give_back(batch.room_bytes)
@@ -256,7 +254,7 @@ class PublishStream:
 def _mark(places: Sequence[tuple[_Batch, int]], failure: RelayfileError | None) -> None:
     if failure is not None:
         for batch, index in places:
-            batch.results[index] = _refusal(failure)
+            batch.answer.results[index].CopyFrom(_refusal(failure))
 
 
 def _refusal(error: RelayfileError) -> ingest_pb2.EnvelopeResult:
