@@ -108,8 +108,7 @@ class Pipeline:
         self.admission.check(workspace_id, size_bytes)
         self._state.accepting += 1
         try:
-            async with asyncio.timeout(self._settings.accept_deadline_s):
-                await self.spool.append(envelopes, raws)
+            await self.spool.append(envelopes, raws, self._settings.accept_deadline_s)
         except TimeoutError:
             raise Unavailable(what="spool (its disk is slow)") from None
         finally:

@@ -127,8 +127,13 @@ class Spool:
 
     # ... writing
 
-    async def append(self, envelopes: Sequence[types_pb2.Envelope], raws: Sequence[bytes]) -> None:
-        """Return when all of them are durable; `raws` are the same, serialised. See `Intake.accept`."""
+    async def append(
+        self, envelopes: Sequence[types_pb2.Envelope], raws: Sequence[bytes], timeout_s: float | None = None
+    ) -> None:
+        """Return when all of them are durable; `raws` are the same, serialised. See `Intake.accept`.
+
+        `TimeoutError` when that takes longer than `timeout_s`; they may become durable all the same.
+        """
         group = self._group()
         open_rows = group.open_rows
         for envelope, raw in zip(envelopes, raws, strict=True):
@@ -142,7 +147,7 @@ class Spool:
             group.size_bytes += added
             self.waiting_bytes += added
         group.envelopes += len(envelopes)
-        await self._durable(group)
+        await self._durable(group, timeout_s)
 
     async def add_known(self, workspaces: Sequence[str], now_us: int) -> None:
         """Remember that these workspaces exist; return when that is durable."""
@@ -168,12 +173,21 @@ class Spool:
             self._groups.append(_Group())
         return self._groups[-1]
 
-    async def _durable(self, group: _Group) -> None:
-        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    async def _durable(self, group: _Group, timeout_s: float | None = None) -> None:
+        loop = asyncio.get_running_loop()
+        waiter: asyncio.Future[None] = loop.create_future()
         group.waiters.append(waiter)
         if not self._commits.running:
             self._schedule()
-        await waiter
+        if timeout_s is None:
+            await waiter
+            return
+        # By hand: `asyncio.timeout` costs a webhook four times as much.
+        deadline = loop.call_later(timeout_s, _give_up, waiter)
+        try:
+            await waiter
+        finally:
+            deadline.cancel()
 
     def _schedule(self) -> None:
         """Decide whether the first group goes now or waits for company. Nothing is being committed."""
@@ -241,6 +255,11 @@ class Spool:
         self.counters.fsyncs += transaction.must_last
         self.counters.envelopes += group.envelopes
         self.counters.rows += len(group.rows)
+
+
+def _give_up(waiter: asyncio.Future[None]) -> None:
+    if not waiter.done():
+        waiter.set_exception(TimeoutError())
 
 
 def _refuse(group: _Group, error: Exception) -> None:
