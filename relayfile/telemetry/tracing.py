@@ -5,7 +5,7 @@ and streams, never for records: a batch's span links to a sample of its records'
 """
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 
 from opentelemetry import context as otel_context
@@ -46,15 +46,12 @@ class Tracing:
         """Whether any span can be recorded at all; if not, a hot path need not gather the parents of a batch."""
         return self._tracer is not None
 
-    @contextmanager
-    def begin(self, name: str, incoming: str, kind: SpanKind = SpanKind.SERVER) -> Iterator[SpanHandle]:
+    def begin(self, name: str, incoming: str, kind: SpanKind = SpanKind.SERVER) -> AbstractContextManager[SpanHandle]:
         """A request arrives: its trace goes on when it brought one (``incoming``), else one starts or is declined."""
         known = incoming if w3c.is_traceparent(incoming) else ""
         if self._tracer is None or (known and not w3c.is_sampled(known)):
-            yield SpanHandle(known or w3c.unsampled())
-            return
-        with self._recorded(name, known, kind, (), {}) as handle:
-            yield handle
+            return nullcontext(SpanHandle(known or w3c.unsampled()))
+        return self._recorded(name, known, kind, (), {})
 
     @contextmanager
     def span(
