@@ -238,8 +238,9 @@ def _check_change(change: types_pb2.FileChange, index: int, rules: EnvelopeRules
         found.add(f"changes[{index}].path", "is required where provider_object_id is empty")
     if object_id:
         _check_object_id(object_id, index, found)
-    if change.content:
-        _check_content(change, index, rules, found)
+    content = change.content  # read once: each time copies it
+    if content:
+        _check_content(len(content), change.kind, index, rules, found)
     if change.HasField("occurred_at"):
         _check_time(found, f"changes[{index}].occurred_at", change.occurred_at)
     if change.content_type:
@@ -252,11 +253,10 @@ def _check_change(change: types_pb2.FileChange, index: int, rules: EnvelopeRules
         found.add(f"changes[{index}].content_follows_bytes", _CHUNKS)
 
 
-def _check_content(change: types_pb2.FileChange, index: int, rules: EnvelopeRules, found: _Violations) -> None:
-    size = len(change.content)
+def _check_content(size: int, kind: int, index: int, rules: EnvelopeRules, found: _Violations) -> None:
     if size > rules.content_bytes_max:
         found.add(f"changes[{index}].content", f"has {size} bytes; at most {rules.content_bytes_max} are accepted")
-    if change.kind not in (_UPSERT, _PATCH):
+    if kind not in (_UPSERT, _PATCH):
         found.add(f"changes[{index}].content", "must be empty unless the kind is upsert or patch")
 
 
