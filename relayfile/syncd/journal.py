@@ -24,6 +24,7 @@ from relayfile.syncd.journal_rows import (
     BELOW,
     COLUMNS,
     INSERT,
+    UNSETTLED,
     file_row,
     load,
     one,
@@ -101,14 +102,20 @@ class Journal:
 
     def rows(self, after: str, limit: int, *, state: FileState | None = None, below: str = "/") -> list[FileRow]:
         """Rows by path, after ``after``; only of one state, if named."""
-        where = f"path > ?4 AND {BELOW}" + ("" if state is None else f" AND state = {int(state)}")
+        where = f"path > ?4 AND {BELOW}"
+        table = "file"
+        if state is not None:
+            where += f" AND state = {int(state)}"
+            if state is not FileState.MATERIALISED:
+                table, where = UNSETTLED, f"state <> 1 AND {where}"
         with storage_errors():
-            query = f"SELECT {COLUMNS} FROM file WHERE {where} ORDER BY path LIMIT ?5"
+            query = f"SELECT {COLUMNS} FROM {table} WHERE {where} ORDER BY path LIMIT ?5"
             return [file_row(row) for row in self._db.execute(query, (*span(below), after, limit))]
 
     def pending_deletes(self, limit: int) -> list[FileRow]:
         """Files that the store no longer has and that are still on disk."""
-        query = f"SELECT {COLUMNS} FROM file WHERE state = 2 AND remote_hash IS NULL ORDER BY path LIMIT ?"
+        query = f"SELECT {COLUMNS} FROM {UNSETTLED} WHERE state <> 1 AND state = 2 AND remote_hash IS NULL"
+        query += " ORDER BY path LIMIT ?"
         with storage_errors():
             return [file_row(row) for row in self._db.execute(query, (limit,))]
 
@@ -119,7 +126,7 @@ class Journal:
 
     def unsettled(self) -> Unsettled:
         with storage_errors():
-            query = "SELECT state, count(*), sum(size) FROM file WHERE state <> 1 AND remote_hash IS NOT NULL"
+            query = f"SELECT state, count(*), sum(size) FROM {UNSETTLED} WHERE state <> 1 AND remote_hash IS NOT NULL"
             query += " GROUP BY state"
             rows = [(FileState(row[0]), int(row[1]), int(row[2])) for row in self._db.execute(query)]
         return Unsettled({state: count for state, count, _ in rows}, sum(size for _, _, size in rows))

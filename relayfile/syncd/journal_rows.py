@@ -19,6 +19,8 @@ COLUMNS: Final = (
 INSERT: Final = f"INSERT OR REPLACE INTO file ({COLUMNS}, barrier) VALUES ({'?, ' * 12}?)"
 BELOW: Final = "(path = ?1 OR (path >= ?2 AND path < ?3))"
 """The path of ``span``'s bindings, or below it."""
+UNSETTLED: Final = "file INDEXED BY file_unsettled"
+"""For a query that says `state <> 1` itself: only then is the partial index used, and named, it cannot be forgotten."""
 _ROW_OF: Final = f"SELECT {COLUMNS} FROM file WHERE path = ?"
 
 Value: TypeAlias = int | float | bytes | str | None

@@ -68,6 +68,25 @@ def test_a_deleted_file_is_known_until_it_is_gone_from_the_disk(journal: Journal
     assert journal.rows("", 1) == []
 
 
+def test_what_is_not_settled_is_found_without_looking_at_what_is(journal: Journal) -> None:
+    files = [upsert(f"/{number:05}", number + 1, "x") for number in range(5_000)]
+    journal.learn(files, Cursor(5_000, "h"))
+    journal.settle([Settled(file.path, sha("x"), STAT) for file in files])
+    journal.learn([upsert("/new", 5_001, "y"), RemoteFile("/00007", 5_002, None)], Cursor(5_002, "h"))
+    steps = 0
+
+    def step() -> bool:
+        nonlocal steps
+        steps += 1
+        return False
+
+    journal._db.set_progress_handler(step, 100)
+    assert [row.path for row in journal.rows("", 10, state=FileState.PENDING)] == ["/00007", "/new"]
+    assert [row.path for row in journal.pending_deletes(10)] == ["/00007"]
+    assert journal.unsettled().files == {FileState.PENDING: 1}
+    assert steps < 20, "each hundred instructions is a step: a look at every row would be over 500"
+
+
 def test_ignored_and_refused_names_count_in_the_digest_and_are_not_pending(journal: Journal) -> None:
     files = [upsert("/.git/x", 1, "x"), upsert("/a/../b", 2, "y"), upsert("/c\x00", 3, "z")]
     assert journal.learn(files, Cursor(3, "h")) == []
