@@ -192,7 +192,8 @@ class Engine(Protocol):
         ...
 
     async def node_outcomes(self) -> list[ProviderOutcomes]:
-        """The counters of all workspaces of this node, summed by provider, without failure reasons."""
+        """The counters of all workspaces of this node, summed by provider: O(shards and providers), whatever the number
+        of workspaces."""
         ...
 
     async def acquire_shards(self, shard_ids: Sequence[int], owner: int, address: str) -> list[ShardRow]:

@@ -394,7 +394,20 @@ class TestOutcomes:
             )
             assert await view.contents([kept[0].content_id]) == {kept[0].content_id: b"body"}
             assert kept[0].body_size_bytes == 4
-        assert [one.counts for one in await opened.engine.node_outcomes()] == [github.counts, linear.counts]
+        assert await opened.engine.node_outcomes() == [github, linear]
+
+    async def test_a_node_sums_up_its_workspaces(self, opened: Opened) -> None:
+        one, other = KEY, OTHER
+        for key, applied, received_us in ((one, 3, 7), (other, 4, 5), (one, 1, 6)):
+            plan = Plan(key.workspace_id, WorkspaceRow("h", 0, 1), workspace_changed=True)
+            plan.dead_letters.append(self.failed(applied))
+            plan.outcome_counts = {("github", Outcome.APPLIED): applied, ("github", Outcome.DEAD_LETTERED): 1}
+            plan.last_received_us = {"github": received_us}
+            await opened.commit((key, plan))
+        [github] = await opened.engine.node_outcomes()
+        assert github.counts == {Outcome.APPLIED: 8, Outcome.DEAD_LETTERED: 3}
+        assert github.failure_reasons == {"NOT_JSON": 3}
+        assert (github.last_received_us, github.last_applied_us) == (7, None)
 
 
 class TestOpening:

@@ -32,7 +32,7 @@ from relayfile.store.sqlite.expiry import START, empty_slot, expired_slot, remov
 from relayfile.store.sqlite.load import load_slice
 from relayfile.store.sqlite.schema import NodeIdentity, check_identity, migrate
 from relayfile.store.sqlite.state import WriterState, errors_as_ours, read_errors_as_ours
-from relayfile.store.sqlite.view import NODE_OUTCOME_COUNTS, NODE_PROVIDERS_SEEN, SqliteView, provider_outcomes
+from relayfile.store.sqlite.view import NODE_FAILURES, NODE_OUTCOMES, NODE_PROVIDERS_SEEN, SqliteView, provider_outcomes
 from relayfile.store.sqlite.write import slot_of, statements
 
 DATABASE_NAME: Final = "store.db"
@@ -182,7 +182,7 @@ class SqliteEngine:
     async def node_outcomes(self) -> list[ProviderOutcomes]:
         execute = self._loader.execute
         with read_errors_as_ours(self._fail):
-            return provider_outcomes(execute(NODE_OUTCOME_COUNTS), execute(NODE_PROVIDERS_SEEN), {})
+            return provider_outcomes(execute(NODE_OUTCOMES), execute(NODE_PROVIDERS_SEEN), execute(NODE_FAILURES))
 
     async def acquire_shards(self, shard_ids: Sequence[int], owner: int, address: str) -> list[ShardRow]:
         acquired: list[ShardRow] = []

@@ -50,9 +50,12 @@ _PROVIDERS_SEEN = f"SELECT provider, last_received_us, last_applied_us FROM prov
 _DEAD_LETTER = f"SELECT {DEAD_LETTER_COLUMNS} FROM dead_letter WHERE {_KEY} AND dead_letter_id = ?"
 _DEAD_LETTER_COUNTS = f"SELECT coalesce(sum(state = 1), 0), count(*) FROM dead_letter WHERE {_KEY}"
 
-NODE_OUTCOME_COUNTS = "SELECT provider, outcome, sum(count) FROM outcome_count GROUP BY provider, outcome"
+NODE_OUTCOMES = "SELECT provider, outcome, sum(count) FROM outcome_total GROUP BY provider, outcome"
+NODE_FAILURES = (
+    "SELECT provider, reason, sum(count) AS kept FROM failure_total GROUP BY provider, reason HAVING kept > 0"
+)
 NODE_PROVIDERS_SEEN = (
-    "SELECT provider, max(last_received_us), max(last_applied_us) FROM provider_seen GROUP BY provider"
+    "SELECT provider, max(last_received_us), max(last_applied_us) FROM provider_seen_total GROUP BY provider"
 )
 
 _LAST_ID = "\U0010ffff"
@@ -114,13 +117,10 @@ class SqliteView:
 
     async def outcomes(self) -> list[ProviderOutcomes]:
         connection = self._cursor.connection
-        reasons: dict[str, dict[str, int]] = {}
-        for provider, reason, number in connection.execute(_FAILURE_COUNTS, self._key):
-            reasons.setdefault(provider, {})[reason] = number
         return provider_outcomes(
             connection.execute(_OUTCOME_COUNTS, self._key),
             connection.execute(_PROVIDERS_SEEN, self._key),
-            reasons,
+            connection.execute(_FAILURE_COUNTS, self._key),
         )
 
     async def dead_letters(self, chosen: DeadLetterFilter, before_id: str, limit: int) -> list[KeptDeadLetter]:
@@ -170,9 +170,12 @@ def _range(directory: str, after: str) -> tuple[str, str]:
 def provider_outcomes(
     counts: Iterable[tuple[str, int, int]],
     seen: Iterable[tuple[str, int | None, int | None]],
-    reasons: dict[str, dict[str, int]],
+    failures: Iterable[tuple[str, str, int]],
 ) -> list[ProviderOutcomes]:
     """Counters by provider, from the rows of three tables."""
+    reasons: dict[str, dict[str, int]] = {}
+    for provider, reason, number in failures:
+        reasons.setdefault(provider, {})[reason] = number
     by_provider: dict[str, dict[Outcome, int]] = {}
     for provider, outcome, number in counts:
         by_provider.setdefault(provider, {})[OUTCOMES[outcome]] = number
