@@ -69,8 +69,6 @@ class DispatchPorts:
     """Told when less waits than before, so that lanes without anything in memory may have room now."""
     finished: Callable[[list[int]], None]
     """Gets the rows that may leave the spool."""
-    oldest_us: Callable[[str], int | None]
-    """Receive time of the oldest change of a workspace in the spool."""
     clock: Clock
 
 
@@ -102,7 +100,7 @@ class Dispatcher:
     def stored(self, row: PayloadBuilder) -> None:
         """A row became durable: its changes count as accepted and pending from now on."""
         self.counters.accepted += row.member_count
-        self._accepted(row.workspace_id, row.row_id, row.providers)
+        self._accepted(row.workspace_id, row.row_id, row.providers, row.received_us)
 
     def arrived(self, row: PayloadBuilder) -> None:
         """A row that was stored is to be worked on. Rows of one workspace come in their order."""
@@ -114,9 +112,9 @@ class Dispatcher:
             lane.newest_row_id = row.row_id
             self._place(lane, row.row_id, row.member_count, 0, row.placed, row.stored)
 
-    def left(self, row_id: int, workspace_id: str, providers: dict[str, int]) -> None:
+    def left(self, row_id: int, workspace_id: str, providers: dict[str, int], received_us: int) -> None:
         """A row was in the spool at the start; it is read when its lane has room. Rows come in their order."""
-        lane = self._accepted(workspace_id, row_id, providers)
+        lane = self._accepted(workspace_id, row_id, providers, received_us)
         lane.newest_row_id = row_id
         self._ports.hungry(lane)
 
@@ -217,13 +215,13 @@ class Dispatcher:
 
     # ... inside
 
-    def _accepted(self, workspace_id: str, row_id: int, providers: dict[str, int]) -> Lane:
+    def _accepted(self, workspace_id: str, row_id: int, providers: dict[str, int], received_us: int) -> Lane:
         lane = self.lanes.get(workspace_id)
         if lane is None:
             lane = self.lanes[workspace_id] = Lane(workspace_id, self._router.shard_of(workspace_id))
             lane.last_row_id = lane.newest_row_id = row_id - 1
         for provider, count in providers.items():
-            lane.pending[provider] = lane.pending.get(provider, 0) + count
+            lane.accepted(provider, count, received_us)
             self.pending += count
         return lane
 
@@ -290,13 +288,12 @@ class Dispatcher:
 
     def _report(self, lane: Lane) -> Iterator[shard_pb2.PendingReport]:
         told = [item for item in lane.pending.items() if item[1] or lane.reported.get(item[0])]
-        oldest_us = (self._ports.oldest_us(lane.workspace_id) or 0) if any(count for _, count in told) else 0
         for provider, count in told:
             yield shard_pb2.PendingReport(
                 workspace_id=lane.workspace_id,
                 provider=provider,
                 pending=count,
-                oldest_received_unix_us=oldest_us if count else 0,
+                oldest_received_unix_us=lane.ages[provider].oldest_us,
             )
 
     def _settle_batch(self, batch: SentBatch, ack: shard_pb2.SubBatchAck) -> None:

@@ -19,18 +19,16 @@ class PipelineHolding:
         chosen = list(lanes.values()) if not workspace else [lane] if (lane := lanes.get(workspace)) is not None else []
         reports: list[shard_pb2.PendingReport] = []
         for lane in chosen:
-            if any(lane.pending.values()):
-                oldest_us = pipeline.reader.oldest_received_us(lane.workspace_id) or 0
-                reports += [
-                    shard_pb2.PendingReport(
-                        workspace_id=lane.workspace_id,
-                        provider=provider,
-                        pending=count,
-                        oldest_received_unix_us=oldest_us,
-                    )
-                    for provider, count in lane.pending.items()
-                    if count
-                ]
+            reports += [
+                shard_pb2.PendingReport(
+                    workspace_id=lane.workspace_id,
+                    provider=provider,
+                    pending=count,
+                    oldest_received_unix_us=lane.ages[provider].oldest_us,
+                )
+                for provider, count in lane.pending.items()
+                if count
+            ]
         return HeldHere(
             ingest_id=self._ingest_id,
             pending=reports,

@@ -7,6 +7,7 @@ cut or asked for again goes back to the front. Owns order inside a workspace. Re
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 
+from relayfile.ingest.ages import PendingAge
 from relayfile.ingest.coalesce import Fold
 from relayfile.ingest.fold_wire import REF_BYTES
 from relayfile.ingest.parcel import Parcel
@@ -20,6 +21,7 @@ class Lane:
 
     __slots__ = (
         "_queue",
+        "ages",
         "in_flight",
         "is_hungry",
         "is_queued",
@@ -47,6 +49,8 @@ class Lane:
         """The newest durable row of the workspace."""
         self.pending: dict[str, int] = {}
         """Provider to accepted changes without an outcome, unread ones included."""
+        self.ages: dict[str, PendingAge] = {}
+        """Provider to the age of the oldest of them."""
         self.reported: dict[str, int] = {}
         """What the store was told of `pending` last."""
         self.queued_bytes = 0
@@ -102,11 +106,20 @@ class Lane:
                 break
         return taken
 
+    def accepted(self, provider: str, count: int, received_us: int) -> None:
+        """`count` more changes of a provider are durable, the first of them received then."""
+        self.pending[provider] = self.pending.get(provider, 0) + count
+        age = self.ages.get(provider)
+        if age is None:
+            age = self.ages[provider] = PendingAge()
+        age.accepted(count, received_us)
+
     def settled(self, provider: str, count: int) -> None:
         """`count` changes of a provider have their outcome."""
         left = self.pending.get(provider, 0) - count
         assert left >= 0, f"{self.workspace_id}: more outcomes than changes of {provider}"
         self.pending[provider] = left
+        self.ages[provider].settled(count)
 
 
 def _size(item: Parcel | Fold) -> int:

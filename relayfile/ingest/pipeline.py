@@ -23,7 +23,7 @@ from relayfile.ingest.parcel import RecentPayloads
 from relayfile.ingest.payload import PayloadBuilder, parse_provider_counts, read_row
 from relayfile.ingest.router import Router
 from relayfile.ingest.spool import Spool, SpoolLimits
-from relayfile.ingest.spool_file import StoredRow
+from relayfile.ingest.spool_file import Remainder, StoredRow
 from relayfile.settings import IngestSettings
 from relayfile.telemetry import Tracing
 from relayfile.v1 import types_pb2
@@ -86,13 +86,12 @@ class Pipeline:
                 hungry=self._backlog.mark,
                 has_room=self._backlog.wake,
                 finished=self._finished,
-                oldest_us=self.reader.oldest_received_us,
                 clock=around.clock,
             ),
         )
         self._state = _State()
         for row in self.reader.remainders():
-            self._recover(row.row_id, row.workspace_id, row.providers, row.payload_bytes, row.bits)
+            self._recover(row)
 
     # ... Intake
 
@@ -185,14 +184,14 @@ class Pipeline:
         self.admission.stored_bytes -= self.dispatcher.ledger.take_freed_bytes()
         self.spool.settle(row_ids)
 
-    def _recover(self, row_id: int, workspace_id: str, providers: str, payload_bytes: int, bits: int) -> None:
-        counts = parse_provider_counts(providers)
-        if bits:
+    def _recover(self, left: Remainder) -> None:
+        counts = parse_provider_counts(left.providers)
+        if left.bits:
             # Which providers' changes are settled is known only after reading: a rare row, read once.
-            [row] = self.reader.rows_between(workspace_id, row_id - 1, row_id, 1)
-            counts = _open_counts(row, workspace_id, counts)
-        self.admission.stored_bytes += payload_bytes
-        self.dispatcher.left(row_id, workspace_id, counts)
+            [row] = self.reader.rows_between(left.workspace_id, left.row_id - 1, left.row_id, 1)
+            counts = _open_counts(row, left.workspace_id, counts)
+        self.admission.stored_bytes += left.payload_bytes
+        self.dispatcher.left(left.row_id, left.workspace_id, counts, left.received_us)
 
     def _stream(self, address: str) -> NodeStream:
         settings = self._settings

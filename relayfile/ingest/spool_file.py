@@ -247,12 +247,6 @@ class SpoolReader:
         cursor.close()
         return rows
 
-    def oldest_received_us(self, workspace_id: str) -> int | None:
-        """Receive time of the oldest row of a workspace that is left."""
-        query = "SELECT received_us FROM batch WHERE workspace_id = ? ORDER BY row_id LIMIT 1"
-        row = self._connection.execute(query, (workspace_id,)).fetchone()
-        return int(row[0]) if row else None
-
     def piece(self, row_id: int, offset: int, length: int) -> bytes:
         """A part of a row's payload. `DataCorrupted` when the row is not there."""
         try:

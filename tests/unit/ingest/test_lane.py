@@ -62,3 +62,12 @@ def test_unread_rows_are_known(newest: int, last: int, unread: bool) -> None:
     lane = Lane("acme", 1)
     lane.newest_row_id, lane.last_row_id = newest, last
     assert lane.has_unread is unread
+
+
+def test_each_provider_has_its_own_age() -> None:
+    lane = Lane("acme", 1)
+    lane.accepted("github", 2, 1_000_000)
+    lane.accepted("linear", 1, 9_000_000)
+    assert (lane.ages["github"].oldest_us, lane.ages["linear"].oldest_us) == (1_000_000, 9_000_000)
+    lane.settled("github", 2)
+    assert (lane.ages["github"].oldest_us, lane.ages["linear"].oldest_us) == (0, 9_000_000)
