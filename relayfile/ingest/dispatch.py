@@ -3,19 +3,19 @@
 Each change of a row that became durable, or was read back, goes out at once or is held by the coalescer; folds whose
 window closed follow. What the shard answered is settled in the ledger; what it asks for again goes back to the front.
 
-Owns the lanes of all workspaces and the counts of what is pending. Everything happens in the event loop, in plain
-calls: no task and no future for a change. Refuses to wait: the pipeline around it has the timers and the streams.
+Owns what becomes of each row of the spool; lanes and their counts are `traffic`'s. Everything happens in the event
+loop, in plain calls: no task and no future for a change. Refuses to wait: the pipeline around it has the timers.
 """
 
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
 
 from relayfile.clock import Clock
 from relayfile.errors import DataCorrupted
 from relayfile.ingest.coalesce import Change, Coalescer, Fold, ObjectKey
 from relayfile.ingest.flight import SentBatch
-from relayfile.ingest.fold_wire import kind_of, member_of, read_refs, spool_ref
+from relayfile.ingest.fold_wire import kind_of, member_of, spool_ref
 from relayfile.ingest.lane import Lane
 from relayfile.ingest.ledger import RowLedger
 from relayfile.ingest.node_stream import NodeStream
@@ -23,6 +23,7 @@ from relayfile.ingest.parcel import LoneChanges, Parcel, RecentPayloads, parcels
 from relayfile.ingest.payload import PayloadBuilder, Placed, read_row
 from relayfile.ingest.router import Router
 from relayfile.ingest.spool_file import StoredRow
+from relayfile.ingest.traffic import Outcomes, Traffic
 from relayfile.model import change_key
 from relayfile.telemetry import get_logger
 from relayfile.v1 import shard_pb2, types_pb2
@@ -33,19 +34,6 @@ NOTES_BYTES_MAX = 24 << 20
 """Encoded ids of held changes that are kept in memory; beyond, they are read back when their fold leaves."""
 LANE_BYTES_MAX = 2 << 20
 """A lane with as much waiting takes no more arrivals: they stay in the spool and are read when there is room."""
-
-
-@dataclass(slots=True)
-class DispatchCounters:
-    """Since the process started."""
-
-    accepted: int = 0
-    """Changes made durable, without those that were in the spool at the start."""
-    outcomes: Counter[int] = field(default_factory=Counter)
-    """Outcome number to changes."""
-    folds: int = 0
-    unreadable: int = 0
-    """Changes of rows that were set aside; they stay pending."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +60,7 @@ class DispatchPorts:
     clock: Clock
 
 
-class Dispatcher:
+class Dispatcher(Traffic):
     """See the module."""
 
     def __init__(
@@ -83,14 +71,10 @@ class Dispatcher:
         limits: DispatchLimits,
         ports: DispatchPorts,
     ) -> None:
-        self.counters = DispatchCounters()
+        super().__init__(router, limits.batch_changes_max, ports.stream_of)
         self.ledger = RowLedger()
-        self.lanes: dict[str, Lane] = {}
-        self.pending = 0
-        """Accepted changes without an outcome, unread ones included."""
         self._coalescer = coalescer
         self._recent = recent
-        self._router = router
         self._limits = limits
         self._ports = ports
         self._notes_bytes = 0
@@ -140,10 +124,6 @@ class Dispatcher:
             lane.queued_bytes < LANE_BYTES_MAX and self.stream(lane).queued_bytes < self._limits.stream_queue_bytes_max
         )
 
-    def stream(self, lane: Lane) -> NodeStream:
-        """The stream to the node that owns a lane's shard now."""
-        return self._ports.stream_of(self._router.address_of(lane.shard_id))
-
     # ... held changes
 
     def expire(self) -> None:
@@ -159,70 +139,40 @@ class Dispatcher:
     # ... out: what streams call
 
     def take(self, stream: NodeStream, lane: Lane, bytes_max: int) -> list[Parcel]:
-        """The next sub-batch of a lane; nothing when another stream has the lane now."""
-        owner = self.stream(lane)
-        if owner is not stream:
-            owner.enqueue(lane)
-            return []
-        before = lane.queued_bytes
-        parcels = lane.take(bytes_max, self._limits.batch_changes_max, self._build)
-        stream.queued_bytes += lane.queued_bytes - before
+        """See `Traffic.take`; the backlog may fill the lane again."""
+        parcels = super().take(stream, lane, bytes_max)
         if lane.has_unread:
             self._ports.hungry(lane)
         self._ports.has_room()
         return parcels
 
     def answered(self, batch: SentBatch, ack: shard_pb2.SubBatchAck) -> None:
-        """The outcomes of a batch are durable; what has none goes back to the front of its lane."""
-        self._settle_batch(batch, ack)
+        """See `Traffic.answered`; rows that are finished leave the spool."""
+        super().answered(batch, ack)
         finished = self.ledger.take_finished()
         if finished:
             self._ports.finished(finished)
 
-    def moved(self, stream: NodeStream, batch: SentBatch, refusal: shard_pb2.SubBatchRefusal) -> bool:
-        """The node of `stream` does not own the shard. False when nobody knows who does: the batch must stay there."""
-        lane = batch.lane
-        if self._router.learn(lane.shard_id, refusal.epoch, refusal.address):
-            for each in self.lanes.values():
-                if each.shard_id == lane.shard_id:
-                    stream.queued_bytes -= each.queued_bytes
-                    self.stream(each).queued_bytes += each.queued_bytes
-                    self.stream(each).enqueue(each)
-        owner = self.stream(lane)
-        if owner is stream:
-            return False
-        owner.queued_bytes += lane.push_front(batch.parcels)
-        lane.in_flight = False
-        owner.enqueue(lane)
-        return True
+    def settled(self, refs: bytes, outcomes: Outcomes) -> int:
+        """See `Traffic.settled`."""
+        return self.ledger.settle(refs)
 
-    def reports(self, stream: NodeStream, *, again: bool) -> list[shard_pb2.PendingReport]:
-        """Everything that is pending in the lanes of a stream, and zeros for what was and is not any more.
-
-        Nothing when that is what was said last, unless `again`. Idle lanes are forgotten.
-        """
-        lanes = [lane for lane in self.lanes.values() if self.stream(lane) is stream]
-        reports: list[shard_pb2.PendingReport] = []
-        for lane in lanes:
-            if again or lane.pending != lane.reported:
-                reports = [report for each in lanes for report in self._report(each)]
-                break
-        for lane in lanes:
-            lane.reported = dict(lane.pending)
-            if not lane.in_flight and not lane.is_queued and not any(lane.pending.values()):
-                del self.lanes[lane.workspace_id]
-        return reports
+    def unfold(self, fold: Fold, complete: AbstractSet[bytes] = frozenset()) -> list[Parcel]:
+        """See `Traffic.unfold`."""
+        parcels = parcels_of(fold, self._recent, complete)
+        if not complete:
+            self._notes_bytes -= fold.note_bytes
+        return parcels
 
     # ... inside
 
     def _accepted(self, workspace_id: str, row_id: int, providers: dict[str, int], received_us: int) -> Lane:
-        lane = self.lanes.get(workspace_id)
-        if lane is None:
-            lane = self.lanes[workspace_id] = Lane(workspace_id, self._router.shard_of(workspace_id))
+        is_new = workspace_id not in self.lanes
+        lane = self.lane_of(workspace_id)
+        if is_new:
             lane.last_row_id = lane.newest_row_id = row_id - 1
         for provider, count in providers.items():
-            lane.accepted(provider, count, received_us)
-            self.pending += count
+            self.accepted(lane, provider, count, received_us)
         return lane
 
     def _place(
@@ -233,7 +183,7 @@ class Dispatcher:
         lane.last_row_id = row_id
         coalescer, workspace_id = self._coalescer, lane.workspace_id
         now_s = self._ports.clock.monotonic()
-        lone = LoneChanges(lambda parcel: self._push(lane, parcel))
+        lone = LoneChanges(lambda parcel: self.push(lane, parcel))
         has_held = False
         ordinal = -1
         for envelope, offset, length in placed:
@@ -271,52 +221,12 @@ class Dispatcher:
             self._send_flushed()
         self.stream(lane).enqueue(lane)
 
-    def _push(self, lane: Lane, item: Parcel | Fold) -> None:
-        self.stream(lane).queued_bytes += lane.push(item)
-
     def _send_flushed(self) -> None:
         for fold in self._coalescer.take_flushed():
             self.counters.folds += 1
             lane = self.lanes[fold.key.workspace_id]
-            self._push(lane, fold)
+            self.push(lane, fold)
             self.stream(lane).enqueue(lane)
-
-    def _build(self, fold: Fold) -> list[Parcel]:
-        parcels = parcels_of(fold, self._recent)
-        self._notes_bytes -= fold.note_bytes
-        return parcels
-
-    def _report(self, lane: Lane) -> Iterator[shard_pb2.PendingReport]:
-        told = [item for item in lane.pending.items() if item[1] or lane.reported.get(item[0])]
-        for provider, count in told:
-            yield shard_pb2.PendingReport(
-                workspace_id=lane.workspace_id,
-                provider=provider,
-                pending=count,
-                oldest_received_unix_us=lane.ages[provider].oldest_us,
-            )
-
-    def _settle_batch(self, batch: SentBatch, ack: shard_pb2.SubBatchAck) -> None:
-        lane = batch.lane
-        self.counters.outcomes.update(ack.outcomes)
-        if not ack.content_needed and ack.spool_refs == b"".join([parcel.refs for parcel in batch.parcels]):
-            for parcel in batch.parcels:
-                self._settle(lane, parcel, parcel.refs)
-            return
-        decided = {spool_ref(*ref) for ref in read_refs(ack.spool_refs)}
-        again: list[Parcel] = []
-        for parcel in batch.parcels:
-            refs = [spool_ref(*ref) for ref in read_refs(parcel.refs)]
-            self._settle(lane, parcel, b"".join([ref for ref in refs if ref in decided]))
-            missing = {ref for ref in refs if ref not in decided}
-            if missing:
-                again += [parcel] if parcel.source is None else parcels_of(parcel.source, self._recent, missing)
-        self.stream(lane).queued_bytes += lane.push_front(again)
-
-    def _settle(self, lane: Lane, parcel: Parcel, refs: bytes) -> None:
-        settled = self.ledger.settle(refs)
-        lane.settled(parcel.provider, settled)
-        self.pending -= settled
 
 
 def _facts(envelope: types_pb2.Envelope, change: types_pb2.FileChange, place: tuple[int, int, int, int, int]) -> Change:

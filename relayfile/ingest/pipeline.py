@@ -6,11 +6,10 @@ one that closes windows, one that reads the backlog, one that ticks once a secon
 
 import asyncio
 from collections import Counter, deque
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 from relayfile import faults
-from relayfile.clock import Clock
 from relayfile.data_directory import DataDirectory
 from relayfile.errors import DataCorrupted, Draining, Unavailable
 from relayfile.ingest.admission import Admission
@@ -18,14 +17,14 @@ from relayfile.ingest.coalesce import CoalesceLimits, Coalescer
 from relayfile.ingest.dispatch import Dispatcher, DispatchLimits, DispatchPorts
 from relayfile.ingest.flight import Workers
 from relayfile.ingest.lane import Lane
-from relayfile.ingest.node_stream import Connect, NodeStream, StreamLimits, StreamParts
+from relayfile.ingest.node_stream import NodeStream
 from relayfile.ingest.parcel import RecentPayloads
 from relayfile.ingest.payload import PayloadBuilder, parse_provider_counts, read_row
 from relayfile.ingest.router import Router
 from relayfile.ingest.spool import Spool, SpoolLimits
 from relayfile.ingest.spool_file import Remainder, StoredRow
+from relayfile.ingest.streams import Streams, StreamSurroundings, node_stream
 from relayfile.settings import IngestSettings
-from relayfile.telemetry import Tracing
 from relayfile.v1 import types_pb2
 
 MEMBERS_HELD_MAX = 2_000_000
@@ -40,18 +39,11 @@ DRAIN_POLL_S = 0.02
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Surroundings:
+class Surroundings(StreamSurroundings):
     """What the pipeline is given by the process around it."""
 
     directory: DataDirectory
     """Locked by the caller."""
-    clock: Clock
-    connect: Connect
-    tracing: Tracing = field(default_factory=Tracing)
-    session_id: str
-    """New at every start."""
-    ingest_id: str
-    """The same over restarts."""
 
 
 class Pipeline:
@@ -194,23 +186,7 @@ class Pipeline:
         self.dispatcher.left(left.row_id, left.workspace_id, counts, left.received_us)
 
     def _stream(self, address: str) -> NodeStream:
-        settings = self._settings
-        limits = StreamLimits(
-            session_id=self._around.session_id,
-            ingest_id=self._around.ingest_id,
-            message_bytes_target=settings.message_bytes_target,
-            batch_bytes_max=settings.batch_bytes_max,
-            in_flight_bytes_max=max(1, settings.in_flight_bytes_max // len(settings.nodes)),
-            welcome_timeout_s=settings.call_timeout_s,
-            shard_count=settings.shard_count,
-        )
-        parts = StreamParts(
-            connect=self._around.connect,
-            answers=self.dispatcher,
-            clock=self._around.clock,
-            tracing=self._around.tracing,
-        )
-        return NodeStream(address, limits, parts, self._workers)
+        return node_stream(address, self._settings, self._around, self.dispatcher, self._workers)
 
     async def _expire(self) -> None:
         if not self._settings.coalesce_window_s:
@@ -227,8 +203,7 @@ class Pipeline:
     async def _tick(self) -> None:
         while True:
             await asyncio.sleep(TICK_S)
-            for stream in self.streams:
-                stream.tick()
+            self._streams.tick()
             finished, bits = self.dispatcher.ledger.take_finished(), list(self.dispatcher.ledger.take_dirty())
             if finished or bits:
                 self._finished(finished)
@@ -293,35 +268,6 @@ class Backlog:
         if not rows:
             lane.last_row_id = lane.newest_row_id
         self.mark(lane)
-
-
-class Streams:
-    """The streams by address, each with its task once `start` was called."""
-
-    def __init__(self, make: Callable[[str], NodeStream]) -> None:
-        self._make = make
-        self._streams: dict[str, NodeStream] = {}
-        self._tasks: asyncio.TaskGroup | None = None
-
-    @property
-    def all(self) -> Sequence[NodeStream]:
-        """In the order in which they were first needed."""
-        return list(self._streams.values())
-
-    def get(self, address: str) -> NodeStream:
-        """The stream to an address."""
-        stream = self._streams.get(address)
-        if stream is None:
-            stream = self._streams[address] = self._make(address)
-            if self._tasks is not None:
-                self._tasks.create_task(stream.run())
-        return stream
-
-    def start(self, tasks: asyncio.TaskGroup) -> None:
-        """Run every stream, now and later, in this group."""
-        self._tasks = tasks
-        for stream in self._streams.values():
-            tasks.create_task(stream.run())
 
 
 class _State:
