@@ -46,10 +46,16 @@ class StoreSettings(ClusterSettings):
     watch_mark_interval_s: float = duration("10s", "10ms", "10s", "longest silence of a watch stream before a mark")
 
     delivery_retention_s: float = duration(
-        "7d", "7d", "14d", "how long a redelivery is recognised; never shortened, new work is refused instead"
+        "7d",
+        "7d",
+        "14d",
+        "how long a redelivery or a repeated request is recognised; new work is refused before it ends",
     )
     event_retention_s: float = duration("24h", "1m", "365d", "age at which events are removed")
     events_max: int = count(1_000_000, 100, 1_000_000_000, "events kept for each workspace, whichever limit is first")
+    admin_action_retention_s: float = duration(
+        "90d", "1d", "3650d", "age at which the record of an administrative action is removed"
+    )
     retention_interval_s: float = duration("1m", "100ms", "1d", "pause between two rounds of removing what expired")
     wal_bytes_max: int = size("64MiB", "4MiB", "4GiB", "write-ahead log size at which a checkpoint is forced")
     sqlite_cache_bytes: int = size("64MiB", "1MiB", "16GiB", "page cache of the node's writer connection")

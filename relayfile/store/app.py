@@ -104,6 +104,7 @@ def _open(
         delivery_retention_us=round(settings.delivery_retention_s * MICROSECONDS),
         event_retention_us=round(settings.event_retention_s * MICROSECONDS),
         events_max=settings.events_max,
+        admin_action_retention_us=round(settings.admin_action_retention_s * MICROSECONDS),
     )
     return open_engine(directory, identity, foundation.clock, limits, instruments.wal_bytes.set)
 

@@ -16,7 +16,16 @@ from typing import NamedTuple, Protocol
 from relayfile.model import Outcome
 from relayfile.store.plan.entry import Entry
 from relayfile.store.plan.result import Plan
-from relayfile.store.plan.rows import DeadLetterRow, DirectoryRow, EventRow, FileRow, WorkspaceRow
+from relayfile.store.plan.rows import (
+    AdminActionRow,
+    DeadLetterRow,
+    DirectoryRow,
+    EventRow,
+    FileRow,
+    RequestKey,
+    RequestRow,
+    WorkspaceRow,
+)
 from relayfile.store.plan.slice import Slice
 
 
@@ -99,6 +108,16 @@ class DeadLetterFilter:
     received_before_us: int | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class AdminActionFilter:
+    """Which administrative actions; empty fields select all."""
+
+    actor: str = ""
+    method: str = ""
+    from_us: int | None = None
+    before_us: int | None = None
+
+
 class TreeView(Protocol):
     """Files, directories and contents in one snapshot of one workspace. Paths are normalised."""
 
@@ -164,7 +183,19 @@ class OutcomeView(Protocol):
         ...
 
 
-class WorkspaceView(TreeView, EventView, OutcomeView, Protocol):
+class OrderView(Protocol):
+    """What was asked for under an id, and what was ordered, in the same snapshot."""
+
+    async def requests(self, keys: Sequence[RequestKey]) -> dict[RequestKey, RequestRow]:
+        """Those of the requests that were answered, and not longer ago than they are kept."""
+        ...
+
+    async def admin_actions(self, chosen: AdminActionFilter, before_id: str, limit: int) -> list[AdminActionRow]:
+        """Newest first, older than the id `before_id` (empty: from the newest)."""
+        ...
+
+
+class WorkspaceView(TreeView, EventView, OutcomeView, OrderView, Protocol):
     """Everything that servicers read of one workspace, in one snapshot."""
 
 
@@ -202,8 +233,8 @@ class Engine(Protocol):
 
     async def remove_expired(self, now_us: int, limit: int) -> Sweep:
         """Delete at most about `limit` rows that nothing may ask for any more: contents that were released a minute
-        ago, deliveries and events beyond their retention. One transaction and a bounded step; call again until
-        the sweep is complete."""
+        ago, deliveries, request ids, events and administrative actions beyond their retention. One transaction and a
+        bounded step; call again until the sweep is complete."""
         ...
 
     async def close(self) -> None:

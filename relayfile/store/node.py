@@ -7,11 +7,14 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import msgspec
+
 from relayfile.clock import Clock
 from relayfile.errors import Unavailable
 from relayfile.store.commit import CommitLimits, Committer
 from relayfile.store.engine import Engine
 from relayfile.store.entry_kinds import ApplyFolds, CreateWorkspaces, NewWorkspace, PlanContext
+from relayfile.store.once import Asked, Once, RequestMark
 from relayfile.store.ownership import Ownership, StaticPlacement
 from relayfile.store.plan.limits import PlanLimits
 from relayfile.store.plan.rows import WorkspaceRow
@@ -57,7 +60,12 @@ class Node:
         self.committer = Committer(engine, ownership, self.feed, clock, instruments, policy.commit, tracing)
         context = PlanContext(engine, clock, new_id)
         self.apply_folds = ApplyFolds(context, policy.plan, creates_workspaces=policy.creates_workspaces)
-        self._create_workspaces = CreateWorkspaces(context)
+        self._create_workspaces = Once(
+            context,
+            CreateWorkspaces(context),
+            encode=msgspec.json.encode,
+            decode=msgspec.json.Decoder(WorkspaceRow).decode,
+        )
 
     @classmethod
     async def start(
@@ -79,10 +87,15 @@ class Node:
             tasks.create_task(self.committer.run(), name="store-committer")
             tasks.create_task(self._remove_expired(), name="store-expiry")
 
-    async def create_workspace(self, workspace_id: str, files_max: int = 0, total_bytes_max: int = 0) -> WorkspaceRow:
-        """Make an empty workspace; durable when it returns. `WorkspaceAlreadyExists`; `NotOwner` at the wrong node."""
+    async def create_workspace(
+        self, workspace_id: str, files_max: int = 0, total_bytes_max: int = 0, mark: RequestMark | None = None
+    ) -> WorkspaceRow:
+        """Make an empty workspace; durable when it returns. `WorkspaceAlreadyExists`; `NotOwner` at the wrong node.
+
+        A repeat with the same `mark` gets the same row; `RequestIdReused`: its id stands for another request.
+        """
         key = self.ownership.local_key(workspace_id)
-        mutation = NewWorkspace(files_max, total_bytes_max)
+        mutation = Asked(NewWorkspace(files_max, total_bytes_max), mark)
         return await self.committer.submit(key, self._create_workspaces, mutation, change_count=1, byte_count=0)
 
     async def _remove_expired(self) -> None:

@@ -12,12 +12,22 @@ from relayfile.clock import ManualClock
 from relayfile.data_directory import DataDirectory
 from relayfile.errors import DataCorrupted, SettingError, StartRefused, StorageFailed, Unavailable
 from relayfile.model import EventType, Failure, MemberKind, Origin, Outcome, RawDelivery, Semantics
-from relayfile.store.engine import DeadLetterFilter, Fence, PlannedEntry, ShardRow, Sweep, WorkspaceKey
+from relayfile.store.engine import (
+    AdminActionFilter,
+    DeadLetterFilter,
+    Fence,
+    PlannedEntry,
+    ShardRow,
+    Sweep,
+    WorkspaceKey,
+)
 from relayfile.store.plan.entry import Entry, Fold, Member
 from relayfile.store.plan.result import FilePut, Plan
 from relayfile.store.plan.rows import (
     NO_PATCH_MARKS,
     NO_WATERMARK,
+    ActionResult,
+    AdminActionRow,
     DeadLetterRow,
     DeliveryKey,
     DeliveryRow,
@@ -26,9 +36,12 @@ from relayfile.store.plan.rows import (
     FileRow,
     ObjectKey,
     ObjectRow,
+    RequestKey,
+    RequestRow,
     Watermark,
     WorkspaceRow,
 )
+from relayfile.store.sqlite import orders
 from relayfile.store.sqlite.engine import SqliteEngine, SqliteLimits, open_engine
 from relayfile.store.sqlite.schema import NodeIdentity
 
@@ -408,6 +421,97 @@ class TestOutcomes:
         assert github.counts == {Outcome.APPLIED: 8, Outcome.DEAD_LETTERED: 3}
         assert github.failure_reasons == {"NOT_JSON": 3}
         assert (github.last_received_us, github.last_applied_us) == (7, None)
+
+
+class TestOrders:
+    def asked(self, number: int, now_us: int) -> RequestRow:
+        return RequestRow(RequestKey("relayfile.v1.A/B", f"r{number}"), bytes([number]) * 32, b"answer", now_us)
+
+    def action(self, number: int, **changes: object) -> AdminActionRow:
+        row = AdminActionRow(
+            action_id=f"{number:026d}",
+            action_us=NOW_US + number,
+            actor="ann",
+            method="relayfile.v1.IngestService/Pause",
+            subject="github",
+            reason="maintenance",
+            result=ActionResult.SUCCEEDED,
+            detail="3 held",
+            request_id=f"r{number}",
+            correlation_id=f"c{number}",
+        )
+        return row._replace(**changes)  # type: ignore[arg-type]  # named by the tests
+
+    async def listed(self, opened: Opened, chosen: AdminActionFilter, before: str = "", limit: int = 100) -> list[str]:
+        async with opened.engine.view(KEY) as view:
+            return [row.request_id for row in await view.admin_actions(chosen, before, limit)]
+
+    async def test_a_request_is_known_for_a_week_by_its_method_and_id_and_then_removed(self, opened: Opened) -> None:
+        row = self.asked(1, opened.clock.now_us())
+        others = [RequestKey("relayfile.v1.A/Other", "r1"), RequestKey(row.key.method, "r2")]
+
+        async def known(key: WorkspaceKey = KEY) -> dict[RequestKey, RequestRow]:
+            async with opened.engine.view(key) as view:
+                return await view.requests([row.key, *others])
+
+        plan = Plan(KEY.workspace_id, None)
+        plan.requests_put.append(row)
+        await opened.commit((KEY, plan))
+        for _ in range(8):
+            assert await known() == {row.key: row}
+            assert await known(OTHER) == {}
+            await opened.engine.remove_expired(opened.clock.now_us(), 1_000)
+            opened.clock.advance(WEEK_S / 7)
+        removed = 0
+        for _ in range(3):
+            opened.clock.advance(WEEK_S)
+            removed += (await opened.engine.remove_expired(opened.clock.now_us(), 1_000)).removed_count
+        assert removed == 1
+        assert await known() == {}
+
+    async def test_a_file_that_is_opened_again_still_empties_its_request_periods(
+        self, opened: Opened, limits: SqliteLimits
+    ) -> None:
+        plan = Plan(KEY.workspace_id, None)
+        plan.requests_put.append(self.asked(1, opened.clock.now_us()))
+        await opened.commit((KEY, plan))
+        await opened.engine.close()
+        opened.engine = open_engine(opened.directory, IDENTITY, opened.clock, limits)
+        removed = 0
+        for _ in range(3):
+            opened.clock.advance(WEEK_S)
+            removed += (await opened.engine.remove_expired(opened.clock.now_us(), 1_000)).removed_count
+        assert removed == 1
+
+    async def test_actions_are_listed_newest_first_and_filtered(self, opened: Opened) -> None:
+        plan = Plan(KEY.workspace_id, None)
+        plan.admin_actions_put += [self.action(1), self.action(2, actor="bob"), self.action(3, method="Other")]
+        await opened.commit((KEY, plan))
+        async with opened.engine.view(KEY) as view:
+            assert (await view.admin_actions(AdminActionFilter(), "", 10))[-1] == self.action(1)
+        assert await self.listed(opened, AdminActionFilter()) == ["r3", "r2", "r1"]
+        assert await self.listed(opened, AdminActionFilter(), limit=2) == ["r3", "r2"]
+        assert await self.listed(opened, AdminActionFilter(), before=self.action(2).action_id) == ["r1"]
+        assert await self.listed(opened, AdminActionFilter(actor="bob")) == ["r2"]
+        assert await self.listed(opened, AdminActionFilter(method="Other")) == ["r3"]
+        assert await self.listed(opened, AdminActionFilter(from_us=NOW_US + 2, before_us=NOW_US + 3)) == ["r2"]
+        async with opened.engine.view(OTHER) as view:
+            assert await view.admin_actions(AdminActionFilter(), "", 10) == []
+
+    async def test_actions_go_by_age_and_beyond_their_number(
+        self, opened: Opened, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(orders, "ACTIONS_PER_WORKSPACE_MAX", 3)
+        for number in range(1, 6):
+            plan = Plan(KEY.workspace_id, None)
+            plan.admin_actions_put.append(self.action(number, action_us=opened.clock.now_us()))
+            await opened.commit((KEY, plan))
+            opened.clock.advance(86_400)
+        assert await self.listed(opened, AdminActionFilter()) == ["r5", "r4", "r3"]
+        opened.clock.advance(87.5 * 86_400)
+        assert await opened.engine.remove_expired(opened.clock.now_us(), 1) == Sweep(1, False)
+        assert await opened.engine.remove_expired(opened.clock.now_us(), 10) == Sweep(0, True)
+        assert await self.listed(opened, AdminActionFilter()) == ["r5", "r4"]
 
 
 class TestOpening:

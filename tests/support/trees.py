@@ -11,6 +11,7 @@ from relayfile.clock import Clock
 from relayfile.model import NO_SEMANTICS, EventType, Origin
 from relayfile.paths import ancestors, contains, parent
 from relayfile.store.engine import Engine, Fence, PlannedEntry
+from relayfile.store.once import RequestMark
 from relayfile.store.ownership import Local, Ownership
 from relayfile.store.plan.digest import file_term
 from relayfile.store.plan.result import FilePut, Plan
@@ -66,7 +67,9 @@ class TreeWriter:
         self._clock = clock
         self.trees: dict[str, Tree] = {}
 
-    async def create_workspace(self, workspace_id: str, files_max: int = 0, total_bytes_max: int = 0) -> WorkspaceRow:
+    async def create_workspace(
+        self, workspace_id: str, files_max: int = 0, total_bytes_max: int = 0, mark: RequestMark | None = None
+    ) -> WorkspaceRow:
         history_id = hashlib.sha256(workspace_id.encode()).hexdigest()[:32]
         row = WorkspaceRow(history_id, 0, self._clock.now_us(), None, None, files_max, total_bytes_max)
         await self._commit(Plan(workspace_id, row, workspace_changed=True))

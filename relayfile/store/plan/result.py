@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 from relayfile.model import Failure, Outcome
 from relayfile.store.plan.rows import (
+    AdminActionRow,
     DeadLetterRow,
     DeliveryKey,
     DeliveryRow,
@@ -13,6 +14,7 @@ from relayfile.store.plan.rows import (
     EventRow,
     FileRow,
     ObjectRow,
+    RequestRow,
     WorkspaceRow,
 )
 
@@ -58,5 +60,9 @@ class Plan:
     """(provider, outcome) -> what to add; negative where a dead letter was planned again and its outcome moves."""
     last_received_us: dict[str, int] = field(default_factory=dict)
     """Provider -> newest receive time among the entry's members."""
+    requests_put: list[RequestRow] = field(default_factory=list)
+    """Answers to remember; `relayfile.store.once` adds them."""
+    admin_actions_put: list[AdminActionRow] = field(default_factory=list)
+    """What was ordered, recorded with its effect."""
     results: list[tuple[MemberResult, ...]] = field(default_factory=list)
     """Per fold of the entry, in order; per member, in order."""

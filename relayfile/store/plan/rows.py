@@ -6,6 +6,7 @@ several are made for every change, and a tuple costs a quarter. Change one with 
 """
 
 from collections.abc import Mapping
+from enum import IntEnum
 from types import MappingProxyType
 from typing import NamedTuple
 
@@ -177,3 +178,50 @@ class DeadLetterRow(NamedTuple):
     created_us: int
     member: Member | None = None
     """Of the apply stage: the change that failed, so that a replay plans it again."""
+
+
+class RequestKey(NamedTuple):
+    """A request that carries an id."""
+
+    method: str
+    """The RPC, for example `relayfile.v1.ShardService/SetPause`."""
+    request_id: str
+
+
+class RequestRow(NamedTuple):
+    """How a request was answered, kept at least 7 days: a repeat gets the same answer."""
+
+    key: RequestKey
+    fingerprint: bytes
+    """SHA-256 of the request: another one under the same id is refused."""
+    answer: bytes
+    """As its kind serialises it."""
+    decided_us: int
+
+
+class ActionResult(IntEnum):
+    """How an ordered action ended; the numbers are those of `relayfile.v1.AdminActionResult`."""
+
+    STARTED = 1
+    SUCCEEDED = 2
+    FAILED = 3
+
+
+class AdminActionRow(NamedTuple):
+    """Something that was ordered: who, when, what, about what, why."""
+
+    action_id: str
+    """Sortable by time."""
+    action_us: int
+    actor: str
+    """The subject of the token."""
+    method: str
+    """The RPC, for example `relayfile.v1.IngestService/Pause`."""
+    subject: str
+    """About what in the workspace: a provider, ids, a filter."""
+    reason: str
+    result: ActionResult
+    detail: str
+    """What came of it, for people."""
+    request_id: str
+    correlation_id: str

@@ -10,6 +10,9 @@ from relayfile.errors import FieldViolation, InvalidArgument
 from relayfile.paths import PATH_BYTES_MAX, TreePath, check_write_path, normalise
 from relayfile.placement import check_any_workspace_id
 
+REQUEST_ID_BYTES_MAX = 128
+REASON_BYTES_MAX = 1_000
+
 
 class Checks:
     """Collects violations; `done` raises them all."""
@@ -65,6 +68,16 @@ class Checks:
         """No token is longer than a path and its digest in base64."""
         longest = len(base64.b64encode(bytes(PATH_BYTES_MAX + 64)))
         self.require(len(token) <= longest, field, "is longer than any token of this service")
+
+    def request_id(self, value: str, field: str = "request_id") -> None:
+        """An id that the caller chose; none is fine."""
+        length = len(value.encode())
+        self.require(length <= REQUEST_ID_BYTES_MAX, field, f"is longer than {REQUEST_ID_BYTES_MAX} bytes")
+
+    def reason(self, value: str, field: str = "reason") -> None:
+        """Why an administrative action was ordered; none is fine."""
+        length = len(value.encode())
+        self.require(length <= REASON_BYTES_MAX, field, f"is longer than {REASON_BYTES_MAX} bytes")
 
     def done(self) -> None:
         """Raise `InvalidArgument` with everything that was noted."""

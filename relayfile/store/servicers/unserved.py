@@ -4,7 +4,7 @@ Owns nothing. Where an RPC becomes served, its service gets a module of its own 
 """
 
 from relayfile.interception import not_served
-from relayfile.v1 import admin_pb2_grpc, route_pb2_grpc, writeback_pb2_grpc
+from relayfile.v1 import route_pb2_grpc, writeback_pb2_grpc
 
 
 class WritebackService(writeback_pb2_grpc.WritebackServiceServicer):
@@ -29,15 +29,3 @@ class RouteService(route_pb2_grpc.RouteServiceServicer):
     GetRoute = not_served
     ListRoutes = not_served
     DeleteRoute = not_served
-
-
-class AdminService(admin_pb2_grpc.AdminServiceServicer):
-    """Audits, backups, and the state of nodes."""
-
-    Audit = not_served
-    Scrub = not_served
-    Backup = not_served
-    DrainNode = not_served
-    GetConfig = not_served
-    GetStats = not_served
-    ListAdminActions = not_served

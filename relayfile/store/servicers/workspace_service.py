@@ -12,6 +12,7 @@ from relayfile.model import Outcome
 from relayfile.paths import ROOT
 from relayfile.placement import check_workspace_id
 from relayfile.store.engine import DeadLetterFilter, ProviderOutcomes, WorkspaceKey, WorkspaceView
+from relayfile.store.once import RequestMark, mark_of
 from relayfile.store.plan.rows import WorkspaceRow
 from relayfile.store.servicers.checks import Checks
 from relayfile.store.servicers.reading import Reading
@@ -22,14 +23,17 @@ from relayfile.wire import set_us
 if TYPE_CHECKING:
     from relayfile.interception import Context
 
-REQUEST_ID_BYTES_MAX = 128
-
 
 class WorkspaceMaker(Protocol):
     """Creates workspaces, durably."""
 
-    async def create_workspace(self, workspace_id: str, files_max: int, total_bytes_max: int) -> WorkspaceRow:
-        """The new workspace's row, once it is on disk. `WorkspaceAlreadyExists`, `WorkspaceDeleted`."""
+    async def create_workspace(
+        self, workspace_id: str, files_max: int, total_bytes_max: int, mark: RequestMark | None
+    ) -> WorkspaceRow:
+        """The new workspace's row, once it is on disk; of a repeated request the row that it made.
+
+        `WorkspaceAlreadyExists`, `WorkspaceDeleted`, `RequestIdReused`.
+        """
         ...
 
 
@@ -50,14 +54,17 @@ class WorkspaceService(workspace_pb2_grpc.WorkspaceServiceServicer):
         _check_new_name(checks, request.workspace_id)
         checks.not_negative(request.quota.files_max, "quota.files_max")
         checks.not_negative(request.quota.total_bytes_max, "quota.total_bytes_max")
-        checks.require(
-            len(request.request_id.encode()) <= REQUEST_ID_BYTES_MAX,
-            "request_id",
-            f"is longer than {REQUEST_ID_BYTES_MAX} bytes",
-        )
+        checks.request_id(request.request_id)
         checks.done()
-        await self._maker.create_workspace(request.workspace_id, request.quota.files_max, request.quota.total_bytes_max)
-        return workspace_pb2.CreateWorkspaceResponse(workspace=await self._describe(request.workspace_id))
+        key = self._reading.key(request.workspace_id)
+        mark = mark_of("relayfile.v1.WorkspaceService/CreateWorkspace", request)
+        quota = request.quota
+        row = await self._maker.create_workspace(request.workspace_id, quota.files_max, quota.total_bytes_max, mark)
+        answer = workspace_pb2.CreateWorkspaceResponse()
+        # As it was made, for a repeat too, whatever happened to it since.
+        _fill_workspace(answer.workspace, key, row)
+        fill_totals(answer.workspace.totals, None)
+        return answer
 
     async def GetWorkspace(
         self, request: workspace_pb2.GetWorkspaceRequest, context: "Context"

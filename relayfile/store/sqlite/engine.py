@@ -28,12 +28,20 @@ from relayfile.store.engine import Fence, PlannedEntry, ProviderOutcomes, ShardR
 from relayfile.store.plan.entry import Entry
 from relayfile.store.plan.slice import Slice
 from relayfile.store.sqlite.connection import open_reader, open_writer
-from relayfile.store.sqlite.expiry import START, empty_slot, expired_slot, remove_events, remove_garbage
+from relayfile.store.sqlite.expiry import (
+    START,
+    empty_slot,
+    expired_slot,
+    remove_actions,
+    remove_events,
+    remove_garbage,
+)
 from relayfile.store.sqlite.load import load_slice
+from relayfile.store.sqlite.periods import slot_of
 from relayfile.store.sqlite.schema import NodeIdentity, check_identity, migrate
 from relayfile.store.sqlite.state import WriterState, errors_as_ours, read_errors_as_ours
 from relayfile.store.sqlite.view import NODE_FAILURES, NODE_OUTCOMES, NODE_PROVIDERS_SEEN, SqliteView, provider_outcomes
-from relayfile.store.sqlite.write import slot_of, statements
+from relayfile.store.sqlite.write import statements
 
 DATABASE_NAME: Final = "store.db"
 LOOP_SLICE_S = 0.003
@@ -61,9 +69,11 @@ class SqliteLimits:
     wal_bytes_max: int = 64 << 20
     """The write-ahead log stays below this: half of it asks for a checkpoint, three quarters wait for readers too."""
     delivery_retention_us: int = 7 * 86_400 * 1_000_000
+    """Of request ids too."""
     event_retention_us: int = 86_400 * 1_000_000
     events_max: int = 1_000_000
     """Of one workspace; the older ones go."""
+    admin_action_retention_us: int = 90 * 86_400 * 1_000_000
 
 
 def open_engine(
@@ -201,6 +211,9 @@ class SqliteEngine:
                 if not emptied:
                     self._state.filled_slots.discard(slot)
                 removed += emptied
+            if removed < limit:
+                oldest_us = now_us - self._limits.admin_action_retention_us
+                removed += remove_actions(self._writer, self._state.shard_ids, oldest_us, limit - removed)
             if removed < limit:
                 oldest_us = now_us - self._limits.event_retention_us
                 swept_to = self._state.events_swept_to

@@ -1,10 +1,13 @@
-"""What nothing may ask for any more, in small batches: released contents, deliveries and events past their time."""
+"""What nothing may ask for any more, in small batches.
+
+Released contents, deliveries and request ids of old periods, events and administrative actions past their time.
+"""
 
 from collections.abc import Iterable
 
 import apsw
 
-from relayfile.store.sqlite.write import PERIOD_US, SLOTS
+from relayfile.store.sqlite.periods import PERIOD_US, SLOTS
 
 CONTENT_GRACE_US = 60_000_000
 """How long a replaced content stays, so that a reader in chunks can finish."""
@@ -28,10 +31,15 @@ _GARBAGE = (
 )
 _GARBAGE_DELETE = "DELETE FROM content_garbage WHERE shard_id = ? AND released_us = ? AND content_id = ?"
 _CONTENT_DELETE = "DELETE FROM content WHERE content_id = ?"
+_ACTIONS = "SELECT shard_id, workspace_id, action_id FROM admin_action WHERE shard_id = ? AND action_us < ? LIMIT ?"
+_ACTION_DELETE = "DELETE FROM admin_action WHERE shard_id = ? AND workspace_id = ? AND action_id = ?"
 _PERIOD_KEYS = (
     ("delivery", "shard_id, workspace_id, provider, delivery_id, change_key"),
     ("duplicate_seen", "shard_id, workspace_id, envelope_id, change_index"),
+    ("request", "shard_id, workspace_id, method, request_id"),
 )
+PERIOD_TABLES = tuple(table for table, _ in _PERIOD_KEYS)
+"""Each has a table for every slot."""
 
 
 def remove_garbage(connection: apsw.Connection, shard_ids: Iterable[int], now_us: int, limit: int) -> int:
@@ -43,6 +51,17 @@ def remove_garbage(connection: apsw.Connection, shard_ids: Iterable[int], now_us
         found += connection.execute(_GARBAGE, (shard_id, now_us - CONTENT_GRACE_US, limit - len(found)))
     connection.executemany(_CONTENT_DELETE, [(content_id,) for _, _, content_id in found])
     connection.executemany(_GARBAGE_DELETE, found)
+    return len(found)
+
+
+def remove_actions(connection: apsw.Connection, shard_ids: Iterable[int], older_than_us: int, limit: int) -> int:
+    """Inside the caller's transaction; how many administrative actions went."""
+    found: list[tuple[int, str, str]] = []
+    for shard_id in shard_ids:
+        if len(found) >= limit:
+            break
+        found += connection.execute(_ACTIONS, (shard_id, older_than_us, limit - len(found)))
+    connection.executemany(_ACTION_DELETE, found)
     return len(found)
 
 

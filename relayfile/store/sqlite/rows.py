@@ -24,6 +24,9 @@ from relayfile.store.plan.rows import (
     WorkspaceRow,
 )
 
+Value: TypeAlias = "str | int | bytes | None"
+Rows: TypeAlias = list[tuple[Value, ...]]
+"""Bindings of one statement, once for each tuple."""
 FileColumns: TypeAlias = tuple[str, int, int, bytes, int, str, str, str, int, int, str | None, int | None]
 DirectoryColumns: TypeAlias = tuple[str, int, int, int, bytes, int, int]
 ObjectColumns: TypeAlias = tuple[

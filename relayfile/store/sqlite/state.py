@@ -8,8 +8,8 @@ from itertools import count
 import apsw
 
 from relayfile.errors import DataCorrupted, StorageFailed, Unavailable
-from relayfile.store.sqlite.expiry import START
-from relayfile.store.sqlite.write import SLOTS, slot_of
+from relayfile.store.sqlite.expiry import PERIOD_TABLES, START
+from relayfile.store.sqlite.periods import SLOTS, slot_of
 
 RETRY_AFTER_S = 1.0
 
@@ -21,7 +21,7 @@ class WriterState:
     content_ids: "count[int]"
     """Numbers for new contents."""
     filled_slots: set[int]
-    """Delivery periods that have rows."""
+    """Period slots that have rows."""
     shard_ids: tuple[int, ...] = ()
     """The shards that this node acquired."""
     commit_count: int = 0
@@ -39,7 +39,7 @@ class WriterState:
         filled = {
             slot
             for slot in range(SLOTS)
-            for table in ("delivery", "duplicate_seen")
+            for table in PERIOD_TABLES
             if connection.execute(f"SELECT 1 FROM {table}_{slot} LIMIT 1").fetchone()
         }
         return cls(content_ids=count(max(newest, garbage) + 1), filled_slots=filled)

@@ -14,8 +14,23 @@ import apsw
 
 from relayfile import paths
 from relayfile.model import Outcome
-from relayfile.store.engine import DeadLetterFilter, KeptDeadLetter, ProviderOutcomes, WorkspaceKey
-from relayfile.store.plan.rows import DirectoryRow, EventRow, FileRow, WorkspaceRow
+from relayfile.store.engine import (
+    AdminActionFilter,
+    DeadLetterFilter,
+    KeptDeadLetter,
+    ProviderOutcomes,
+    WorkspaceKey,
+)
+from relayfile.store.plan.rows import (
+    AdminActionRow,
+    DirectoryRow,
+    EventRow,
+    FileRow,
+    RequestKey,
+    RequestRow,
+    WorkspaceRow,
+)
+from relayfile.store.sqlite.orders import find_actions, find_requests
 from relayfile.store.sqlite.rows import (
     DEAD_LETTER_COLUMNS,
     DIRECTORY_COLUMNS,
@@ -151,6 +166,12 @@ class SqliteView:
     async def dead_letter_counts(self) -> tuple[int, int]:
         pending, total = self._cursor.execute(_DEAD_LETTER_COUNTS, self._key).get
         return pending, total
+
+    async def requests(self, keys: Sequence[RequestKey]) -> dict[RequestKey, RequestRow]:
+        return find_requests(self._cursor, self._key, keys)
+
+    async def admin_actions(self, chosen: AdminActionFilter, before_id: str, limit: int) -> list[AdminActionRow]:
+        return find_actions(self._cursor, self._key, chosen, before_id or _LAST_ID, limit)
 
     def _file(self, path: str) -> FileRow | None:
         row = self._cursor.execute(_FILE, (*self._key, path)).fetchone()

@@ -7,26 +7,15 @@ plan says what is written, this module only how.
 from collections.abc import Iterator, Sequence
 from itertools import count
 from operator import itemgetter
-from typing import TypeAlias
 
 from relayfile.model import NO_SEMANTICS
 from relayfile.store.engine import PlannedEntry, WorkspaceKey
 from relayfile.store.plan.result import Plan
 from relayfile.store.plan.rows import NO_WATERMARK, Watermark
-from relayfile.store.sqlite.rows import encode_mapping, encode_semantics
+from relayfile.store.sqlite.orders import order_statements
+from relayfile.store.sqlite.periods import SLOTS, slot_of
+from relayfile.store.sqlite.rows import Rows, Value, encode_mapping, encode_semantics
 from relayfile.store.wire import member_message
-
-Value: TypeAlias = "str | int | bytes | None"
-Rows: TypeAlias = list[tuple[Value, ...]]
-
-PERIOD_US = 7 * 86_400 * 1_000_000
-"""Length of a delivery period (D16)."""
-SLOTS = 3
-
-
-def slot_of(decided_us: int) -> int:
-    """The table that holds what was decided then."""
-    return decided_us // PERIOD_US % SLOTS
 
 
 def _insert(table: str, columns: int) -> str:
@@ -105,6 +94,7 @@ def statements(entries: Sequence[PlannedEntry], content_ids: "count[int]") -> It
     )
     yield _PROVIDER_SEEN, [row for key, plan, _ in entries for row in _provider_seen(key, plan)]
     yield from _dead_letters(entries, content_ids)
+    yield from order_statements(entries)
 
 
 def _key(entry: PlannedEntry) -> WorkspaceKey:

@@ -12,6 +12,7 @@ from relayfile.errors import (
     DeadlineExpired,
     InvalidArgument,
     PageTokenInvalid,
+    RequestIdReused,
     WorkspaceAlreadyExists,
     WorkspaceNotFound,
 )
@@ -71,7 +72,29 @@ async def broken_deliveries(running: RunningNode) -> None:
         await sender.answered(batch)
 
 
+def _with_id(request: workspace_pb2.CreateWorkspaceRequest, request_id: str) -> workspace_pb2.CreateWorkspaceRequest:
+    named = workspace_pb2.CreateWorkspaceRequest(request_id=request_id)
+    named.MergeFrom(request)
+    return named
+
+
 class TestWorkspaceService:
+    async def test_a_repeated_request_gets_the_first_answer(self, tmp_path: Path) -> None:
+        request = _with_id(workspace_pb2.CreateWorkspaceRequest(workspace_id=W), "once")
+        async with services(tmp_path) as (running, workspaces, _):
+            first = await workspaces.CreateWorkspace(request, CALL)
+            async with Sender(running.address) as sender:
+                await sender.send(batch := sub_batch(W, 1, [fold(upsert(1))]))
+                await sender.answered(batch)
+            assert await workspaces.CreateWorkspace(request, CALL) == first
+            other = workspace_pb2.CreateWorkspaceRequest()
+            other.MergeFrom(request)
+            other.quota.files_max = 1
+            with pytest.raises(RequestIdReused):
+                await workspaces.CreateWorkspace(other, CALL)
+        async with services(tmp_path) as (_, workspaces, _):
+            assert await workspaces.CreateWorkspace(request, CALL) == first
+
     async def test_a_new_workspace_is_empty_and_durable(self, tmp_path: Path) -> None:
         request = workspace_pb2.CreateWorkspaceRequest(
             workspace_id=W, quota=workspace_pb2.WorkspaceQuota(files_max=7, total_bytes_max=9)
@@ -85,6 +108,8 @@ class TestWorkspaceService:
             assert not made.HasField("modify_time")
             with pytest.raises(WorkspaceAlreadyExists):
                 await workspaces.CreateWorkspace(request, CALL)
+            with pytest.raises(WorkspaceAlreadyExists):
+                await workspaces.CreateWorkspace(_with_id(request, "late"), CALL)
         async with services(tmp_path) as (_, workspaces, _):
             found = await workspaces.GetWorkspace(workspace_pb2.GetWorkspaceRequest(workspace_id=W), CALL)
             assert found.workspace == made
