@@ -22,7 +22,7 @@ class StoreSettings(ClusterSettings):
     node_index: int = count(0, 0, 1023, "which entry of NODES this node is; stored, and checked at start")
 
     store_commit_linger_s: float = duration(
-        "5ms",
+        "15ms",
         "0s",
         "100ms",
         "longest wait for company before a commit; adaptive: a change that comes alone never waits",

@@ -30,7 +30,7 @@ Answer_co = TypeVar("Answer_co", covariant=True)
 
 BUSY_CHANGES = 8
 """A group of this size says that more is coming: the next one waits a little for company."""
-COMPANY_CHANGES = 64
+COMPANY_CHANGES = 256
 """Company enough: a group of this size waits no longer."""
 
 
