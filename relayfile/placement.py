@@ -42,6 +42,16 @@ def check_workspace_id(raw: str) -> str | None:
     return None if _NAME.match(raw) else _NAME_RULE
 
 
+def app_workspace(app: str) -> str:
+    """The id of an app's system workspace."""
+    return APP_PREFIX + app
+
+
+def app_of(workspace: str) -> str:
+    """The app whose system workspace this is; empty for a user's workspace."""
+    return workspace[len(APP_PREFIX) :] if workspace.startswith(APP_PREFIX) else ""
+
+
 def check_any_workspace_id(raw: str) -> str | None:
     """As ``check_workspace_id``, and ``_app/<app>``, a system workspace, is accepted too (128 characters in all)."""
     if not raw.startswith(APP_PREFIX):

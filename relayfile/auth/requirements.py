@@ -37,6 +37,8 @@ class Requirement:
     reach: Reach = Reach.WORKSPACE
     workspace_field: str = "workspace_id"
     """Where a request message names its workspace."""
+    app_field: str = ""
+    """Where it names an app, whose system workspace says which node serves it; empty: it names none."""
 
 
 def _rpcs(service: str, entries: Mapping[str, Requirement]) -> dict[str, Requirement]:
@@ -61,7 +63,13 @@ REQUIREMENTS: Mapping[str, Requirement] = {
             "Pause Resume": Requirement("sync:trigger"),
         },
     ),
-    **_rpcs("RouteService", {"PutRoute DeleteRoute": _ADMIN_WRITE, "GetRoute ListRoutes": _ADMIN_READ}),
+    **_rpcs(
+        "RouteService",
+        {
+            "PutRoute DeleteRoute": Requirement("admin:write", Reach.CLUSTER, app_field="app"),
+            "GetRoute ListRoutes": Requirement("admin:read", Reach.CLUSTER, app_field="app"),
+        },
+    ),
     **_rpcs("ShardService", {"ApplyEnvelopes SetPause GetOutcomes": _SERVICE}),
     **_rpcs(
         "FileService",

@@ -15,6 +15,7 @@ from relayfile.lifecycle import EXIT_OK, Lifecycle, Phase, Stop, until_stopped
 from relayfile.serving import AdminPorts, GrpcServer, Service, channel
 from relayfile.settings import StoreSettings
 from relayfile.store.commit import CommitLimits
+from relayfile.store.existence import WorkspaceExistence
 from relayfile.store.node import Node, NodePolicy
 from relayfile.store.ownership import StaticPlacement
 from relayfile.store.plan.limits import PlanLimits
@@ -60,7 +61,7 @@ async def _serve(
     )
     peers = Peers(partial(channel, settings=settings))
     services = [
-        *store_services(_parts(node, engine, settings)),
+        *store_services(_parts(node, engine, settings, peers, foundation)),
         Service("relayfile.v1.ShardService", shard_pb2_grpc.add_ShardServiceServicer_to_server, shards),
     ]
     routing = OwnerRouting(node.ownership, peers)
@@ -124,7 +125,10 @@ def _policy(settings: StoreSettings) -> NodePolicy:
     )
 
 
-def _parts(node: Node, engine: SqliteEngine, settings: StoreSettings) -> ServiceParts:
+def _parts(
+    node: Node, engine: SqliteEngine, settings: StoreSettings, peers: Peers, foundation: Foundation
+) -> ServiceParts:
+    credentials = foundation.credentials.metadata
     return ServiceParts(
         reading=Reading(engine, node.feed, node.ownership, settings.call_timeout_s),
         limits=ReadLimits(
@@ -136,6 +140,8 @@ def _parts(node: Node, engine: SqliteEngine, settings: StoreSettings) -> Service
         ),
         ownership=node.ownership,
         maker=node,
+        routes=node.routes,
+        existence=WorkspaceExistence(engine, node.ownership, peers, credentials, settings.call_timeout_s),
         clock=node.clock,
         mark_interval_s=settings.watch_mark_interval_s,
         cluster_id=engine.cluster_id,

@@ -11,6 +11,7 @@ from typing import NamedTuple, TypeAlias
 from relayfile.clock import Clock
 from relayfile.errors import RelayfileError, WorkspaceAlreadyExists, WorkspaceDeleted
 from relayfile.model import Failure, MemberKind, RawDelivery
+from relayfile.placement import app_of
 from relayfile.store.engine import Engine, WorkspaceKey
 from relayfile.store.plan.entry import Entry, Fold
 from relayfile.store.plan.limits import PlanLimits
@@ -75,7 +76,7 @@ class ApplyFolds:
         entry = Entry(key.workspace_id, folds)
         loaded = await self._context.engine.load(key, entry)
         now_us = self._context.clock.now_us()
-        created = loaded.workspace is None and self._creates_workspaces
+        created = loaded.workspace is None and (self._creates_workspaces or bool(app_of(key.workspace_id)))
         if created:
             loaded.workspace = WorkspaceRow(self._context.new_id(), 0, now_us)
         planned = plan(entry, loaded, now_us=now_us, limits=self._limits, new_id=self._context.new_id)

@@ -18,6 +18,7 @@ from relayfile.store.once import Asked, Once, RequestMark
 from relayfile.store.ownership import Ownership, StaticPlacement
 from relayfile.store.plan.limits import PlanLimits
 from relayfile.store.plan.rows import WorkspaceRow
+from relayfile.store.routes import RouteWriter
 from relayfile.store.watch import RevisionFeed
 from relayfile.telemetry import StoreInstruments, Tracing
 
@@ -60,6 +61,7 @@ class Node:
         self.committer = Committer(engine, ownership, self.feed, clock, instruments, policy.commit, tracing)
         context = PlanContext(engine, clock, new_id)
         self.apply_folds = ApplyFolds(context, policy.plan, creates_workspaces=policy.creates_workspaces)
+        self.routes = RouteWriter(context, policy.plan, self.committer, ownership)
         self._create_workspaces = Once(
             context,
             CreateWorkspaces(context),

@@ -21,7 +21,7 @@ import grpc.aio
 from relayfile.auth.requirements import REQUIREMENTS, Reach
 from relayfile.errors import NotOwner, ProxyLoop
 from relayfile.interception import CORRELATION_KEY, behaviour_of, current_call, is_served, maker_like
-from relayfile.placement import check_any_workspace_id
+from relayfile.placement import app_workspace, check_any_workspace_id
 from relayfile.store.ownership import Local, Owner, Remote
 
 if TYPE_CHECKING:
@@ -79,9 +79,13 @@ class OwnerRouting(grpc.aio.ServerInterceptor):
         requirement = REQUIREMENTS.get(handler_call_details.method)
         if handler is None or requirement is None:
             return handler
-        if requirement.reach not in (Reach.WORKSPACE, Reach.WORKSPACE_OR_CLUSTER):
+        if requirement.app_field:
+            workspace_of = _system_workspace(attrgetter(requirement.app_field))
+        elif requirement.reach in (Reach.WORKSPACE, Reach.WORKSPACE_OR_CLUSTER):
+            workspace_of = attrgetter(requirement.workspace_field)
+        else:
             return handler
-        return self._routed(handler_call_details.method, handler, attrgetter(requirement.workspace_field))
+        return self._routed(handler_call_details.method, handler, workspace_of)
 
     def _routed(self, method: str, handler: Handler, workspace_of: Callable[[Any], str]) -> Handler:
         serve = behaviour_of(handler)
@@ -154,6 +158,13 @@ class OwnerRouting(grpc.aio.ServerInterceptor):
         finally:
             call.cancel()  # nothing happens when it has ended
         return None
+
+
+def _system_workspace(app_of: Callable[[Any], str]) -> Callable[[Any], str]:
+    def workspace_of(request: Any) -> str:
+        return app_workspace(app_of(request))
+
+    return workspace_of
 
 
 async def _here(serve: Callable[[Any, Any], Any], handler: Handler, request: Any, context: Context) -> Any:

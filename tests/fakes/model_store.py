@@ -58,7 +58,7 @@ class ModelStore:
         loaded = Slice(workspace=self.workspace)
         needs = first_needs(entry)
         for _ in range(ROUNDS_MAX):
-            self._answer(needs, loaded)
+            self.answer(needs, loaded)
             needs = more_needs(entry, loaded)
             if not needs:
                 return loaded
@@ -176,7 +176,8 @@ class ModelStore:
             assert row.path == bound.get((key.provider, key.key)), f"{key} and its file disagree"
             assert not (row.deleted and row.path)
 
-    def _answer(self, needs: Needs, loaded: Slice) -> None:
+    def answer(self, needs: Needs, loaded: Slice) -> None:
+        """Add what is asked for, as an engine answers a round."""
         loaded.deliveries.update({key: self.deliveries[key] for key in needs.deliveries if key in self.deliveries})
         loaded.duplicates |= needs.duplicates & self.duplicates
         loaded.objects.update({key: self.objects[key] for key in needs.objects if key in self.objects})

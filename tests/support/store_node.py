@@ -1,11 +1,14 @@
 """A store node inside of a test: the real engine, the real servicers, a real gRPC server on loopback."""
 
+import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import grpc.aio
+from prometheus_client import CollectorRegistry
 
 from relayfile.auth import ALL, KeyStore, TokenSigner, TokenVerifier, auth_stage
 from relayfile.clock import SystemClock
@@ -14,8 +17,12 @@ from relayfile.ids import IdSource
 from relayfile.interception import CallInterceptor
 from relayfile.serving import HandlersByName
 from relayfile.status import error_stage
+from relayfile.store.commit import CommitLimits
 from relayfile.store.engine import Engine
+from relayfile.store.existence import WorkspaceExistence
+from relayfile.store.node import Node, NodePolicy
 from relayfile.store.ownership import Ownership, StaticPlacement
+from relayfile.store.plan.limits import PlanLimits
 from relayfile.store.proxy import OwnerRouting, Peers
 from relayfile.store.servicers.file_service import ReadLimits
 from relayfile.store.servicers.reading import Reading
@@ -23,16 +30,20 @@ from relayfile.store.servicers.registry import ServiceParts, store_services
 from relayfile.store.sqlite.engine import open_engine
 from relayfile.store.sqlite.schema import NodeIdentity
 from relayfile.store.watch import RevisionFeed
+from relayfile.telemetry import StoreInstruments
 from relayfile.v1 import (
+    admin_pb2_grpc,
     dead_letter_pb2_grpc,
     event_pb2_grpc,
     file_pb2_grpc,
+    route_pb2_grpc,
     topology_pb2_grpc,
     workspace_pb2_grpc,
 )
 from tests.support.trees import TreeWriter
 
 SHARDS = 8
+POLICY = NodePolicy(commit=CommitLimits(), plan=PlanLimits(), creates_workspaces=False, expiry_interval_s=60.0)
 LIMITS = ReadLimits(
     page_entries_default=5_000,
     page_entries_max=20_000,
@@ -48,12 +59,14 @@ class Client:
 
     def __init__(self, address: str, token: str) -> None:
         self.channel = grpc.aio.insecure_channel(address, options=CLIENT_OPTIONS)
-        self.metadata = (("authorization", f"Bearer {token}"),)
+        self.metadata = _bearer(token)
         self.files: file_pb2_grpc.FileServiceAsyncStub = file_pb2_grpc.FileServiceStub(self.channel)
         self.events: event_pb2_grpc.EventServiceAsyncStub = event_pb2_grpc.EventServiceStub(self.channel)
         self.workspaces: workspace_pb2_grpc.WorkspaceServiceAsyncStub = workspace_pb2_grpc.WorkspaceServiceStub(
             self.channel
         )
+        self.routes: route_pb2_grpc.RouteServiceAsyncStub = route_pb2_grpc.RouteServiceStub(self.channel)
+        self.admin: admin_pb2_grpc.AdminServiceAsyncStub = admin_pb2_grpc.AdminServiceStub(self.channel)
         self.topology: topology_pb2_grpc.TopologyServiceAsyncStub = topology_pb2_grpc.TopologyServiceStub(self.channel)
         self.dead_letters: dead_letter_pb2_grpc.DeadLetterServiceAsyncStub = dead_letter_pb2_grpc.DeadLetterServiceStub(
             self.channel
@@ -115,16 +128,22 @@ async def started_nodes(
             engine = open_engine(data, NodeIdentity(SHARDS, index, count, "test"), clock)
             stack.push_async_callback(engine.close)
             ownership = await Ownership.acquire(engine, StaticPlacement(SHARDS, index, tuple(addresses)))
-            feed = RevisionFeed()
+            instruments = StoreInstruments.declare(CollectorRegistry())
+            node = Node(engine, ownership, clock, IdSource(clock).new_id, instruments, POLICY)
+            await stack.enter_async_context(_running(node))
+            feed = node.feed
             writer = TreeWriter(engine, ownership, feed, clock)
             peers = Peers(grpc.aio.insecure_channel)
             stack.push_async_callback(peers.close)
+            service_token = signer.mint("store", workspaces=ALL, ttl_s=3600, service="store")
             routings[index].routing = OwnerRouting(ownership, peers)
             parts = ServiceParts(
                 reading=Reading(engine, feed, ownership, 5.0),
                 limits=limits,
                 ownership=ownership,
                 maker=writer,
+                routes=node.routes,
+                existence=WorkspaceExistence(engine, ownership, peers, partial(_bearer, service_token), 5.0),
                 clock=clock,
                 mark_interval_s=mark_interval_s,
                 cluster_id="test",
@@ -143,6 +162,18 @@ async def started_nodes(
                 )
             )
         yield nodes
+
+
+def _bearer(token: str) -> tuple[tuple[str, str], ...]:
+    return (("authorization", f"Bearer {token}"),)
+
+
+@asynccontextmanager
+async def _running(node: Node) -> AsyncIterator[None]:
+    async with asyncio.TaskGroup() as tasks:
+        running = tasks.create_task(node.run())
+        yield
+        running.cancel()
 
 
 class _LateRouting(grpc.aio.ServerInterceptor):

@@ -7,7 +7,7 @@ than it was; the last member that had an effect on its object is `applied`, earl
 
 from collections.abc import Callable, Iterable
 
-from relayfile.model import NO_SEMANTICS, EventType, MemberKind, Origin, Outcome, RawDelivery
+from relayfile.model import NO_SEMANTICS, EventType, MemberKind, Outcome, RawDelivery
 from relayfile.store.plan.digest import file_term
 from relayfile.store.plan.identity import ObjectDraft
 from relayfile.store.plan.result import FilePut, Plan
@@ -20,7 +20,7 @@ from relayfile.store.plan.rows import (
     FileRow,
 )
 from relayfile.store.plan.rules import enforceable_count
-from relayfile.store.plan.verdict import Verdict
+from relayfile.store.plan.verdict import Cause, Verdict
 from relayfile.store.plan.working_tree import WorkingTree
 
 _NO_RAW = RawDelivery(b"", {})
@@ -33,11 +33,11 @@ def settle_files(tree: WorkingTree, plan: Plan, now_us: int) -> None:
     assert plan.workspace is not None, "nothing is touched in a workspace that does not exist"
     moved_from, moved_to = _moves(tree)
     loaded = tree.loaded.files
-    final = [(path, loaded.get(path), tree.files[path], verdict) for path, verdict in tree.touched.items()]
+    final = [(path, loaded.get(path), tree.files[path], cause) for path, cause in tree.touched.items()]
     carried = {new.content_id for _, _, new, _ in final if new is not None and new.content_id >= 0}
     revision = plan.workspace.revision
     evented: set[str] = set()
-    for path, old, new, verdict in final:
+    for path, old, new, cause in final:
         if new is old:
             continue
         origin = moved_from.get(path, "")
@@ -53,10 +53,10 @@ def settle_files(tree: WorkingTree, plan: Plan, now_us: int) -> None:
             content_id, content = _content(tree, old, new, carried)
             row = FileRow(
                 path, revision, content_id, new.content_sha256, new.size_bytes, new.content_type,
-                new.provider, new.object_key, now_us, Origin.PROVIDER, new.semantics, new.stale_since_us,
+                new.provider, new.object_key, now_us, cause.origin, new.semantics, new.stale_since_us,
             )  # fmt: skip
             plan.files_put[path] = FilePut(row, content)
-        plan.events.append(_event(path, old, new, revision, (moved_to.get(path, ""), origin), verdict, now_us))
+        plan.events.append(_event(path, old, new, revision, (moved_to.get(path, ""), origin), cause, now_us))
     plan.contents_released = [
         old.content_id for _, old, _, _ in final if old is not None and old.content_id not in carried
     ]
@@ -164,7 +164,7 @@ def _event(
     new: FileRow | None,
     revision: int,
     moved: tuple[str, str],
-    cause: Verdict,
+    cause: Cause,
     now_us: int,
 ) -> EventRow:
     if new is None:
@@ -174,10 +174,9 @@ def _event(
         kind = EventType.FILE_CREATED if old is None else EventType.FILE_UPDATED
         content_sha256, size_bytes = new.content_sha256, new.size_bytes
         moved_to, moved_from = "", moved[1]
-    member = cause.member
     return EventRow(
-        revision, kind, path, moved_to, moved_from, content_sha256, size_bytes, Origin.PROVIDER,
-        cause.key.provider, member.correlation_id, member.traceparent, now_us,
+        revision, kind, path, moved_to, moved_from, content_sha256, size_bytes, cause.origin,
+        cause.provider, cause.correlation_id, cause.traceparent, now_us,
     )  # fmt: skip
 
 

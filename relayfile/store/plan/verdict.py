@@ -1,12 +1,40 @@
 """What becomes of one member while its entry is planned; the answer is known only when the whole entry is."""
 
-from relayfile.model import Failure, Outcome
+from typing import Final, Protocol
+
+from relayfile.model import Failure, Origin, Outcome
 from relayfile.store.plan.entry import Member
 from relayfile.store.plan.rows import DeliveryKey
 
 
+class Cause(Protocol):
+    """What changed a file, as the file's row and its event tell it."""
+
+    @property
+    def origin(self) -> Origin:
+        """Who."""
+        ...
+
+    @property
+    def provider(self) -> str:
+        """Empty when it was none."""
+        ...
+
+    @property
+    def correlation_id(self) -> str:
+        """Of the delivery or the call."""
+        ...
+
+    @property
+    def traceparent(self) -> str:
+        """Of the same."""
+        ...
+
+
 class Verdict:
     """One member's outcome in the making."""
+
+    origin: Final = Origin.PROVIDER
 
     __slots__ = ("counted", "earlier_envelope", "failure", "key", "member", "outcome", "repeats", "supersedes")
 
@@ -23,3 +51,18 @@ class Verdict:
         """The same change of another envelope, earlier in the entry, which failed: of the two, it is the duplicate."""
         self.earlier_envelope: str | None = None
         """The envelope of the stored dead letter that this member was planned again for."""
+
+    @property
+    def provider(self) -> str:
+        """As `Cause`."""
+        return self.key.provider
+
+    @property
+    def correlation_id(self) -> str:
+        """As `Cause`."""
+        return self.member.correlation_id
+
+    @property
+    def traceparent(self) -> str:
+        """As `Cause`."""
+        return self.member.traceparent

@@ -13,7 +13,7 @@ from relayfile.store.plan.identity import ObjectDraft
 from relayfile.store.plan.limits import PlanLimits
 from relayfile.store.plan.rows import NO_FILE, FileRow, ObjectKey
 from relayfile.store.plan.slice import Slice
-from relayfile.store.plan.verdict import Verdict
+from relayfile.store.plan.verdict import Cause
 
 ELIDED: Final = -1
 """Content id of a content that was not sent. Contents that the plan brings have ids below it, stored ones from 0."""
@@ -34,13 +34,13 @@ class WorkingTree:
         self.directories = Directories(loaded.directories)
         self.files: dict[str, FileRow | None] = {}
         """What stands at each touched path now; revisions and new content ids are given when the plan is settled."""
-        self.touched: dict[str, Verdict] = {}
-        """Path -> the verdict that touched it last, in order of the last touch: an order in which nothing is ever
+        self.touched: dict[str, Cause] = {}
+        """Path -> what touched it last, in order of the last touch: an order in which nothing is ever
         created below a file or over a directory."""
         self.objects: dict[ObjectKey, ObjectDraft] = {}
         self._contents: list[bytes] = []
         self._known: dict[int, bytes] = {}
-        self._undo: list[tuple[str, FileRow | None, Verdict | None]] | None = None
+        self._undo: list[tuple[str, FileRow | None, Cause | None]] | None = None
         self._saved: list[tuple[ObjectDraft, ObjectDraft]] = []
 
     # --- objects
@@ -73,7 +73,7 @@ class WorkingTree:
         file = self.files.get(path, NO_FILE)
         return self.loaded.files.get(path) if file is NO_FILE else file
 
-    def set_file(self, path: str, file: FileRow | None, cause: Verdict | None) -> None:
+    def set_file(self, path: str, file: FileRow | None, cause: Cause | None) -> None:
         """Put `file` (None: nothing) at `path`, where nothing is in the way."""
         before = self.file(path)
         if self._undo is not None:

@@ -8,14 +8,16 @@ from dataclasses import dataclass
 
 from relayfile.clock import Clock
 from relayfile.serving import Service
+from relayfile.store.existence import WorkspaceExistence
 from relayfile.store.ownership import Ownership
 from relayfile.store.servicers.admin_service import AdminService
 from relayfile.store.servicers.dead_letter_service import DeadLetterService
 from relayfile.store.servicers.event_service import EventService
 from relayfile.store.servicers.file_service import FileService, ReadLimits
 from relayfile.store.servicers.reading import Reading
+from relayfile.store.servicers.route_service import RouteService, RouteStore
 from relayfile.store.servicers.topology_service import TopologyService
-from relayfile.store.servicers.unserved import RouteService, WritebackService
+from relayfile.store.servicers.unserved import WritebackService
 from relayfile.store.servicers.workspace_service import WorkspaceMaker, WorkspaceService
 from relayfile.v1 import (
     admin_pb2_grpc,
@@ -37,6 +39,8 @@ class ServiceParts:
     limits: ReadLimits
     ownership: Ownership
     maker: WorkspaceMaker
+    routes: RouteStore
+    existence: WorkspaceExistence
     clock: Clock
     mark_interval_s: float
     cluster_id: str
@@ -52,6 +56,7 @@ def store_services(parts: ServiceParts) -> list[Service]:
     dead_letters = DeadLetterService(parts.reading)
     topology = TopologyService(parts.ownership, parts.cluster_id, parts.version, parts.started_us)
     admin = AdminService(parts.reading)
+    routes = RouteService(parts.reading, parts.routes, parts.existence)
     return [
         Service("relayfile.v1.FileService", file_pb2_grpc.add_FileServiceServicer_to_server, files),
         Service("relayfile.v1.EventService", event_pb2_grpc.add_EventServiceServicer_to_server, events),
@@ -67,6 +72,6 @@ def store_services(parts: ServiceParts) -> list[Service]:
             writeback_pb2_grpc.add_WritebackServiceServicer_to_server,
             WritebackService(),
         ),
-        Service("relayfile.v1.RouteService", route_pb2_grpc.add_RouteServiceServicer_to_server, RouteService()),
+        Service("relayfile.v1.RouteService", route_pb2_grpc.add_RouteServiceServicer_to_server, routes),
         Service("relayfile.v1.AdminService", admin_pb2_grpc.add_AdminServiceServicer_to_server, admin),
     ]

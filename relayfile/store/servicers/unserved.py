@@ -4,7 +4,7 @@ Owns nothing. Where an RPC becomes served, its service gets a module of its own 
 """
 
 from relayfile.interception import not_served
-from relayfile.v1 import route_pb2_grpc, writeback_pb2_grpc
+from relayfile.v1 import writeback_pb2_grpc
 
 
 class WritebackService(writeback_pb2_grpc.WritebackServiceServicer):
@@ -20,12 +20,3 @@ class WritebackService(writeback_pb2_grpc.WritebackServiceServicer):
     ReplayOperation = not_served
     ApproveOperations = not_served
     CancelOperations = not_served
-
-
-class RouteService(route_pb2_grpc.RouteServiceServicer):
-    """Which workspace an app's customer has."""
-
-    PutRoute = not_served
-    GetRoute = not_served
-    ListRoutes = not_served
-    DeleteRoute = not_served
