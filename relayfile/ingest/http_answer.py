@@ -9,10 +9,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
+import msgspec
+
 from relayfile import errors
 from relayfile.asgi import Send
 from relayfile.errors import RelayfileError
 from relayfile.ingest.request_body import MalformedEncoding, UnsupportedEncoding
+from relayfile.pinned_json import JsonValue
 
 Headers = list[tuple[bytes, bytes]]
 
@@ -33,7 +36,6 @@ STATUSES: Final[Mapping[type[RelayfileError], int]] = {
 }
 UNEXPECTED: Final = 500
 _MAY_RETRY: Final = frozenset({429, 503})
-_JSON: Final = (b"content-type", b"application/json")
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,11 +47,20 @@ class Answer:
     headers: tuple[tuple[bytes, bytes], ...] = ()
     closes: bool = False
     """The rest of the request is not read: the connection ends."""
+    content_type: bytes = b"application/json"
 
 
 def accepted(envelope_id: str) -> Answer:
     """Durable. Always 200: Linear takes anything else for a failure."""
     return Answer(200, b'{"envelope_id":"%s"}\n' % envelope_id.encode())
+
+
+def plain(body: str | dict[str, JsonValue], *, header: tuple[str, str] | None = None) -> Answer:
+    """The answer to a challenge or a handshake: a text as such, an object as JSON."""
+    headers = ((header[0].encode("latin-1"), header[1].encode("latin-1")),) if header is not None else ()
+    if isinstance(body, str):
+        return Answer(200, body.encode(), headers, content_type=b"text/plain; charset=utf-8")
+    return Answer(200, msgspec.json.encode(body), headers)
 
 
 def refusal(error: RelayfileError, correlation_id: str, *, closes: bool) -> Answer:
@@ -77,7 +88,11 @@ def refused(
 
 async def send_answer(answer: Answer, correlation_id: str, send: Send, *, ends: bool = True) -> None:
     """Write ``answer``; ``ends=False`` leaves the exchange open, with the whole answer on its way."""
-    headers: Headers = [_JSON, (b"content-length", b"%d" % len(answer.body)), *answer.headers]
+    headers: Headers = [
+        (b"content-type", answer.content_type),
+        (b"content-length", b"%d" % len(answer.body)),
+        *answer.headers,
+    ]
     if correlation_id:
         headers.append((b"x-correlation-id", correlation_id.encode("latin-1")))
     if answer.closes:

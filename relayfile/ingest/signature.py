@@ -8,10 +8,13 @@ import base64
 import binascii
 import hmac
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final, Literal
+from urllib.parse import quote
+
+from relayfile.pinned_json import JsonValue
 
 Algorithm = Literal["sha256", "sha1"]
 Encoding = Literal["hex", "base64"]
@@ -26,6 +29,7 @@ SIGNATURES_MAX: Final = 16
 KEYS_CACHED_MAX: Final = 4096
 _HEADER_CHARACTERS_MAX: Final = 4096
 _TIMESTAMP = re.compile(r"[0-9]{1,15}\Z")
+_TIMESTAMP_END: Final = 10**15
 _WHSEC: Final = "whsec_"
 _DIGEST_BYTES: Final[Mapping[Algorithm, int]] = {"sha256": 32, "sha1": 20}
 
@@ -72,6 +76,10 @@ class Scheme:
     """`whsec`: base64 after an optional `whsec_`, as Standard Webhooks writes keys."""
     tolerance_s: float | None = None
     """How old or early a signed time may be; None: as the caller of `verify` says."""
+    body_time: Callable[[JsonValue], JsonValue] | None = None
+    """Finds the time of sending in the signed body, in units of ``timestamp_unit_s``: see `check_body_time`."""
+    url_decoded: str = ""
+    """Characters that the sender signs as they are where the URL has them percent-encoded."""
 
     @property
     def is_timed(self) -> bool:
@@ -114,9 +122,28 @@ def verify(
         [hmac.digest(_key(scheme.key_form, secret), signed, scheme.algorithm) for secret in secrets[:SECRETS_MAX]],
     )
     if scheme.is_timed:
-        window_s = tolerance_s if scheme.tolerance_s is None else min(tolerance_s, scheme.tolerance_s)
-        if abs(int(timestamp) * scheme.timestamp_unit_s - now_us / 1_000_000) > window_s:
-            raise SignatureRefused("TIMESTAMP_STALE")
+        _require_recent(scheme, int(timestamp), now_us, tolerance_s)
+
+
+def check_body_time(scheme: Scheme, document: JsonValue, now_us: int, tolerance_s: float = TOLERANCE_DEFAULT_S) -> None:
+    """Return when the time that ``scheme`` finds in a verified body is near enough, or it looks for none.
+
+    `SignatureRefused` else, with the `TIMESTAMP_` reasons of `verify`.
+    """
+    if scheme.body_time is None:
+        return
+    value = scheme.body_time(document)
+    if value is None:
+        raise SignatureRefused("TIMESTAMP_MISSING")
+    if type(value) is not int or not 0 <= value < _TIMESTAMP_END:
+        raise SignatureRefused("TIMESTAMP_MALFORMED")
+    _require_recent(scheme, value, now_us, tolerance_s)
+
+
+def _require_recent(scheme: Scheme, timestamp: int, now_us: int, tolerance_s: float) -> None:
+    window_s = tolerance_s if scheme.tolerance_s is None else min(tolerance_s, scheme.tolerance_s)
+    if abs(timestamp * scheme.timestamp_unit_s - now_us / 1_000_000) > window_s:
+        raise SignatureRefused("TIMESTAMP_STALE")
 
 
 def sign(scheme: Scheme, request: SignedRequest, secret: str, timestamp: str = "") -> str:
@@ -179,9 +206,18 @@ def _signed_bytes(scheme: Scheme, request: SignedRequest, timestamp: str) -> byt
             parts.append(timestamp.encode())
         elif part == "id":
             parts.append(request.headers.get(scheme.id_header, "").encode())
+        elif part == "method":
+            parts.append(request.method.encode())
         else:
-            parts.append((request.method if part == "method" else request.url).encode())
+            parts.append(_signed_url(scheme.url_decoded, request.url).encode())
     return b"".join(parts)
+
+
+def _signed_url(decoded: str, url: str) -> str:
+    for character in decoded:
+        encoded = quote(character, safe="")
+        url = url.replace(encoded, character).replace(encoded.lower(), character)
+    return url
 
 
 @lru_cache(maxsize=KEYS_CACHED_MAX)

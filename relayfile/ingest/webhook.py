@@ -20,12 +20,22 @@ from relayfile.ingest import http_answer
 from relayfile.ingest.delivery import Arrival, complete
 from relayfile.ingest.http_answer import Answer
 from relayfile.ingest.intake import Intake
-from relayfile.ingest.providers.adapter import Provider, RequestFacts
+from relayfile.ingest.providers.adapter import Provider, Reading, RequestFacts
+from relayfile.ingest.providers.definition import Handshake
 from relayfile.ingest.rejected import RejectedRequests
 from relayfile.ingest.request_body import BodyReader, BodyRoom, Disconnected
-from relayfile.ingest.signature import TOLERANCE_DEFAULT_S, SignatureRefused, SignedRequest, verify
+from relayfile.ingest.secret_file import HandshakeRefused
+from relayfile.ingest.signature import (
+    TOLERANCE_DEFAULT_S,
+    Scheme,
+    SignatureRefused,
+    SignedRequest,
+    check_body_time,
+    verify,
+)
 from relayfile.ingest.webhook_secrets import WebhookSecrets
 from relayfile.ingest.workspaces import WorkspaceDirectory
+from relayfile.pinned_json import JsonValue
 from relayfile.placement import check_workspace_id
 from relayfile.telemetry import IngestInstruments, SpanHandle, Tracing, get_logger
 from relayfile.v1 import types_pb2
@@ -35,6 +45,8 @@ GENERIC: Final = "generic"
 UNREAD_BYTES_MAX: Final = 1 << 20
 """Of a body that is refused unread so much is taken off the wire, so that the sender sees the answer and no reset."""
 UNREAD_WAIT_S: Final = 0.5
+STRIDE: Final = 200
+"""Deliveries of one body that are normalised in one go, some 5 ms: then others have their turn in the loop."""
 _CORRELATION_CHARACTERS_MAX: Final = 128
 _METHOD_NOT_ALLOWED: Final = ((b"allow", b"POST"),)
 _log = get_logger(__name__)
@@ -60,7 +72,7 @@ class FrontLimits:
     signature_tolerance_s: float = TOLERANCE_DEFAULT_S
     """How old or early a signed time may be, where the provider sets no tighter window."""
     public_url: str = ""
-    """Base of the URL that providers sign; empty: as the request says."""
+    """Base of the URL that providers sign; empty: https and the Host of the request."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -173,33 +185,58 @@ class WebhookFront:
         if check_workspace_id(route.workspace) is not None:
             raise WorkspaceNotFound(workspace=route.workspace[:128])
         secrets = self._access.secrets.of(route.workspace, route.provider)
+        handshake = provider.handshake if provider.scheme_for(exchange.headers) is None else None
+        if handshake is not None and self._access.secrets.awaits_handshake(route.workspace, route.provider):
+            await self._access.workspaces.admit(route.workspace, has_secret=True)
+            raw, body = await self._read(exchange, receive)
+            return await self._shake_hands(route, provider, handshake, RequestFacts(exchange.headers, body))
         is_proven = await self._proven_by_head(exchange.headers, route, provider, bool(secrets))
-
-        exchange.body = BodyReader(self._room, self._limits.body_bytes_max)
-        exchange.body.expect(int(exchange.headers.get("content-length", "0")))
-        raw = await exchange.body.read(receive)
-        exchange.is_read = True
+        raw, body = await self._read(exchange, receive)
         started = self._at.clock.monotonic()
         received_us = self._at.arrivals.now_us()
-        encoding = exchange.headers.get("content-encoding", "").strip().lower()
-        body = exchange.body.decoded(raw, encoding) if encoding else raw
-        if not is_proven:
-            self._verify(scope, exchange.headers, provider, (raw, body), secrets, self._at.clock.now_us())
-            if not self._access.workspaces.is_known(route.workspace):
-                await self._access.workspaces.admit(route.workspace, has_secret=True)
+        if handshake is not None and not is_proven and provider.handshake_secret(RequestFacts(exchange.headers, body)):
+            raise SignatureWrong(why="HANDSHAKE_NOT_AWAITED")
+        scheme = None if is_proven else self._verify(scope, exchange.headers, provider, (raw, body), secrets)
+        if not is_proven and not self._access.workspaces.is_known(route.workspace):
+            await self._access.workspaces.admit(route.workspace, has_secret=True)
+        reading = provider.read(RequestFacts(exchange.headers, body))
+        if scheme is not None and reading.failure is None:
+            self._check_time(scheme, reading.document)
+        challenge = provider.challenge_answer(reading)
+        if isinstance(challenge, str | dict):
+            return http_answer.plain(challenge)
         arrival = Arrival(received_us, exchange.correlation_id, span.traceparent)
-        envelopes = self._envelopes(route, provider, exchange.headers, body, arrival)
+        envelopes = await self._envelopes(route, provider, reading, arrival)
         await self._intake.accept(envelopes)
         self._at.instruments.accept_seconds.observe(self._at.clock.monotonic() - started)
         exchange.correlation_id = exchange.correlation_id or envelopes[0].correlation_id
         return http_answer.accepted(envelopes[0].envelope_id)
 
+    async def _read(self, exchange: _Exchange, receive: Receive) -> tuple[bytes, bytes]:
+        """The body as sent, and as meant; the same object where it is not compressed."""
+        exchange.body = BodyReader(self._room, self._limits.body_bytes_max)
+        exchange.body.expect(int(exchange.headers.get("content-length", "0")))
+        raw = await exchange.body.read(receive)
+        exchange.is_read = True
+        encoding = exchange.headers.get("content-encoding", "").strip().lower()
+        return raw, exchange.body.decoded(raw, encoding) if encoding else raw
+
+    async def _shake_hands(self, route: Route, provider: Provider, handshake: Handshake, facts: RequestFacts) -> Answer:
+        """Take over the secret that an awaited, unsigned request brings, durably, and then answer."""
+        secret = provider.handshake_secret(facts)
+        if not secret:
+            raise SignatureWrong(why="SIGNATURE_MISSING")
+        try:
+            await self._access.secrets.take_over(route.workspace, route.provider, secret)
+        except HandshakeRefused as refused:
+            raise SignatureWrong(why=refused.reason) from None
+        return http_answer.plain({}, header=(handshake.header, secret) if handshake.header else None)
+
     async def _proven_by_head(
         self, headers: Mapping[str, str], route: Route, provider: Provider, has_secret: bool
     ) -> bool:
         """Refuse before the body is read what its head decides; whether a token proves the request already."""
-        scheme = provider.scheme
-        if provider.accepts_token and "authorization" in headers and (scheme is None or scheme.header not in headers):
+        if provider.accepts_token and "authorization" in headers and provider.scheme_for(headers) is None:
             principal = self._access.tokens.verify(bearer_token(headers["authorization"]))
             authorise_workspace(principal, route.workspace)
             await self._access.workspaces.admit(route.workspace, has_secret=has_secret)
@@ -207,7 +244,8 @@ class WebhookFront:
         if not has_secret:
             # Who may not even sign learns whether the workspace exists only as 404 against 401, as with any path.
             await self._access.workspaces.admit(route.workspace, has_secret=False)
-            raise SignatureWrong(why="SECRET_MISSING")
+            unawaited = provider.handshake is not None and provider.scheme_for(headers) is None
+            raise SignatureWrong(why="HANDSHAKE_NOT_AWAITED" if unawaited else "SECRET_MISSING")
         return False
 
     def _verify(
@@ -217,17 +255,14 @@ class WebhookFront:
         provider: Provider,
         bodies: tuple[bytes, bytes],
         secrets: tuple[str, ...],
-        now_us: int,
-    ) -> None:
-        """Of the two forms of a compressed body, as sent and as meant, senders sign one or the other."""
-        scheme = provider.scheme
+    ) -> Scheme:
+        """By the scheme that decides; of a compressed body, as sent and as meant, senders sign one or the other."""
+        scheme = provider.scheme_for(headers)
         if scheme is None:
             raise SignatureWrong(why="SIGNATURE_MISSING")
         raw, body = bodies
-        tolerance_s = self._limits.signature_tolerance_s
-        url = self._limits.public_url + scope["raw_path"].decode("latin-1")
-        if scope["query_string"]:
-            url += "?" + scope["query_string"].decode("latin-1")
+        now_us, tolerance_s = self._at.clock.now_us(), self._limits.signature_tolerance_s
+        url = signed_url(scope, headers, self._limits.public_url)
         try:
             try:
                 verify(scheme, SignedRequest(headers, raw, scope["method"], url), secrets, now_us, tolerance_s)
@@ -237,15 +272,28 @@ class WebhookFront:
                 verify(scheme, SignedRequest(headers, body, scope["method"], url), secrets, now_us, tolerance_s)
         except SignatureRefused as refused:
             raise SignatureWrong(why=refused.reason) from None
+        return scheme
 
-    def _envelopes(
-        self, route: Route, provider: Provider, headers: Mapping[str, str], body: bytes, arrival: Arrival
+    def _check_time(self, scheme: Scheme, document: JsonValue) -> None:
+        try:
+            check_body_time(scheme, document, self._at.clock.now_us(), self._limits.signature_tolerance_s)
+        except SignatureRefused as refused:
+            raise SignatureWrong(why=refused.reason) from None
+
+    async def _envelopes(
+        self, route: Route, provider: Provider, reading: Reading, arrival: Arrival
     ) -> Sequence[types_pb2.Envelope]:
-        envelopes = provider.normalise(RequestFacts(headers, body))
-        for envelope in envelopes:
+        """Complete ones; the loop has its turn between some hundred of them."""
+        envelopes: list[types_pb2.Envelope] = []
+        for delivery in provider.deliveries(reading):
+            if len(envelopes) % STRIDE == STRIDE - 1:
+                await asyncio.sleep(0)
+            envelope = delivery.envelope
+            envelopes.append(envelope)
             envelope.workspace_id = route.workspace
             if not envelope.provider:
                 envelope.provider = route.provider
+            raw = delivery.raw
             if not envelope.HasField("failure"):
                 try:
                     complete(envelope, arrival, self._at.ids.new_id)
@@ -254,8 +302,9 @@ class WebhookFront:
                     del envelope.changes[:]
                     envelope.failure.reason = "INVALID_ENVELOPE"
                     envelope.failure.message = str(error)[: FAILURE_MESSAGE_BYTES_MAX // 4]
-            envelope.raw.body = body
-            envelope.raw.headers.update(provider.kept_headers(headers))
+                    raw = provider.raw_of(delivery, reading)
+            envelope.raw.body = raw
+            envelope.raw.headers.update(reading.headers)
             complete(envelope, arrival, self._at.ids.new_id)
         return envelopes
 
@@ -288,6 +337,12 @@ def _route(path: str) -> Route | None:
             return Route(workspace, GENERIC)
         case _:
             return None
+
+
+def signed_url(scope: Scope, headers: Mapping[str, str], public_url: str) -> str:
+    """The URL as its sender wrote it: below ``public_url``, or without one below https and the Host of the request."""
+    url = (public_url or f"https://{headers.get('host', '')}") + scope["raw_path"].decode("latin-1")
+    return f"{url}?{scope['query_string'].decode('latin-1')}" if scope["query_string"] else url
 
 
 def _correlation_id(headers: Mapping[str, str]) -> str:

@@ -1,29 +1,35 @@
 """The live secrets of senders, by workspace and provider: from the settings, and from a directory that may change.
 
-Owns reading `<directory>/<workspace>/<provider>` (one secret per line, newest first), and noticing within a second that
-it was replaced, so that a secret can be rotated without a restart. Refuses to log or show a secret.
+Owns noticing within a second that `<directory>/<workspace>/<provider>` was replaced, so that a secret can be rotated
+without a restart, and taking over the secret that an awaited handshake brings. Refuses to log or show a secret.
 """
 
+import asyncio
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from relayfile.clock import Clock
+from relayfile.errors import Unavailable
+from relayfile.ingest import secret_file
+from relayfile.ingest.secret_file import HandshakeRefused, SecretFile, SecretsFull
 from relayfile.ingest.signature import SECRETS_MAX
 from relayfile.settings import ProviderSecrets
+from relayfile.telemetry import get_logger
 
 RECHECK_S: Final = 1.0
 FILES_MAX: Final = 20_000
 """Files, present or not, that are remembered."""
-_FILE_BYTES_MAX: Final = 64 * 1024
+_NOTHING: Final = SecretFile()
+_log = get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class _Read:
     """What a file held when it was looked at last."""
 
-    secrets: tuple[str, ...] = field(repr=False)
+    file: SecretFile
     stamp: tuple[int, int, int]
     checked_s: float
 
@@ -45,11 +51,40 @@ class WebhookSecrets:
         configured = self._configured.get(key, ())
         if self._directory is None:
             return configured
+        secrets = self._file(key).secrets
+        return (secrets + configured)[:SECRETS_MAX] if secrets else configured
+
+    def awaits_handshake(self, workspace: str, provider: str) -> bool:
+        """Whether an operator opened the window in which an unsigned handshake may bring a secret."""
+        if self._directory is None:
+            return False
+        until_us = self._file((workspace, provider)).awaits_until_us
+        return bool(until_us) and self._clock.now_us() < until_us
+
+    async def take_over(self, workspace: str, provider: str, secret: str) -> None:
+        """Keep the secret of a handshake durably and end the wait; it is live here at once, elsewhere in a second.
+
+        `HandshakeRefused`; `Unavailable` when the file cannot be replaced, with the reason in the log.
+        """
+        if self._directory is None:
+            raise HandshakeRefused("HANDSHAKE_NOT_AWAITED")
+        now_us = self._clock.now_us()
+        try:
+            await asyncio.to_thread(secret_file.take_over, self._directory, workspace, provider, secret, now_us)
+        except (OSError, SecretsFull) as error:
+            why = f"{SECRETS_MAX} are live already; remove one" if isinstance(error, SecretsFull) else str(error)
+            _log.error("a handshake's secret cannot be stored", workspace=workspace, provider=provider, why=why)
+            raise Unavailable(what="directory of webhook secrets", retry_after_s=60.0) from None
+        finally:
+            self._read.pop((workspace, provider), None)
+        _log.info("a handshake brought a new secret", workspace=workspace, provider=provider)
+
+    def _file(self, key: tuple[str, str]) -> SecretFile:
         known = self._read.get(key)
         now_s = self._clock.monotonic()
         if known is None or now_s - known.checked_s >= RECHECK_S:
             known = self._look(key, known, now_s)
-        return (known.secrets + configured)[:SECRETS_MAX] if known.secrets else configured
+        return known.file
 
     def _look(self, key: tuple[str, str], known: _Read | None, now_s: float) -> _Read:
         assert self._directory is not None
@@ -57,18 +92,12 @@ class WebhookSecrets:
         try:
             status = path.stat()
             stamp = (status.st_mtime_ns, status.st_size, status.st_ino)
-            secrets = known.secrets if known is not None and known.stamp == stamp else _secrets_in(path)
+            file = known.file if known is not None and known.stamp == stamp else secret_file.read(path)
         except OSError:
             # Not there, or just being replaced: no secret now, and another look within a second.
-            stamp, secrets = (0, 0, 0), ()
-        found = _Read(secrets, stamp, now_s)
+            stamp, file = (0, 0, 0), _NOTHING
+        found = _Read(file, stamp, now_s)
         if len(self._read) >= FILES_MAX and key not in self._read:
             del self._read[next(iter(self._read))]
         self._read[key] = found
         return found
-
-
-def _secrets_in(path: Path) -> tuple[str, ...]:
-    with path.open(encoding="utf-8", errors="replace") as file:
-        lines = file.read(_FILE_BYTES_MAX).splitlines()
-    return tuple(line.strip() for line in lines if line.strip() and not line.startswith("#"))[:SECRETS_MAX]

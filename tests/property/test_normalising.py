@@ -69,9 +69,9 @@ def test_any_json_is_normalised_or_a_failure(event: str, document: JsonValue) ->
         body = pinned_json.write(document)
     except pinned_json.NotJson:
         body = json.dumps(document).encode(errors="replace")
-    for delivery in PROVIDERS["github"].normalise(RequestFacts({"x-github-event": event}, body)):
+    for delivery, _, _ in PROVIDERS["github"].normalise(RequestFacts({"x-github-event": event}, body)):
         assert_acceptable(delivery, "github")
-    for delivery in PROVIDERS["generic"].normalise(RequestFacts({}, body)):
+    for delivery, _, _ in PROVIDERS["generic"].normalise(RequestFacts({}, body)):
         assert_acceptable(delivery, "crm")
 
 
@@ -83,7 +83,7 @@ def test_any_json_is_normalised_or_a_failure(event: str, document: JsonValue) ->
 )
 def test_any_bytes_are_normalised_or_a_failure(body: bytes, headers: dict[str, str]) -> None:
     for provider in PROVIDERS.values():
-        for delivery in provider.normalise(RequestFacts(headers, body)):
+        for delivery, _, _ in provider.normalise(RequestFacts(headers, body)):
             assert_acceptable(delivery, "crm")
 
 
@@ -104,7 +104,7 @@ changes = st.fixed_dictionaries(
 @given(st.lists(changes, max_size=4))
 def test_any_generic_envelope_is_complete_or_a_failure(changes: list[dict[str, JsonValue]]) -> None:
     body = json.dumps({"provider": "crm", "changes": changes}).encode()
-    for delivery in PROVIDERS["generic"].normalise(RequestFacts({}, body)):
+    for delivery, _, _ in PROVIDERS["generic"].normalise(RequestFacts({}, body)):
         # Not acceptable: changes of one object that no one change equals.
         with contextlib.suppress(InvalidArgument):
             assert_acceptable(delivery, "crm")

@@ -20,7 +20,7 @@ KINDS: dict[int, Kind] = {
 def normalised(sample: Sample) -> types_pb2.Envelope:
     """The envelope that the adapter makes of a payload."""
     headers = {"content-type": "application/json", "x-github-event": sample.event, "x-github-delivery": "any"}
-    (delivery,) = GITHUB.normalise(RequestFacts(headers, sample.body))
+    ((delivery, _, _),) = GITHUB.normalise(RequestFacts(headers, sample.body))
     assert not delivery.HasField("failure"), f"{sample.name}: {delivery.failure}"
     return delivery
 

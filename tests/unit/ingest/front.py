@@ -91,6 +91,8 @@ async def running_front(
     request_timeout_s: float = 5.0,
     connections_max: int = 100,
     creates: bool = False,
+    providers_dir: Path | None = None,
+    public_url: str = "",
 ) -> AsyncIterator[Front]:
     """A front that listens on a free loopback port."""
     clock = ManualClock(NOW_US)
@@ -99,13 +101,13 @@ async def running_front(
     intake, store, rejected, registry = FakeIntake(), FakeStore(), RejectedRequests(100), CollectorRegistry()
     app = WebhookFront(
         intake,
-        ProviderRegistry.load(50_000),
+        ProviderRegistry.load(50_000, providers_dir),
         Access(
             secrets=WebhookSecrets(SECRETS, directory / "secrets", clock),
             tokens=TokenVerifier(keys.public_file, clock),
             workspaces=WorkspaceDirectory((), store, store, clock, creates=creates),
         ),
-        FrontLimits(body_bytes_max=body_bytes_max),
+        FrontLimits(body_bytes_max=body_bytes_max, public_url=public_url),
         rejected,
         BodyRoom(bodies_bytes_max),
         FrontSurroundings(

@@ -11,7 +11,7 @@ GENERIC = ProviderRegistry.load(100)["generic"]
 
 def normalise(body: object) -> types_pb2.Envelope:
     raw = body if isinstance(body, bytes) else json.dumps(body).encode()
-    (delivery,) = GENERIC.normalise(RequestFacts({"webhook-id": "msg_1"}, raw))
+    ((delivery, _, _),) = GENERIC.normalise(RequestFacts({"webhook-id": "msg_1"}, raw))
     return delivery
 
 

@@ -87,7 +87,7 @@ IGNORED = {"github_app_authorization", "ping", "sponsorship__downgraded"}
 
 
 def normalise(event: str, body: bytes) -> types_pb2.Envelope:
-    (delivery,) = GITHUB.normalise(RequestFacts({"x-github-event": event, "x-github-delivery": "id-1"}, body))
+    ((delivery, _, _),) = GITHUB.normalise(RequestFacts({"x-github-event": event, "x-github-delivery": "id-1"}, body))
     return delivery
 
 
@@ -179,9 +179,9 @@ def test_a_form_carries_the_payload() -> None:
     event = {"action": "created", "label": {"id": 1}, "repository": {"name": "r", "owner": {"login": "o"}}}
     body = urlencode({"payload": json.dumps(event)}).encode()
     headers = {"x-github-event": "label", "content-type": "application/x-www-form-urlencoded"}
-    (delivery,) = GITHUB.normalise(RequestFacts(headers, body))
+    ((delivery, _, _),) = GITHUB.normalise(RequestFacts(headers, body))
     assert delivery.changes[0].path == "/github/repos/o/r/labels/1.json"
-    (delivery,) = GITHUB.normalise(RequestFacts(headers, b"other=1"))
+    ((delivery, _, _),) = GITHUB.normalise(RequestFacts(headers, b"other=1"))
     assert delivery.failure.reason == "MALFORMED_JSON"
 
 
@@ -196,7 +196,7 @@ def test_ignored_and_unknown_events(event: str) -> None:
 
 
 def test_a_request_without_event_header() -> None:
-    (delivery,) = GITHUB.normalise(RequestFacts({}, b"{}"))
+    ((delivery, _, _),) = GITHUB.normalise(RequestFacts({}, b"{}"))
     assert delivery.failure.reason == "EVENT_MISSING"
 
 
