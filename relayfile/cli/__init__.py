@@ -11,7 +11,7 @@ from collections.abc import Callable
 import typer
 
 from relayfile import __version__
-from relayfile.cli import address, config, demo, mirror, processes, send, token, up
+from relayfile.cli import address, config, demo, ingest_status, mirror, processes, send, token, up
 from relayfile.errors import SettingError, StartRefused
 
 EXIT_FAILED = 1
@@ -30,6 +30,8 @@ COMMANDS: tuple[tuple[str, Callable[..., None]], ...] = (
     ("demo", demo.demo),
     ("up", up.up),
     ("send", send.send),
+    ("status", ingest_status.status),
+    ("rejected", ingest_status.rejected),
     ("token", token.token),
     ("address", address.address),
     ("config", config.config),

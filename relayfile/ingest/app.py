@@ -21,12 +21,13 @@ from relayfile.ingest.held import PipelineHolding
 from relayfile.ingest.http_protocol import HttpLimits, bounded_protocol
 from relayfile.ingest.meter import Meter
 from relayfile.ingest.node_channels import NodeChannels
+from relayfile.ingest.owner_outcomes import OwnerOutcomes
 from relayfile.ingest.pipeline import Pipeline, Surroundings
 from relayfile.ingest.providers.registry import ProviderRegistry
 from relayfile.ingest.publish import Door
 from relayfile.ingest.rejected import RejectedRequests
 from relayfile.ingest.request_body import BodyRoom
-from relayfile.ingest.servicer import IngestServicer, OwnerOutcomes
+from relayfile.ingest.servicer import IngestServicer
 from relayfile.ingest.webhook import Access, FrontLimits, FrontSurroundings, WebhookFront
 from relayfile.ingest.webhook_secrets import WebhookSecrets
 from relayfile.ingest.workspaces import OwnerLookup, WorkspaceDirectory
@@ -52,10 +53,11 @@ async def run(settings: IngestSettings, stop: Stop) -> int:
             variable="RELAYFILE_SPOOL_MODE", problem="is through, which this version does not serve", way_out="use disk"
         )
     foundation = lay("ingest", settings)
+    rejected = RejectedRequests(settings.rejected_requests_max)
     with DataDirectory(settings.data_dir) as directory:
-        pipeline = Pipeline(settings, _around(directory, settings, foundation))
+        pipeline = Pipeline(settings, _around(directory, settings, foundation, rejected))
         try:
-            await _serve(pipeline, settings, foundation, stop)
+            await _serve(pipeline, settings, foundation, rejected, stop)
         finally:
             left = await pipeline.close()
             await asyncio.to_thread(foundation.tracing.close)
@@ -64,7 +66,9 @@ async def run(settings: IngestSettings, stop: Stop) -> int:
     return EXIT_NOT_EMPTY if left else EXIT_OK
 
 
-def _around(directory: DataDirectory, settings: IngestSettings, foundation: Foundation) -> Surroundings:
+def _around(
+    directory: DataDirectory, settings: IngestSettings, foundation: Foundation, rejected: RejectedRequests
+) -> Surroundings:
     def connect(address: str) -> tuple[grpc.aio.Channel, Sequence[tuple[str, str]]]:
         return channel(address, settings), foundation.credentials.metadata()
 
@@ -75,14 +79,16 @@ def _around(directory: DataDirectory, settings: IngestSettings, foundation: Foun
         tracing=foundation.tracing,
         session_id=foundation.ids.new_id(),
         ingest_id=f"{socket.gethostname()}/{settings.data_dir.resolve().name}",
+        refused=rejected.by_sender,
     )
 
 
-async def _serve(pipeline: Pipeline, settings: IngestSettings, foundation: Foundation, stop: Stop) -> None:
+async def _serve(
+    pipeline: Pipeline, settings: IngestSettings, foundation: Foundation, rejected: RejectedRequests, stop: Stop
+) -> None:
     instruments = IngestInstruments.declare(foundation.registry)
     meter = Meter(instruments)
     channels = NodeChannels(pipeline.router, partial(channel, settings=settings))
-    rejected = RejectedRequests(settings.rejected_requests_max)
     room = BodyRoom(settings.bodies_bytes_max)
     workspaces = _workspaces(pipeline, channels, settings, foundation)
     arrivals = SteadyClock(foundation.clock)

@@ -3,7 +3,7 @@
 Owns one channel for each address, made when first needed. Refuses to retry.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 
 import grpc.aio
 
@@ -22,9 +22,9 @@ class NodeChannels:
         """The channel to the node that owns a workspace, as far as is known."""
         return self._to(self._router.address_of(self._router.shard_of(workspace_id)))
 
-    def to_all(self) -> Sequence[grpc.aio.Channel]:
-        """One for each node of the list."""
-        return [self._to(address) for address in self._router.nodes]
+    def to_all(self) -> Mapping[str, grpc.aio.Channel]:
+        """One for each node of the list, by address."""
+        return {address: self._to(address) for address in self._router.nodes}
 
     async def close(self) -> None:
         """Close them all; calls in flight are cancelled."""

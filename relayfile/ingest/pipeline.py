@@ -20,6 +20,7 @@ from relayfile.ingest.lane import Lane
 from relayfile.ingest.node_stream import NodeStream
 from relayfile.ingest.parcel import RecentPayloads
 from relayfile.ingest.payload import PayloadBuilder, parse_provider_counts, read_row
+from relayfile.ingest.refusal_reports import RefusalReports
 from relayfile.ingest.router import Router
 from relayfile.ingest.spool import Spool, SpoolLimits
 from relayfile.ingest.spool_file import Remainder, StoredRow
@@ -81,6 +82,7 @@ class Pipeline:
                 clock=around.clock,
             ),
         )
+        self.dispatcher.refusals = RefusalReports(self.router, around.refused)
         self._state = _State()
         for row in self.reader.remainders():
             self._recover(row)

@@ -43,6 +43,8 @@ INLINE_BYTES_MAX: Final = 1 << 20
 """Content of one unary request."""
 
 Status = ingest_pb2.PublishStatus
+Refused = Callable[[types_pb2.Envelope, RelayfileError, int], None]
+"""Told of envelopes of one message that were refused alike: the first one, why, and how many they are."""
 Write = Callable[[ingest_pb2.PublishEnvelopesResponse], Awaitable[None]]
 _REFUSED: Final[dict[type[RelayfileError], Status.ValueType]] = {
     InvalidArgument: ingest_pb2.PUBLISH_STATUS_INVALID,
@@ -135,8 +137,7 @@ class _Batch:
 class PublishStream:
     """One `PublishEnvelopes` stream."""
 
-    def __init__(self, publisher: Publisher, refused: Callable[[types_pb2.Envelope, RelayfileError], None]) -> None:
-        """``refused`` is told of the first refusal of each batch."""
+    def __init__(self, publisher: Publisher, refused: Refused) -> None:
         self._publisher = publisher
         self._door = publisher.door
         self._refused = refused
@@ -189,6 +190,7 @@ class PublishStream:
         """Fill in a result for each envelope; ``chunk_problem`` is that of the last one."""
         received_us = self._door.arrivals.now_us()
         last = len(batch.envelopes) - 1
+        refusals = Refusals(self._refused)
         results, accepted = batch.answer.results, ingest_pb2.PUBLISH_STATUS_ACCEPTED
         for index, envelope in enumerate(batch.envelopes):
             if index % STRIDE == STRIDE - 1:
@@ -200,9 +202,9 @@ class PublishStream:
                 batch.acceptable.append(index)
                 results.add(envelope_id=envelope.envelope_id, status=accepted)
             else:
-                if len(batch.acceptable) == index:
-                    self._refused(envelope, problem)
+                refusals.add(envelope, problem)
                 results.append(_refusal(problem))
+        refusals.tell()
 
     async def _answer(self, write: Write) -> None:
         while True:
@@ -237,11 +239,19 @@ class PublishStream:
                 for batch, index in places:
                     by_workspace.setdefault(batch.envelopes[index].workspace_id, []).append((batch, index))
                 for group in by_workspace.values():
-                    apart = await self._try(group) if len(by_workspace) > 1 else failure
-                    _mark(group, apart)
+                    self._mark(group, await self._try(group) if len(by_workspace) > 1 else failure)
             else:
-                _mark(places, failure)
+                self._mark(places, failure)
         self._door.instruments.accept_seconds.observe(self._door.clock.monotonic() - started)
+
+    def _mark(self, places: Sequence[tuple[_Batch, int]], failure: RelayfileError | None) -> None:
+        if failure is None:
+            return
+        refusals = Refusals(self._refused)
+        for batch, index in places:
+            batch.answer.results[index].CopyFrom(_refusal(failure))
+            refusals.add(batch.envelopes[index], failure)
+        refusals.tell()
 
     async def _try(self, places: Sequence[tuple[_Batch, int]]) -> RelayfileError | None:
         try:
@@ -251,10 +261,23 @@ class PublishStream:
         return None
 
 
-def _mark(places: Sequence[tuple[_Batch, int]], failure: RelayfileError | None) -> None:
-    if failure is not None:
-        for batch, index in places:
-            batch.answer.results[index].CopyFrom(_refusal(failure))
+class Refusals:
+    """Refused envelopes of one message, gathered by sender and reason, so that a flood of them is a few entries."""
+
+    def __init__(self, refused: Refused) -> None:
+        self._refused = refused
+        self._alike: dict[tuple[str, str, str], tuple[types_pb2.Envelope, RelayfileError, int]] = {}
+
+    def add(self, envelope: types_pb2.Envelope, why: RelayfileError) -> None:
+        """One more."""
+        key = (envelope.workspace_id, envelope.provider, why.reason)
+        first, reason, count = self._alike.get(key, (envelope, why, 0))
+        self._alike[key] = (first, reason, count + 1)
+
+    def tell(self) -> None:
+        """Tell of all, once."""
+        for first, why, count in self._alike.values():
+            self._refused(first, why, count)
 
 
 def _refusal(error: RelayfileError) -> ingest_pb2.EnvelopeResult:

@@ -1,15 +1,19 @@
 """The last requests that this process refused, for operators: bounded, without bodies, headers or secrets.
 
-Owns the log and the totals by reason. Refuses nothing itself.
+Owns the log, the totals by reason, and the totals by sender, which the status shows. Refuses nothing itself.
 """
 
-from collections import Counter, deque
+from collections import Counter, OrderedDict, deque
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
 TEXT_CHARACTERS_MAX: Final = 128
 """Names from outside are cut here: they may be anything."""
 REASONS_MAX: Final = 100
+UNKNOWN_PROVIDER: Final = "unknown"
+SENDERS_MAX: Final = 1_000
+"""Pairs of workspace and provider that are counted; beyond, the one that was quiet longest is forgotten."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +39,7 @@ class RejectedRequests:
         self._kept: deque[Rejection] = deque(maxlen=size_max)
         self._number = 0
         self._totals: Counter[str] = Counter()
-        self._by_provider: Counter[tuple[str, str]] = Counter()
+        self._by_sender: OrderedDict[tuple[str, str], int] = OrderedDict()
 
     def add(
         self,
@@ -47,16 +51,22 @@ class RejectedRequests:
         http_status: int = 0,
         body_bytes: int = 0,
         correlation_id: str = "",
+        count: int = 1,
+        is_known_provider: bool = True,
     ) -> None:
-        """Remember one refusal. Names are cut; ``reason`` is one of ours."""
+        """Remember one refusal, of ``count`` alike that are counted. Names are cut; ``reason`` is one of ours.
+
+        Providers that do not exist are counted together, as `unknown`: anybody can invent names.
+        """
         self._number += 1
         if reason in self._totals or len(self._totals) < REASONS_MAX:
-            self._totals[reason] += 1
+            self._totals[reason] += count
         key = (workspace[:TEXT_CHARACTERS_MAX], provider[:TEXT_CHARACTERS_MAX])
-        if self._kept.maxlen and len(self._kept) == self._kept.maxlen:
-            self._forget(self._kept[0])
-        if self._kept.maxlen:
-            self._by_provider[key] += 1
+        sender = key if is_known_provider else (key[0], UNKNOWN_PROVIDER)
+        self._by_sender[sender] = self._by_sender.get(sender, 0) + count
+        self._by_sender.move_to_end(sender)
+        if len(self._by_sender) > SENDERS_MAX:
+            self._by_sender.popitem(last=False)
         self._kept.append(
             Rejection(
                 number=self._number,
@@ -84,12 +94,14 @@ class RejectedRequests:
         """Refused since the process started, by reason."""
         return dict(self._totals)
 
-    def remembered(self, workspace: str) -> dict[str, int]:
-        """Of the remembered ones those of ``workspace``, by provider."""
-        return {provider: count for (of, provider), count in self._by_provider.items() if of == workspace and count}
+    def by_sender(self) -> Mapping[tuple[str, str], int]:
+        """Refused since the process started, by workspace and provider as they were named: they may not exist."""
+        return self._by_sender
 
-    def _forget(self, oldest: Rejection) -> None:
-        key = (oldest.workspace, oldest.provider)
-        self._by_provider[key] -= 1
-        if not self._by_provider[key]:
-            del self._by_provider[key]
+    def of_workspace(self, workspace: str) -> dict[str, int]:
+        """Refused since the process started for ``workspace`` (empty: for all together), by provider."""
+        refused: dict[str, int] = {}
+        for (of, provider), count in self._by_sender.items():
+            if not workspace or of == workspace:
+                refused[provider] = refused.get(provider, 0) + count
+        return refused

@@ -3,21 +3,20 @@
 Owns the translation between the API and the parts that do it. Refuses to end a call with a status: it raises.
 """
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
-import grpc
 import grpc.aio
 
 from relayfile.auth import current_principal
-from relayfile.errors import DeadlineExpired, InvalidArgument, RelayfileError, Unavailable
+from relayfile.errors import InvalidArgument, RelayfileError
+from relayfile.ingest.owner_outcomes import OutcomeSource
 from relayfile.ingest.publish import Door, Publisher, PublishStream
 from relayfile.ingest.rejected import RejectedRequests, Rejection
 from relayfile.ingest.status_report import HeldHere, limits_of, merge
 from relayfile.interception import CORRELATION_KEY, current_call
 from relayfile.page_token import seal, unseal
-from relayfile.status import from_rpc_error
-from relayfile.v1 import ingest_pb2, ingest_pb2_grpc, shard_pb2, shard_pb2_grpc, types_pb2
+from relayfile.v1 import ingest_pb2, ingest_pb2_grpc, types_pb2
 from relayfile.wire import set_us
 
 if TYPE_CHECKING:
@@ -32,14 +31,6 @@ class Holding(Protocol):
 
     def held(self, workspace: str, refused: dict[str, int]) -> HeldHere:
         """Of ``workspace`` (empty: of all); ``refused`` is passed on."""
-        ...
-
-
-class OutcomeSource(Protocol):
-    """Asks the owners for counters."""
-
-    async def outcomes(self, workspace: str) -> Sequence[shard_pb2.GetOutcomesResponse]:
-        """Of the owner of ``workspace`` (empty: of every node). `Unavailable` when none can be reached."""
         ...
 
 
@@ -84,14 +75,11 @@ class IngestServicer(ingest_pb2_grpc.IngestServiceServicer):
     async def GetIngestStatus(
         self, request: ingest_pb2.GetIngestStatusRequest, context: "Context"
     ) -> ingest_pb2.GetIngestStatusResponse:
-        """Without the part `shard` the owner could not be reached, and the counts are only what is pending here."""
+        """A part with a `missing_reason` could not be asked; of an owner's part only what is pending is known then."""
         limits = limits_of(request)
         workspace = request.workspace_id
-        try:
-            shards = await self._source.outcomes(workspace)
-        except Unavailable:
-            shards = ()
-        here = self._holding.held(workspace, self._rejected.remembered(workspace))
+        shards = await self._source.outcomes(workspace)
+        here = self._holding.held(workspace, self._rejected.of_workspace(workspace))
         return merge(shards, here, limits, request.provider, self._door.clock.now_us())
 
     async def ListRejectedRequests(
@@ -112,47 +100,15 @@ class IngestServicer(ingest_pb2_grpc.IngestServiceServicer):
             response.totals.update(self._rejected.totals())
         return response
 
-    def _reject(self, envelope: types_pb2.Envelope, error: RelayfileError) -> None:
+    def _reject(self, envelope: types_pb2.Envelope, error: RelayfileError, count: int = 1) -> None:
         self._rejected.add(
             self._door.clock.now_us(),
             workspace=envelope.workspace_id,
             provider=envelope.provider,
             reason=error.reason,
             correlation_id=envelope.correlation_id or current_call().correlation_id,
+            count=count,
         )
-
-
-class OwnerOutcomes:
-    """Asks `ShardService.GetOutcomes`."""
-
-    def __init__(
-        self,
-        channel_to: Callable[[str], grpc.aio.Channel],
-        channels: Callable[[], Sequence[grpc.aio.Channel]],
-        metadata: Callable[[], tuple[tuple[str, str], ...]],
-        timeout_s: float,
-    ) -> None:
-        """``channel_to`` gives the channel to a workspace's owner, ``channels`` those to all nodes."""
-        self._channel_to = channel_to
-        self._channels = channels
-        self._metadata = metadata
-        self._timeout_s = timeout_s
-
-    async def outcomes(self, workspace: str) -> Sequence[shard_pb2.GetOutcomesResponse]:
-        """As `OutcomeSource`."""
-        channels = [self._channel_to(workspace)] if workspace else self._channels()
-        found = []
-        for channel in channels:
-            stub: shard_pb2_grpc.ShardServiceAsyncStub = shard_pb2_grpc.ShardServiceStub(channel)
-            request = shard_pb2.GetOutcomesRequest(workspace_id=workspace)
-            try:
-                found.append(await stub.GetOutcomes(request, timeout=self._timeout_s, metadata=self._metadata()))
-            except grpc.aio.AioRpcError as error:
-                told = from_rpc_error(error)
-                if isinstance(told, DeadlineExpired):
-                    raise Unavailable(what="store node that was asked for outcomes") from error
-                raise told from error
-        return found
 
 
 def _message(rejection: Rejection) -> ingest_pb2.RejectedRequest:

@@ -10,6 +10,7 @@ from typing import Final
 from relayfile import alerts
 from relayfile.alerts import AlertLimits
 from relayfile.errors import InvalidArgument
+from relayfile.ingest.owner_outcomes import OwnerAnswer
 from relayfile.v1 import ingest_pb2, shard_pb2
 from relayfile.wire import to_us
 
@@ -59,20 +60,22 @@ def limits_of(request: ingest_pb2.GetIngestStatusRequest) -> AlertLimits:
 
 
 def merge(
-    shards: Iterable[shard_pb2.GetOutcomesResponse], here: HeldHere, limits: AlertLimits, provider: str, now_us: int
+    shards: Iterable[OwnerAnswer], here: HeldHere, limits: AlertLimits, provider: str, now_us: int
 ) -> ingest_pb2.GetIngestStatusResponse:
-    """The status: ``shards`` are the answers of the owners that were reached, ``provider`` (or empty) narrows it."""
+    """The status: ``shards`` are the answers of the owners that were asked, ``provider`` (or empty) narrows it."""
     merged: dict[str, ingest_pb2.ProviderStatus] = {}
     response = ingest_pb2.GetIngestStatusResponse(
         spool_bytes=here.spool_bytes, spool_bytes_max=here.spool_bytes_max, queued_objects=here.queued_objects
     )
     reports: dict[str, list[shard_pb2.IngestReport]] = {}
-    for number, shard in enumerate(shards):
-        if not number:
-            response.parts.add(source="shard").age.FromMicroseconds(0)
-        for status in shard.providers:
+    for shard in shards:
+        part = response.parts.add(source=shard.source, missing_reason=shard.missing_reason)
+        if shard.outcomes is None:
+            continue
+        part.age.FromMicroseconds(0)
+        for status in shard.outcomes.providers:
             _add_outcomes(_of(merged, status.provider), status)
-        for report in shard.reports:
+        for report in shard.outcomes.reports:
             # What this process holds is known here, and newer.
             if report.ingest_id != here.ingest_id:
                 reports.setdefault(report.ingest_id, []).append(report)

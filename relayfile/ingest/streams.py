@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from relayfile.clock import Clock
 from relayfile.ingest.flight import Workers
 from relayfile.ingest.node_stream import Answers, Connect, NodeStream, StreamLimits, StreamParts
+from relayfile.ingest.refusal_reports import Refused
 from relayfile.settings import IngestSettings
 from relayfile.telemetry import Tracing
 
@@ -25,6 +26,7 @@ class StreamSurroundings:
     """New at every start."""
     ingest_id: str
     """The same over restarts."""
+    refused: Callable[[], Refused] = dict
 
 
 class Streams:

@@ -17,6 +17,7 @@ from relayfile.ingest.fold_wire import REF_BYTES, read_refs, spool_ref
 from relayfile.ingest.lane import Lane
 from relayfile.ingest.node_stream import NodeStream
 from relayfile.ingest.parcel import Parcel
+from relayfile.ingest.refusal_reports import RefusalReports
 from relayfile.ingest.router import Router
 from relayfile.v1 import shard_pb2, types_pb2
 
@@ -45,6 +46,7 @@ class Traffic(ABC):
         self.lanes: dict[str, Lane] = {}
         self.pending = 0
         """Accepted changes without an outcome, unread ones included."""
+        self.refusals = RefusalReports(router)
         self._router = router
         self._batch_changes_max = batch_changes_max
         self._stream_of = stream_of
@@ -114,16 +116,17 @@ class Traffic(ABC):
         return True
 
     def reports(self, stream: NodeStream, *, again: bool) -> list[shard_pb2.PendingReport]:
-        """Everything that is pending in the lanes of a stream, and zeros for what was and is not any more.
+        """Everything that is pending in the lanes of a stream, zeros for what was and is not any more, and what was
+        refused for workspaces of its node.
 
         Nothing when that is what was said last, unless `again`. Idle lanes are forgotten.
         """
         lanes = [lane for lane in self.lanes.values() if self.stream(lane) is stream]
+        refusals, is_news = self.refusals.of(stream.address)
         reports: list[shard_pb2.PendingReport] = []
-        for lane in lanes:
-            if again or lane.pending != lane.reported:
-                reports = [report for each in lanes for report in _report(each)]
-                break
+        if again or is_news or any(lane.pending != lane.reported for lane in lanes):
+            # Always all of it: a node keeps a process's last report and no other.
+            reports = [*refusals, *(report for lane in lanes for report in _report(lane))]
         for lane in lanes:
             lane.reported = dict(lane.pending)
             if not lane.in_flight and not lane.is_queued and not any(lane.pending.values()):

@@ -326,6 +326,7 @@ class WebhookFront:
             http_status=status,
             body_bytes=exchange.body.read_bytes if exchange.body is not None else 0,
             correlation_id=exchange.correlation_id,
+            is_known_provider=route.provider in self._providers,
         )
 
 

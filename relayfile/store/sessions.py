@@ -13,6 +13,8 @@ from relayfile.v1 import shard_pb2
 SESSIONS_MAX: Final = 1_024
 """Remembered; beyond, the one that was silent longest is forgotten, which costs it nothing but its gap check."""
 REPORTERS_MAX: Final = 1_024
+REPORT_KEPT_US: Final = 600 * 1_000_000
+"""A process that was silent for so long is gone: what it held is in its spool, and no figure of anybody any more."""
 
 
 class Sequences:
@@ -62,8 +64,8 @@ class Reports:
         while len(self._reports) > REPORTERS_MAX:
             self._reports.popitem(last=False)
 
-    def about(self, workspace_id: str) -> list[Report]:
-        """All reports, each with only what it says of the workspace (all of it when that is empty)."""
+    def about(self, workspace_id: str, now_us: int) -> list[Report]:
+        """The last ten minutes' reports, each with what it says of the workspace (all of it when that is empty)."""
         return [
             Report(
                 report.ingest_id,
@@ -71,4 +73,5 @@ class Reports:
                 tuple(one for one in report.pending if not workspace_id or one.workspace_id == workspace_id),
             )
             for report in self._reports.values()
+            if now_us - report.reported_us < REPORT_KEPT_US
         ]

@@ -78,7 +78,7 @@ class ShardService(shard_pb2_grpc.ShardServiceServicer):
                 shard_pb2.IngestReport(
                     ingest_id=report.ingest_id, report_time=from_us(report.reported_us), pending=report.pending
                 )
-                for report in self._reports.about(workspace_id)
+                for report in self._reports.about(workspace_id, self._node.clock.now_us())
             ]
         )
         for one in outcomes:

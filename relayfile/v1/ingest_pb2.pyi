@@ -493,10 +493,13 @@ class StatusPart(_message.Message):
     SOURCE_FIELD_NUMBER: _builtins.int
     AGE_FIELD_NUMBER: _builtins.int
     PENDING_FIELD_NUMBER: _builtins.int
+    MISSING_REASON_FIELD_NUMBER: _builtins.int
     source: _builtins.str
-    """`shard`, or the ingest process's id."""
+    """`shard` (of all workspaces: `shard` and the address of a node), or the ingest process's id."""
     pending: _builtins.int
     """Changes that this part adds as pending."""
+    missing_reason: _builtins.str
+    """Why the part's figures are missing, upper-snake; empty when they are there."""
     @_builtins.property
     def age(self) -> _duration_pb2.Duration:
         """Age of the figures."""
@@ -507,10 +510,11 @@ class StatusPart(_message.Message):
         source: _builtins.str = ...,
         age: _duration_pb2.Duration | None = ...,
         pending: _builtins.int = ...,
+        missing_reason: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["age", b"age"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["age", b"age", "pending", b"pending", "source", b"source"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["age", b"age", "missing_reason", b"missing_reason", "pending", b"pending", "source", b"source"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -1,14 +1,19 @@
 """`relayfile up`: data survive a restart, one system per data directory, the node count stays."""
 
 import asyncio
+import json
 import os
 import re
 import signal
 import subprocess
 import sys
+import urllib.error
+import urllib.request
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+
+import pytest
 
 TIMEOUT_S = 40
 RELAYFILE = (sys.executable, "-m", "relayfile")
@@ -56,6 +61,25 @@ async def until_written(path: Path) -> str:
     return path.read_text()
 
 
+def outcomes_are_shown(data: Path) -> None:
+    """What an operator sees: outcomes by provider, health, and what was refused."""
+    url = f"{run(data, 'address', 'ingest-http').strip()}/v1/workspaces/demo/webhooks/github"
+    with pytest.raises(urllib.error.HTTPError, match="401"):
+        urllib.request.urlopen(url, b"{}", timeout=TIMEOUT_S)
+    assert "SIGNATURE_MISSING" in run(data, "rejected")
+    [line] = run(data, "rejected", "demo", "--json").splitlines()
+    assert (json.loads(line)["provider"], json.loads(line)["http_status"]) == ("github", 401)
+    assert json.loads(run(data, "status", "demo", "--json"))["providers"][0]["applied"] == "3"
+    everything = run(data, "status", "--check", "--profile", "strict")
+    provider = next(line.split() for line in everything.splitlines() if line.startswith("github"))
+    assert provider[:6] == ["github", "healthy", "3", "0", "-", "1"], everything
+    assert everything.count("shard 127.0.0.1") == 2
+    never = subprocess.run(
+        [*RELAYFILE, "status", "--lag-max", "soon"], capture_output=True, text=True, cwd=data, check=False
+    )
+    assert (never.returncode, "--lag-max" in never.stderr) == (2, True)
+
+
 async def test_data_and_mirrors_survive_a_restart(tmp_path: Path) -> None:
     data, mirror = tmp_path / "data", tmp_path / "mirror"
     async with up(data, "--nodes", "2") as said:
@@ -92,6 +116,7 @@ async def test_data_and_mirrors_survive_a_restart(tmp_path: Path) -> None:
             while "status.json" not in run(data, "mirror", "status", str(once)):  # noqa: ASYNC110 - another process's doing
                 await asyncio.sleep(0.1)
         assert (once / "github/repos/acme/conveyor/issues/2.json").read_text() == "mine"
+        outcomes_are_shown(data)
     other = subprocess.run(
         [*RELAYFILE, "up", "--data-dir", str(data), "--nodes", "3"], capture_output=True, text=True, check=False
     )

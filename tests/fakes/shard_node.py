@@ -29,6 +29,7 @@ class Durable:
     deliveries: dict[tuple[str, str, str, str], tuple[str, int]] = field(default_factory=dict)
     objects: dict[Object, list[Applied]] = field(default_factory=lambda: defaultdict(list))
     reports: dict[tuple[str, str], int] = field(default_factory=dict)
+    refused: dict[tuple[str, str], int] = field(default_factory=dict)
 
 
 @dataclass
@@ -97,7 +98,11 @@ class ShardNode(shard_pb2_grpc.ShardServiceServicer):
                 yield shard_pb2.ApplyEnvelopesResponse(welcome=welcome)
                 continue
             for report in request.reports:
-                self.durable.reports[report.workspace_id, report.provider] = report.pending
+                key = (report.workspace_id, report.provider)
+                if report.refused:
+                    self.durable.refused[key] = report.refused
+                else:
+                    self.durable.reports[key] = report.pending
             if request.HasField("chunk"):
                 assert partial is not None
                 _last_member(partial).content += request.chunk.data

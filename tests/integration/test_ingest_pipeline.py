@@ -1,7 +1,7 @@
 """The pipeline against a store node in memory, over a real socket: nothing lost, order kept, nothing applied twice."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -45,11 +45,18 @@ def settings(path: Path, *nodes: ShardNode, **changes: object) -> IngestSettings
 
 
 @asynccontextmanager
-async def running(chosen: IngestSettings) -> AsyncIterator[Pipeline]:
+async def running(
+    chosen: IngestSettings, refused: Callable[[], Mapping[tuple[str, str], int]] = dict
+) -> AsyncIterator[Pipeline]:
     """A pipeline at work; on leaving it is abandoned as it is, with what it holds."""
     with DataDirectory(chosen.data_dir) as directory:
         around = Surroundings(
-            directory=directory, clock=CLOCK, connect=connect, session_id=IDS.new_id(), ingest_id="ingest-0"
+            directory=directory,
+            clock=CLOCK,
+            connect=connect,
+            session_id=IDS.new_id(),
+            ingest_id="ingest-0",
+            refused=refused,
         )
         pipeline = Pipeline(chosen, around)
         task = asyncio.ensure_future(pipeline.run())
@@ -341,3 +348,11 @@ async def test_the_store_hears_what_is_pending(tmp_path: Path) -> None:
         await until(lambda: store.durable.reports.get(("acme", "github")) == 2)
         await until(lambda: store.durable.reports.get(("acme", "github")) == 0)
         await until(lambda: not pipeline.dispatcher.lanes)
+
+
+async def test_nodes_are_told_what_was_refused_for_their_workspaces(tmp_path: Path) -> None:
+    refused = {("acme", "github"): 2, ("../etc", "github"): 9}
+    async with node() as store, running(settings(tmp_path, store), lambda: refused):
+        await until(lambda: store.durable.refused == {("acme", "github"): 2})
+        refused["acme", "github"] = 3
+        await until(lambda: store.durable.refused == {("acme", "github"): 3})

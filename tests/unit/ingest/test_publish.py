@@ -23,6 +23,7 @@ from relayfile.errors import (
     WorkspaceNotFound,
 )
 from relayfile.ids import IdSource
+from relayfile.ingest.owner_outcomes import OwnerAnswer
 from relayfile.ingest.publish import Door
 from relayfile.ingest.rejected import RejectedRequests
 from relayfile.ingest.request_body import BodyRoom
@@ -66,10 +67,10 @@ class FakeShards:
     pending: list[shard_pb2.PendingReport] = field(default_factory=list)
     away: bool = False
 
-    async def outcomes(self, workspace: str) -> Sequence[shard_pb2.GetOutcomesResponse]:
+    async def outcomes(self, workspace: str) -> Sequence[OwnerAnswer]:
         if self.away:
-            raise Unavailable(what="node")
-        return self.answers
+            return [OwnerAnswer("shard", None, "UNAVAILABLE")]
+        return [OwnerAnswer("shard", answer) for answer in self.answers]
 
     def held(self, workspace: str, refused: dict[str, int]) -> HeldHere:
         return HeldHere("ingest-1", self.pending, refused, 10, 100, 3)
@@ -396,7 +397,10 @@ async def test_the_status_without_the_owner_says_what_is_held(publishing: Publis
     publishing.shards.pending = [shard_pb2.PendingReport(provider="crm", pending=2)]
     request = ingest_pb2.GetIngestStatusRequest(workspace_id=WORKSPACE)
     status = await publishing.stub.GetIngestStatus(request, metadata=publishing.as_())
-    assert [part.source for part in status.parts] == ["ingest-1"]
+    assert [(part.source, part.missing_reason, part.HasField("age")) for part in status.parts] == [
+        ("shard", "UNAVAILABLE", False),
+        ("ingest-1", "", True),
+    ]
     assert [(each.provider, each.accepted, each.pending) for each in status.providers] == [("crm", 2, 2)]
 
 

@@ -1,0 +1,177 @@
+"""`relayfile status | rejected`: what became of the deliveries, and which were refused."""
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from relayfile.cli.table import table
+
+if TYPE_CHECKING:
+    from google.protobuf.message import Message
+
+    from relayfile.cli.connection import Credentials
+    from relayfile.v1.ingest_pb2 import GetIngestStatusResponse, ProviderStatus, RejectedRequest, StatusPart
+    from relayfile.v1.ingest_pb2_grpc import IngestServiceAsyncStub
+
+DATA_DIR = typer.Option(
+    Path("relayfile-data"), "--data-dir", envvar="RELAYFILE_DATA_DIR", help="Data directory of the running system."
+)
+WORKSPACE = typer.Argument("", help="The workspace; without it all of them together.")
+AS_JSON = typer.Option(False, "--json", help="For machines.")
+_OUTCOMES = ["applied", "coalesced", "duplicate", "stale", "suppressed", "unchanged", "ignored", "dead_lettered"]
+
+
+class Profile(StrEnum):
+    """Named limits of health."""
+
+    STRICT = "strict"
+    BALANCED = "balanced"
+    RELAXED = "relaxed"
+
+
+def status(
+    workspace: str = WORKSPACE,
+    provider: str = typer.Option("", "--provider", help="Only this provider."),
+    profile: Profile = typer.Option(
+        Profile.BALANCED,
+        "--profile",
+        help="strict: lagging over 10 s, any dead letter is an error; balanced: 30 s, 1 %; relaxed: 5 min, 10 %.",
+    ),
+    lag_max: str = typer.Option("", "--lag-max", help="A limit of your own, such as 45s: lagging above it."),
+    dead_lettered_max: float = typer.Option(
+        -1.0, "--dead-lettered-max", min=-1.0, max=1.0, help="As above: the share of dead letters that is an error."
+    ),
+    check: bool = typer.Option(False, "--check", help="Exit with 1 unless every provider is healthy."),
+    as_json: bool = AS_JSON,
+    data_dir: Path = DATA_DIR,
+) -> None:
+    """Say what became of the deliveries of each provider, what is still pending, and whether it is healthy."""
+    from relayfile.v1 import ingest_pb2
+
+    request = ingest_pb2.GetIngestStatusRequest(
+        workspace_id=workspace,
+        provider=provider,
+        alert_profile=ingest_pb2.AlertProfile.Value(f"ALERT_PROFILE_{profile.name}"),
+    )
+    if lag_max or dead_lettered_max >= 0:
+        _own_limits(request, profile, lag_max, dead_lettered_max)
+
+    async def work(stub: "IngestServiceAsyncStub", shown: "Credentials") -> None:
+        answer = await stub.GetIngestStatus(request, metadata=shown)
+        print(_as_json(answer) if as_json else _status_text(answer))
+        healthy = all(each.health == ingest_pb2.PROVIDER_HEALTH_HEALTHY for each in answer.providers)
+        if check and not (healthy and not any(part.missing_reason for part in answer.parts)):
+            raise typer.Exit(1)
+
+    _run(data_dir, work)
+
+
+def rejected(
+    workspace: str = WORKSPACE,
+    limit: int = typer.Option(20, "--limit", min=1, max=100_000, help="Most requests to show."),
+    as_json: bool = typer.Option(False, "--json", help="JSON lines, for machines."),
+    data_dir: Path = DATA_DIR,
+) -> None:
+    """List the requests that ingest refused last, newest first: when, whose, why. Each ingest process has its own."""
+
+    async def work(stub: "IngestServiceAsyncStub", shown: "Credentials") -> None:
+        from relayfile.v1 import ingest_pb2
+
+        token, found = "", list[ingest_pb2.RejectedRequest]()
+        while len(found) < limit:
+            page = await stub.ListRejectedRequests(
+                ingest_pb2.ListRejectedRequestsRequest(
+                    workspace_id=workspace, page_size=limit - len(found), page_token=token
+                ),
+                metadata=shown,
+            )
+            found += page.requests
+            if not (token := page.next_page_token):
+                break
+        if as_json:
+            print("\n".join(_as_json(each) for each in found))
+        else:
+            print(table(("TIME", "STATUS", "REASON", "WORKSPACE", "PROVIDER", "BYTES"), [_row(each) for each in found]))
+
+    _run(data_dir, work)
+
+
+def _row(each: "RejectedRequest") -> tuple[object, ...]:
+    when = each.reject_time.ToDatetime().strftime("%Y-%m-%d %H:%M:%SZ")
+    return when, each.http_status or "grpc", each.reason, each.workspace_id, each.provider, each.body_bytes
+
+
+def _own_limits(request: Any, profile: Profile, lag_max: str, dead_lettered_max: float) -> None:
+    from relayfile import alerts
+    from relayfile.settings.definition import parse_duration
+    from relayfile.v1 import ingest_pb2
+
+    named = {Profile.STRICT: alerts.STRICT, Profile.BALANCED: alerts.BALANCED, Profile.RELAXED: alerts.RELAXED}[profile]
+    request.alert_profile = ingest_pb2.ALERT_PROFILE_CUSTOM
+    try:
+        lag_max_s = parse_duration(lag_max) if lag_max else named.lag_max_s
+    except ValueError as error:
+        raise typer.BadParameter(f"{lag_max!r} {error}", param_hint="--lag-max") from None
+    request.custom_limits.lag_max.FromMilliseconds(round(lag_max_s * 1000))
+    ratio = dead_lettered_max if dead_lettered_max >= 0 else named.dead_lettered_ratio_max
+    request.custom_limits.dead_lettered_ratio_max = ratio
+
+
+def _run(data_dir: Path, work: Callable[["IngestServiceAsyncStub", "Credentials"], Awaitable[None]]) -> None:
+    async def with_stub() -> None:
+        from relayfile.cli.connection import connect, open_channel
+        from relayfile.v1.ingest_pb2_grpc import IngestServiceStub
+
+        connection = connect(data_dir)
+        async with open_channel(connection.ingest_grpc) as channel:
+            await work(IngestServiceStub(channel), connection.credentials)
+
+    asyncio.run(with_stub())
+
+
+def _status_text(answer: "GetIngestStatusResponse") -> str:
+    headings = ("PROVIDER", "HEALTH", "ACCEPTED", "PENDING", "OLDEST", "REFUSED", "OUTCOMES", "FAILURES")
+    rows = [_provider_row(each) for each in answer.providers]
+    spool = f"spool {answer.spool_bytes:,} of {answer.spool_bytes_max:,} bytes, {answer.queued_objects} objects held"
+    return "\n".join([table(headings, rows), spool, *(_part_line(part) for part in answer.parts)])
+
+
+def _provider_row(status: "ProviderStatus") -> tuple[object, ...]:
+    from relayfile.v1 import ingest_pb2
+
+    health = ingest_pb2.ProviderHealth.Name(status.health).removeprefix("PROVIDER_HEALTH_").lower()
+    counted = ((name.replace("_", " "), getattr(status, name)) for name in _OUTCOMES)
+    return (
+        status.provider,
+        f"{health} (paused)" if status.paused else health,
+        status.accepted,
+        status.pending,
+        f"{_seconds(status.oldest_pending_age):.0f}s" if status.pending else "-",
+        status.refused,
+        ", ".join(f"{count} {name}" for name, count in counted if count) or "-",
+        ", ".join(f"{count} {reason}" for reason, count in sorted(status.failure_reasons.items())) or "-",
+    )
+
+
+def _part_line(part: "StatusPart") -> str:
+    if part.missing_reason:
+        return f"{part.source}: no answer ({part.missing_reason})"
+    return f"{part.source}: {_seconds(part.age):.0f}s ago" + (f", {part.pending} pending" if part.pending else "")
+
+
+def _seconds(duration: Any) -> float:
+    seconds: float = duration.seconds + duration.nanos / 1e9
+    return seconds
+
+
+def _as_json(message: "Message") -> str:
+    from google.protobuf.json_format import MessageToDict
+
+    return json.dumps(
+        MessageToDict(message, preserving_proto_field_name=True, always_print_fields_with_no_presence=True)
+    )
