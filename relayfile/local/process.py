@@ -86,6 +86,10 @@ class LocalProcess:
         await self.kill()
         raise StartRefused(why=f"{self.name} {state}: {log_tail(self._layout.log(self.name))}")
 
+    @property
+    def was_started(self) -> bool:
+        return self._process is not None
+
     async def stop(self, grace_s: float) -> int:
         """Ask it to drain and end; kill it when `grace_s` is over. Answers its exit code."""
         if self.running:

@@ -133,12 +133,14 @@ class LocalSystem:
     async def stop(self) -> None:
         """Stop in the order that loses no time: senders first, so that what they hold still finds its node."""
         self.layout.runtime.unlink(missing_ok=True)
-        for process in self.processes.values():
+        started = [process for process in self.processes.values() if process.was_started]
+        for process in started:
             if process not in self.nodes:
                 await process.stop(STOP_GRACE_S)
         async with asyncio.TaskGroup() as group:
             for node in self.nodes:
-                group.create_task(node.stop(STOP_GRACE_S))
+                if node in started:
+                    group.create_task(node.stop(STOP_GRACE_S))
 
     def runtime(self, pid: int) -> Runtime:
         """What other commands need to find this system."""

@@ -27,14 +27,16 @@ QUIET_S = 0.7
 
 
 @asynccontextmanager
-async def oracle(system: LocalSystem, workspace: str, log: Path, *, seed: int) -> AsyncIterator[None]:
-    """The oracle at work, until the block ends and its last requests were answered."""
+async def oracle(
+    system: LocalSystem, workspace: str, log: Path, *, seed: int, rate_per_s: float = OFFERED_PER_S, url: str = ""
+) -> AsyncIterator[None]:
+    """The oracle at work, until the block ends and its last requests were answered. `url`: of another ingest."""
     load = OracleLoad(
-        url=f"http://127.0.0.1:{system.ports.ingest_http}",
+        url=url or f"http://127.0.0.1:{system.ports.ingest_http}",
         workspace=workspace,
         secret=system.layout.webhook_secret(workspace, "github"),
         log=str(log),
-        rate=OFFERED_PER_S,
+        rate=rate_per_s,
         seed=seed,
     )
     process = await asyncio.create_subprocess_exec(

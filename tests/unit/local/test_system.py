@@ -9,7 +9,7 @@ from relayfile.clock import SystemClock
 from relayfile.errors import StartRefused
 from relayfile.local.layout import Layout
 from relayfile.local.process import Command, LocalProcess
-from relayfile.local.system import Ports, choose_ports, commands
+from relayfile.local.system import Ports, choose_ports, commands, local_system, running
 from relayfile.settings import IngestSettings, StoreSettings, SyncdSettings, load
 
 PORTS = Ports(nodes=(1001, 1002), ingest_http=1003, ingest_grpc=1004, syncd=1005)
@@ -41,3 +41,16 @@ async def test_a_process_that_ends_before_it_is_ready_is_named_with_its_log(tmp_
     with pytest.raises(StartRefused, match=r"store-0 exited with 2: .*no-such-command"):
         await process.start()
     assert not process.running
+
+
+async def test_of_a_system_that_cannot_start_the_reason_is_told_and_nothing_is_left(tmp_path: Path) -> None:
+    layout = Layout(tmp_path)
+    layout.create(1)
+    system = local_system(layout, choose_ports(1, usual=False), SystemClock())
+    node = system.processes["store-0"]
+    node.command = Command("store-0", "store", {"PATH": sys.exec_prefix, "RELAYFILE_NO_SUCH": "1"})
+    with pytest.raises(ExceptionGroup) as raised:
+        async with running(system):
+            raise AssertionError("it cannot start")
+    assert raised.group_contains(StartRefused, match="RELAYFILE_NO_SUCH")
+    assert not any(process.running for process in system.processes.values())

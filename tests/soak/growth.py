@@ -1,0 +1,75 @@
+"""Whether a process grows: its memory, descriptors and threads over time, read from /proc."""
+
+import asyncio
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import linear_regression, mean
+
+SAMPLE_S = 2.0
+WINDOW_S = 600.0
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One look at a process."""
+
+    at_s: float
+    memory_bytes: int
+    descriptors: int
+    threads: int
+
+
+@dataclass(slots=True)
+class Growth:
+    """The samples of one process that is not restarted."""
+
+    pid: int
+    samples: list[Sample] = field(default_factory=list)
+
+    def look(self) -> None:
+        status = Path(f"/proc/{self.pid}/status").read_text()
+        facts = dict(line.split(":", 1) for line in status.splitlines() if ":" in line)
+        self.samples.append(
+            Sample(
+                time.monotonic(),
+                int(facts["VmRSS"].split()[0]) * 1024,
+                len(list(Path(f"/proc/{self.pid}/fd").iterdir())),
+                int(facts["Threads"]),
+            )
+        )
+
+    def per_ten_minutes(self) -> dict[str, float]:
+        """Growth over the last two thirds, as a share of the mean, scaled to ten minutes."""
+        kept = self.samples[len(self.samples) // 3 :]
+        at_s = [sample.at_s for sample in kept]
+        return {
+            name: _slope(at_s, [getattr(sample, name) for sample in kept]) * WINDOW_S
+            for name in ("memory_bytes", "descriptors", "threads")
+        }
+
+
+def _slope(at_s: Sequence[float], values: Sequence[int]) -> float:
+    if len(set(values)) == 1:
+        return 0.0
+    return linear_regression(at_s, values).slope / mean(values)
+
+
+@contextmanager
+def watched(pids: Mapping[str, int]) -> Iterator[dict[str, Growth]]:
+    """Samples of these processes while the block runs."""
+    growths = {name: Growth(pid) for name, pid in pids.items()}
+
+    async def look() -> None:
+        while True:
+            for growth in growths.values():
+                growth.look()
+            await asyncio.sleep(SAMPLE_S)
+
+    task = asyncio.get_running_loop().create_task(look())
+    try:
+        yield growths
+    finally:
+        task.cancel()
