@@ -17,6 +17,7 @@ from relayfile.clock import SteadyClock
 from relayfile.data_directory import DataDirectory
 from relayfile.errors import SettingError
 from relayfile.foundation import Foundation, lay
+from relayfile.ingest.express import Express
 from relayfile.ingest.held import PipelineHolding
 from relayfile.ingest.http_protocol import HttpLimits, bounded_protocol
 from relayfile.ingest.meter import Meter
@@ -99,8 +100,7 @@ async def _serve(
         tracing=foundation.tracing,
         instruments=instruments,
     )
-    front = _webhooks(pipeline, workspaces, rejected, room, settings, foundation, around)
-    http = _listener(front, rejected, settings, foundation)
+    http = _webhooks(pipeline, workspaces, rejected, room, settings, foundation, around)
     door = Door(
         intake=pipeline,
         workspaces=workspaces,
@@ -181,32 +181,33 @@ def _webhooks(
     settings: IngestSettings,
     foundation: Foundation,
     around: FrontSurroundings,
-) -> WebhookFront:
+) -> HttpListener:
     verifier: TokenVerifier = foundation.policy.verifier
-    return WebhookFront(
-        pipeline,
-        ProviderRegistry.load(settings.content_bytes_max, settings.providers_dir),
-        Access(
-            secrets=WebhookSecrets(settings.webhook_secrets, settings.webhook_secrets_dir, foundation.clock),
-            tokens=verifier,
-            workspaces=workspaces,
-        ),
-        FrontLimits(
-            body_bytes_max=settings.body_bytes_max,
-            signature_tolerance_s=settings.signature_tolerance_s,
-            public_url=settings.public_url,
-        ),
-        rejected,
-        room,
-        around,
+    providers = ProviderRegistry.load(settings.content_bytes_max, settings.providers_dir)
+    access = Access(
+        secrets=WebhookSecrets(settings.webhook_secrets, settings.webhook_secrets_dir, foundation.clock),
+        tokens=verifier,
+        workspaces=workspaces,
     )
+    limits = FrontLimits(
+        body_bytes_max=settings.body_bytes_max,
+        signature_tolerance_s=settings.signature_tolerance_s,
+        public_url=settings.public_url,
+    )
+    front = WebhookFront(pipeline, providers, access, limits, rejected, room, around)
+    express = Express(front, pipeline, providers, access, limits, rejected, room, around)
+    return _listener(front, express, rejected, settings, foundation)
 
 
 def _listener(
-    front: WebhookFront, rejected: RejectedRequests, settings: IngestSettings, foundation: Foundation
+    front: WebhookFront,
+    express: Express,
+    rejected: RejectedRequests,
+    settings: IngestSettings,
+    foundation: Foundation,
 ) -> HttpListener:
     def refused(status: int, reason: str) -> None:
         rejected.add(foundation.clock.now_us(), workspace="", provider="", reason=reason, http_status=status)
 
     limits = HttpLimits(settings.header_bytes_max, settings.request_timeout_s, settings.connections_max)
-    return HttpListener(front, settings.http_address, protocol=bounded_protocol(limits, refused))
+    return HttpListener(front, settings.http_address, protocol=bounded_protocol(limits, refused, express))

@@ -7,6 +7,7 @@ own share, 503 for our trouble. Refuses to tell a sender more than a reason and 
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import Final
 
 import msgspec
@@ -99,6 +100,18 @@ async def send_answer(answer: Answer, correlation_id: str, send: Send, *, ends: 
         headers.append((b"connection", b"close"))
     await send({"type": "http.response.start", "status": answer.status, "headers": headers})
     await send({"type": "http.response.body", "body": answer.body, "more_body": not ends})
+
+
+def head_of(answer: Answer, correlation_id: str) -> bytes:
+    """Status line and headers of an answer that leaves the connection open, each line with its end."""
+    status = _STATUS_LINES[answer.status]
+    lines = b"".join([b"%b: %b\r\n" % each for each in answer.headers]) if answer.headers else b""
+    if correlation_id:
+        lines += b"x-correlation-id: %b\r\n" % correlation_id.encode("latin-1")
+    return b"%bcontent-type: %b\r\ncontent-length: %d\r\n%b" % (status, answer.content_type, len(answer.body), lines)
+
+
+_STATUS_LINES: Final = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus}
 
 
 def _retry_after_s(error: RelayfileError, status: int) -> float:

@@ -6,10 +6,10 @@ Owns what happens before a request is whole. Refuses to know what requests are f
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Final, cast
+from typing import Any, Final, Protocol, cast
 
 import httptools
 from uvicorn.protocols.http.flow_control import FlowControl
@@ -29,6 +29,21 @@ AHEAD_REQUESTS_MAX: Final = 1024
 
 Refused = Callable[[int, str], None]
 """Told (status, reason) of each request that is refused here."""
+
+
+Reply = Callable[[bytes, bytes], None]
+"""Sends an answer: its status line and headers, each with its line's end, and its body."""
+
+
+class Express(Protocol):
+    """Takes the requests that nothing is wrong with."""
+
+    def take(self, url: bytes, headers: Sequence[tuple[bytes, bytes]], body: bytes, reply: Reply) -> bool:
+        """Whether this POST is taken: ``reply`` is called once then, at once or later. Header names are in lower case.
+
+        False: nothing happened, and the request goes the usual way, to the ASGI app.
+        """
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,13 +104,46 @@ class _WholeAnswer:
         return self._transport.is_closing()
 
 
+_NOBODY_WAITS: Final = asyncio.Event()
+
+
+class _PromptCycle:
+    """A request that was taken by the short way, where uvicorn's cycle would be."""
+
+    __slots__ = ("_protocol", "disconnected", "keep_alive", "message_event", "response_complete", "response_started")
+
+    def __init__(self, protocol: "BoundedProtocol") -> None:
+        self._protocol = protocol
+        self.disconnected = False
+        self.keep_alive = True
+        self.message_event = _NOBODY_WAITS
+        self.response_started = False
+        self.response_complete = False
+
+    def reply(self, head: bytes, body: bytes) -> None:
+        """See `Reply`."""
+        transport = self._protocol.transport
+        if self.disconnected or transport.is_closing():
+            return
+        self.response_started = self.response_complete = True
+        if self.keep_alive:
+            transport.write(b"".join((head, b"\r\n", body)))
+        else:
+            transport.write(b"".join((head, b"connection: close\r\n\r\n", body)))
+            transport.close()
+        self._protocol.on_response_complete()
+
+
 class BoundedProtocol(HttpToolsProtocol):
     """One connection."""
 
-    def __init__(self, limits: HttpLimits, refused: Refused, **named: Any) -> None:
+    def __init__(self, limits: HttpLimits, refused: Refused, express: Express | None = None, **named: Any) -> None:
         super().__init__(**named)
         self._limits = limits
         self._refused = refused
+        self._express = express
+        self._pieces: list[bytes] | None = None
+        """The body, so far, of a request that may yet go the short way."""
         self._head_bytes = 0
         self._unparsed_bytes = 0
         """Received since the head began that is not known to be whole."""
@@ -119,6 +167,7 @@ class BoundedProtocol(HttpToolsProtocol):
         super().connection_lost(exc)
         # They refer to this object; it is freed now, and not when the cyclic collector comes.
         self.pipeline.clear()
+        self._pieces = None
         self.cycle = None  # type: ignore[assignment]  # as before the first request
         self.parser = None  # type: ignore[assignment]  # nothing is fed to it any more
 
@@ -138,6 +187,8 @@ class BoundedProtocol(HttpToolsProtocol):
         except httptools.HttpParserError as error:
             self._refuse(_status_of(error))
             return
+        if self._pieces is not None:
+            self._go_usual_way()
         if not self._head_is_whole and self._unparsed_bytes > self._limits.head_bytes_max:
             self._refuse(431)
         elif self._is_arriving and self._arrival is None:
@@ -149,7 +200,9 @@ class BoundedProtocol(HttpToolsProtocol):
         self._head_bytes = 0
         if len(self.pipeline) >= AHEAD_REQUESTS_MAX:
             raise _TooManyAhead
-        super().on_message_begin()
+        self.url = b""
+        self.expect_100_continue = False
+        self.headers = []
 
     def on_url(self, url: bytes) -> None:
         self._add_to_head(len(url))
@@ -162,16 +215,71 @@ class BoundedProtocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         self._unparsed_bytes = 0
         self._head_is_whole = True
-        super().on_headers_complete()
-        if self.scope["method"] == "POST":
-            self.cycle.transport = cast(asyncio.Transport, _WholeAnswer(self.transport))
+        if self._express is not None and self._may_be_prompt():
+            self._pieces = []
+        else:
+            self._begin_cycle()
+
+    def on_body(self, body: bytes) -> None:
+        if self._pieces is None:
+            super().on_body(body)
+        else:
+            self._pieces.append(body)
 
     def on_message_complete(self) -> None:
+        if self._pieces is not None:
+            self._arrived()
+            self._head_is_whole = False
+            self._go_short_way(b"".join(self._pieces))
+            return
         if self.parser.should_upgrade() and not self._is_declining:
             return  # the parser takes the body for the other protocol; `_decline` reads it
         self._arrived()
         self._head_is_whole = False
         super().on_message_complete()
+
+    def _may_be_prompt(self) -> bool:
+        """Whether this request is a plain POST and the only one of its connection."""
+        cycle: RequestResponseCycle | None = self.cycle
+        parser = self.parser
+        return (
+            (cycle is None or cycle.response_complete)
+            and parser.get_method() == b"POST"
+            and parser.should_keep_alive()
+            and not self.expect_100_continue
+            and not self.flow.write_paused
+            and not parser.should_upgrade()
+            and parser.get_http_version() == "1.1"
+        )
+
+    def _go_short_way(self, body: bytes) -> None:
+        """The request is whole. Its place is taken first, because the answer may come at once."""
+        assert self._express is not None
+        cycle = _PromptCycle(self)
+        before, self.cycle = self.cycle, cast(RequestResponseCycle, cycle)
+        if self._express.take(self.url, self.headers, body, cycle.reply):
+            self._pieces = None
+            return
+        self.cycle = before
+        self._go_usual_way()
+        super().on_message_complete()
+
+    def _go_usual_way(self) -> None:
+        """The request is not whole with the read that began it, or was not taken."""
+        pieces, self._pieces = self._pieces or [], None
+        self._begin_cycle()
+        for piece in pieces:
+            super().on_body(piece)
+
+    def _begin_cycle(self) -> None:
+        """What uvicorn does when a message begins, which most need not have done, and when its head is whole."""
+        url, headers, expect_100_continue = self.url, self.headers, self.expect_100_continue
+        super().on_message_begin()
+        self.url, self.headers, self.expect_100_continue = url, headers, expect_100_continue
+        self.scope["headers"] = headers
+        super().on_headers_complete()
+        if self.scope["method"] == "POST":
+            self.cycle.transport = cast(asyncio.Transport, _WholeAnswer(self.transport))
 
     def _add_to_head(self, size: int) -> None:
         self._head_bytes += size
@@ -245,6 +353,8 @@ def _status_of(error: httptools.HttpParserError) -> int:
             return 400
 
 
-def bounded_protocol(limits: HttpLimits, refused: Refused) -> Callable[..., asyncio.Protocol]:
+def bounded_protocol(
+    limits: HttpLimits, refused: Refused, express: Express | None = None
+) -> Callable[..., asyncio.Protocol]:
     """What `serving.HttpListener` makes a connection's protocol with."""
-    return partial(BoundedProtocol, limits, refused)
+    return partial(BoundedProtocol, limits, refused, express)

@@ -3,7 +3,7 @@
 Owns the one method that makes envelopes durable. Refuses to validate or complete them: that is the front's work.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from relayfile.v1 import types_pb2
@@ -22,5 +22,16 @@ class Intake(Protocol):
         Answers or raises within 2.5 s. ``Overloaded``: this workspace is past its share (429). ``Unavailable``: the
         spool is full (503). ``Draining``: the process is stopping (503). ``StorageFailed``: the disk failed, nothing
         was accepted and the process ends. A call that is cancelled may or may not have been accepted.
+        """
+        ...
+
+
+class PromptIntake(Intake, Protocol):
+    """An intake that takes without a task of the caller's: what most webhooks go by."""
+
+    def offer(self, envelopes: Sequence[types_pb2.Envelope], done: Callable[[Exception | None], None]) -> None:
+        """As `accept`; ``done`` is told once, with None or with what `accept` would have raised, and must not raise.
+
+        Raises, and then tells nothing, where nothing was accepted and that is known at once.
         """
         ...

@@ -8,6 +8,7 @@ import asyncio
 from collections import Counter, deque
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from relayfile import faults
 from relayfile.data_directory import DataDirectory
@@ -22,7 +23,7 @@ from relayfile.ingest.parcel import RecentPayloads
 from relayfile.ingest.payload import PayloadBuilder, parse_provider_counts, read_row
 from relayfile.ingest.refusal_reports import RefusalReports
 from relayfile.ingest.router import Router
-from relayfile.ingest.spool import Spool, SpoolLimits
+from relayfile.ingest.spool import Done, Spool, SpoolLimits, tell_future
 from relayfile.ingest.spool_file import Remainder, StoredRow
 from relayfile.ingest.streams import Streams, StreamSurroundings, node_stream
 from relayfile.settings import IngestSettings
@@ -91,21 +92,26 @@ class Pipeline:
 
     async def accept(self, envelopes: Sequence[types_pb2.Envelope]) -> None:
         """See `Intake.accept`."""
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.offer(envelopes, partial(tell_future, future))
+        await future
+
+    def offer(self, envelopes: Sequence[types_pb2.Envelope], done: Done) -> None:
+        """See `PromptIntake.offer`."""
         if self._state.is_draining:
             raise Draining
         if not envelopes:
+            done(None)
             return
         workspace_id = envelopes[0].workspace_id
         raws = [envelope.SerializeToString() for envelope in envelopes]
-        size_bytes = sum(map(len, raws))
-        self.admission.check(workspace_id, size_bytes)
+        self.admission.check(workspace_id, sum(map(len, raws)))
+        self.spool.offer(envelopes, raws, partial(self._ended, done), self._settings.accept_deadline_s)
         self._state.accepting += 1
-        try:
-            await self.spool.append(envelopes, raws, self._settings.accept_deadline_s)
-        except TimeoutError:
-            raise Unavailable(what="spool (its disk is slow)") from None
-        finally:
-            self._state.accepting -= 1
+
+    def _ended(self, done: Done, failure: Exception | None) -> None:
+        self._state.accepting -= 1
+        done(Unavailable(what="spool (its disk is slow)") if isinstance(failure, TimeoutError) else failure)
 
     # ... figures
 

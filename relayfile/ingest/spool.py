@@ -10,10 +10,12 @@ event loop; only transactions run in the one writing thread. Refuses to know wha
 """
 
 import asyncio
+import math
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 
 from relayfile.data_directory import DataDirectory
 from relayfile.errors import StartRefused, StorageFailed, Unavailable
@@ -29,6 +31,9 @@ COMPANY_ENVELOPES = 64
 """A commit that has as many envelopes waits for no more."""
 SETTLE_LINGER_S = 0.02
 """How long settled rows wait for a commit to ride along with."""
+
+Done = Callable[[Exception | None], None]
+"""Told once what became of an append: None when it is durable. It must not raise."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,9 +63,19 @@ class _Group:
     open_rows: dict[str, PayloadBuilder] = field(default_factory=dict)
     rows: list[PayloadBuilder] = field(default_factory=list)
     known: list[tuple[str, int]] = field(default_factory=list)
-    waiters: list[asyncio.Future[None]] = field(default_factory=list)
+    waiters: list[tuple[float, Done]] = field(default_factory=list)
+    """Each with the time at which it gives up, by the loop's clock, in that order where one has a limit."""
+    patience: asyncio.TimerHandle | None = None
     envelopes: int = 0
     size_bytes: int = 0
+
+    def tell(self, failure: Exception | None) -> None:
+        """Tell everyone who waits."""
+        if self.patience is not None:
+            self.patience.cancel()
+            self.patience = None
+        for _, done in self.waiters:
+            done(failure)
 
 
 class Spool:
@@ -134,6 +149,18 @@ class Spool:
 
         `TimeoutError` when that takes longer than `timeout_s`; they may become durable all the same.
         """
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.offer(envelopes, raws, partial(tell_future, future), timeout_s)
+        await future
+
+    def offer(
+        self,
+        envelopes: Sequence[types_pb2.Envelope],
+        raws: Sequence[bytes],
+        done: Done,
+        timeout_s: float | None = None,
+    ) -> None:
+        """As `append`, for callers that are no task: a webhook costs a third less so."""
         group = self._group()
         open_rows = group.open_rows
         for envelope, raw in zip(envelopes, raws, strict=True):
@@ -147,13 +174,15 @@ class Spool:
             group.size_bytes += added
             self.waiting_bytes += added
         group.envelopes += len(envelopes)
-        await self._durable(group, timeout_s)
+        self._wait(group, done, timeout_s)
 
     async def add_known(self, workspaces: Sequence[str], now_us: int) -> None:
         """Remember that these workspaces exist; return when that is durable."""
         group = self._group()
         group.known += [(workspace_id, now_us) for workspace_id in workspaces]
-        await self._durable(group)
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._wait(group, partial(tell_future, future), None)
+        await future
 
     def settle(self, finished: Sequence[int], bits: Sequence[tuple[int, int]] = ()) -> None:
         """Remove rows, and set the bits of others, with a coming commit."""
@@ -173,21 +202,18 @@ class Spool:
             self._groups.append(_Group())
         return self._groups[-1]
 
-    async def _durable(self, group: _Group, timeout_s: float | None = None) -> None:
-        loop = asyncio.get_running_loop()
-        waiter: asyncio.Future[None] = loop.create_future()
-        group.waiters.append(waiter)
+    def _wait(self, group: _Group, done: Done, timeout_s: float | None) -> None:
+        """Have `done` told when the group is durable. One timer for all of a group: `asyncio.timeout` would cost a
+        webhook four times as much, and a timer for each still as much as signing."""
+        if timeout_s is None:
+            group.waiters.append((math.inf, done))
+        else:
+            loop = asyncio.get_running_loop()
+            group.waiters.append((loop.time() + timeout_s, done))
+            if group.patience is None:
+                group.patience = loop.call_later(timeout_s, _give_up, loop, group)
         if not self._commits.running:
             self._schedule()
-        if timeout_s is None:
-            await waiter
-            return
-        # By hand: `asyncio.timeout` costs a webhook four times as much.
-        deadline = loop.call_later(timeout_s, _give_up, waiter)
-        try:
-            await waiter
-        finally:
-            deadline.cancel()
 
     def _schedule(self) -> None:
         """Decide whether the first group goes now or waits for company. Nothing is being committed."""
@@ -223,11 +249,11 @@ class Spool:
             # Before what was settled meanwhile: of two bit sets of one row the later one is written last.
             self._settling.finished[:0] = transaction.finished
             self._settling.bits[:0] = transaction.bits
-            _refuse(group, Unavailable(what="spool's disk (it is full)", retry_after_s=5.0))
+            group.tell(Unavailable(what="spool's disk (it is full)", retry_after_s=5.0))
         elif isinstance(failure, StorageFailed):
             self._directory.mark_failed(str(failure))
             for each in (group, *self._groups):
-                _refuse(each, failure)
+                each.tell(failure)
             self._groups.clear()
             return
         else:
@@ -243,9 +269,7 @@ class Spool:
         self._stored(group.rows)
         if group.waiters:
             self._reached("ingest.spool.after_fsync_before_answer")
-        for waiter in group.waiters:
-            if not waiter.done():
-                waiter.set_result(None)
+        group.tell(None)
         if group.rows:
             # The answers are queued in the loop already: they leave before the rows are worked on.
             asyncio.get_running_loop().call_soon(self._arrived, group.rows)
@@ -257,15 +281,25 @@ class Spool:
         self.counters.rows += len(group.rows)
 
 
-def _give_up(waiter: asyncio.Future[None]) -> None:
-    if not waiter.done():
-        waiter.set_exception(TimeoutError())
+def _give_up(loop: asyncio.AbstractEventLoop, group: _Group) -> None:
+    """Tell those whose time is over, and come again for the next one."""
+    now_s = loop.time()
+    over = [waiter for waiter in group.waiters if waiter[0] <= now_s]
+    group.waiters = [waiter for waiter in group.waiters if waiter[0] > now_s]
+    next_s = min((end_s for end_s, _ in group.waiters), default=math.inf)
+    group.patience = loop.call_at(next_s, _give_up, loop, group) if next_s < math.inf else None
+    for _, done in over:
+        done(TimeoutError())
 
 
-def _refuse(group: _Group, error: Exception) -> None:
-    for waiter in group.waiters:
-        if not waiter.done():
-            waiter.set_exception(error)
+def tell_future(future: asyncio.Future[None], failure: Exception | None) -> None:
+    """A `Done` for who awaits a future."""
+    if future.done():
+        return  # its caller was cancelled
+    if failure is None:
+        future.set_result(None)
+    else:
+        future.set_exception(failure)
 
 
 class _Commits:

@@ -20,7 +20,7 @@ from relayfile.ingest import http_answer
 from relayfile.ingest.delivery import Arrival, complete
 from relayfile.ingest.http_answer import Answer
 from relayfile.ingest.intake import Intake
-from relayfile.ingest.providers.adapter import Provider, Reading, RequestFacts
+from relayfile.ingest.providers.adapter import Delivery, Provider, Reading, RequestFacts
 from relayfile.ingest.providers.definition import Handshake
 from relayfile.ingest.rejected import RejectedRequests
 from relayfile.ingest.request_body import BodyReader, BodyRoom, Disconnected
@@ -135,7 +135,7 @@ class WebhookFront:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
-        exchange = _Exchange(headers, _correlation_id(headers))
+        exchange = _Exchange(headers, correlation_id_of(headers))
         try:
             with self._at.tracing.begin("webhook", headers.get("traceparent", "")) as span:
                 try:
@@ -166,7 +166,7 @@ class WebhookFront:
             await send({"type": "http.response.body", "body": b""})
 
     async def _answer(self, scope: Scope, receive: Receive, exchange: _Exchange, span: SpanHandle) -> Answer:
-        route = exchange.route = _route(scope["path"])
+        route = exchange.route = route_of(scope["path"])
         if route is None:
             exchange.reason = "NOT_FOUND"
             return http_answer.refused(404, "NOT_FOUND", exchange.correlation_id, closes=_has_body(exchange.headers))
@@ -288,25 +288,31 @@ class WebhookFront:
         for delivery in provider.deliveries(reading):
             if len(envelopes) % STRIDE == STRIDE - 1:
                 await asyncio.sleep(0)
-            envelope = delivery.envelope
-            envelopes.append(envelope)
-            envelope.workspace_id = route.workspace
-            if not envelope.provider:
-                envelope.provider = route.provider
-            raw = delivery.raw
-            if not envelope.HasField("failure"):
-                try:
-                    complete(envelope, arrival, self._at.ids.new_id)
-                    continue
-                except InvalidArgument as error:
-                    del envelope.changes[:]
-                    envelope.failure.reason = "INVALID_ENVELOPE"
-                    envelope.failure.message = str(error)[: FAILURE_MESSAGE_BYTES_MAX // 4]
-                    raw = provider.raw_of(delivery, reading)
-            envelope.raw.body = raw
-            envelope.raw.headers.update(reading.headers)
-            complete(envelope, arrival, self._at.ids.new_id)
+            envelopes.append(self.completed(route, provider, reading, delivery, arrival))
         return envelopes
+
+    def completed(
+        self, route: Route, provider: Provider, reading: Reading, delivery: Delivery, arrival: Arrival
+    ) -> types_pb2.Envelope:
+        """The delivery's envelope as the intake takes it."""
+        envelope = delivery.envelope
+        envelope.workspace_id = route.workspace
+        if not envelope.provider:
+            envelope.provider = route.provider
+        raw = delivery.raw
+        if not envelope.HasField("failure"):
+            try:
+                complete(envelope, arrival, self._at.ids.new_id)
+                return envelope
+            except InvalidArgument as error:
+                del envelope.changes[:]
+                envelope.failure.reason = "INVALID_ENVELOPE"
+                envelope.failure.message = str(error)[: FAILURE_MESSAGE_BYTES_MAX // 4]
+                raw = provider.raw_of(delivery, reading)
+        envelope.raw.body = raw
+        envelope.raw.headers.update(reading.headers)
+        complete(envelope, arrival, self._at.ids.new_id)
+        return envelope
 
     def _count(self, exchange: _Exchange, status: int) -> None:
         provider = exchange.route.provider if exchange.route is not None else ""
@@ -330,7 +336,8 @@ class WebhookFront:
         )
 
 
-def _route(path: str) -> Route | None:
+def route_of(path: str) -> Route | None:
+    """Where a request to ``path`` goes; None: nowhere."""
     match path.split("/"):
         case ["", "v1", "workspaces", workspace, "webhooks", provider] if workspace and provider:
             return Route(workspace, provider)
@@ -346,7 +353,8 @@ def signed_url(scope: Scope, headers: Mapping[str, str], public_url: str) -> str
     return f"{url}?{scope['query_string'].decode('latin-1')}" if scope["query_string"] else url
 
 
-def _correlation_id(headers: Mapping[str, str]) -> str:
+def correlation_id_of(headers: Mapping[str, str]) -> str:
+    """The sender's correlation id, if it may be shown; else empty."""
     given = headers.get("x-correlation-id", "")
     usable = len(given) <= _CORRELATION_CHARACTERS_MAX and given.isascii() and given.isprintable()
     return given if usable and '"' not in given and "\\" not in given else ""

@@ -48,10 +48,18 @@ class Tracing:
 
     def begin(self, name: str, incoming: str, kind: SpanKind = SpanKind.SERVER) -> AbstractContextManager[SpanHandle]:
         """A request arrives: its trace goes on when it brought one (``incoming``), else one starts or is declined."""
-        known = incoming if w3c.is_traceparent(incoming) else ""
+        unrecorded = self.unrecorded(incoming)
+        if unrecorded is not None:
+            return nullcontext(SpanHandle(unrecorded))
+        return self._recorded(name, incoming if w3c.is_traceparent(incoming) else "", kind, (), {})
+
+    def unrecorded(self, incoming: str) -> str | None:
+        """The context that a request passes on when nothing of it is recorded, as ``begin`` gives it; None: it may
+        be recorded, and ``begin`` decides."""
+        known = incoming if incoming and w3c.is_traceparent(incoming) else ""
         if self._tracer is None or (known and not w3c.is_sampled(known)):
-            return nullcontext(SpanHandle(known or w3c.unsampled()))
-        return self._recorded(name, known, kind, (), {})
+            return known or w3c.unsampled()
+        return None
 
     @contextmanager
     def span(

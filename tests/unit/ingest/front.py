@@ -12,6 +12,7 @@ from relayfile.auth import KeyStore, TokenSigner, TokenVerifier
 from relayfile.clock import ManualClock, SteadyClock
 from relayfile.errors import RelayfileError
 from relayfile.ids import IdSource
+from relayfile.ingest.express import Express
 from relayfile.ingest.http_protocol import HttpLimits, bounded_protocol
 from relayfile.ingest.providers.registry import ProviderRegistry
 from relayfile.ingest.rejected import RejectedRequests
@@ -47,6 +48,12 @@ class FakeIntake:
         if self.failure is not None:
             raise self.failure
         self.accepted += envelopes
+
+    def offer(self, envelopes: Sequence[types_pb2.Envelope], done: Callable[[Exception | None], None]) -> None:
+        self.calls += 1
+        if self.failure is None:
+            self.accepted += envelopes
+        asyncio.get_running_loop().call_soon(done, self.failure)
 
 
 @dataclass
@@ -93,37 +100,35 @@ async def running_front(
     creates: bool = False,
     providers_dir: Path | None = None,
     public_url: str = "",
+    is_prompt: bool = True,
 ) -> AsyncIterator[Front]:
     """A front that listens on a free loopback port."""
     clock = ManualClock(NOW_US)
     keys = KeyStore(directory / "keys")
     signer = TokenSigner(keys.signing_key(), clock)
     intake, store, rejected, registry = FakeIntake(), FakeStore(), RejectedRequests(100), CollectorRegistry()
-    app = WebhookFront(
-        intake,
-        ProviderRegistry.load(50_000, providers_dir),
-        Access(
-            secrets=WebhookSecrets(SECRETS, directory / "secrets", clock),
-            tokens=TokenVerifier(keys.public_file, clock),
-            workspaces=WorkspaceDirectory((), store, store, clock, creates=creates),
-        ),
-        FrontLimits(body_bytes_max=body_bytes_max, public_url=public_url),
-        rejected,
-        BodyRoom(bodies_bytes_max),
-        FrontSurroundings(
-            clock=clock,
-            arrivals=SteadyClock(clock),
-            ids=IdSource(clock),
-            tracing=Tracing(),
-            instruments=IngestInstruments.declare(registry),
-        ),
+    providers, room = ProviderRegistry.load(50_000, providers_dir), BodyRoom(bodies_bytes_max)
+    front_limits = FrontLimits(body_bytes_max=body_bytes_max, public_url=public_url)
+    access = Access(
+        secrets=WebhookSecrets(SECRETS, directory / "secrets", clock),
+        tokens=TokenVerifier(keys.public_file, clock),
+        workspaces=WorkspaceDirectory((), store, store, clock, creates=creates),
     )
+    around = FrontSurroundings(
+        clock=clock,
+        arrivals=SteadyClock(clock),
+        ids=IdSource(clock),
+        tracing=Tracing(),
+        instruments=IngestInstruments.declare(registry),
+    )
+    app = WebhookFront(intake, providers, access, front_limits, rejected, room, around)
+    express = Express(app, intake, providers, access, front_limits, rejected, room, around) if is_prompt else None
 
     def refused(status: int, reason: str) -> None:
         rejected.add(clock.now_us(), workspace="", provider="", reason=reason, http_status=status)
 
     limits = HttpLimits(head_bytes_max, request_timeout_s, connections_max)
-    listener = HttpListener(app, "127.0.0.1:0", protocol=bounded_protocol(limits, refused))
+    listener = HttpListener(app, "127.0.0.1:0", protocol=bounded_protocol(limits, refused, express))
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(listener.serve())
         yield Front(listener.address, intake, store, rejected, clock, signer, registry)
