@@ -56,9 +56,7 @@ async def _serve(
     placement = StaticPlacement(settings.shard_count, settings.node_index, addresses)
     clock, new_id = foundation.clock, foundation.ids.new_id
     node = await Node.start(engine, placement, clock, new_id, instruments, _policy(settings), foundation.tracing)
-    shards = ShardService(  # type: ignore[abstract]  # what it leaves out answers that it is served later
-        node, settings.stream_credit_bytes
-    )
+    shards = ShardService(node, settings.stream_credit_bytes)
     peers = Peers(partial(channel, settings=settings))
     services = [
         *store_services(_parts(node, engine, settings, peers, foundation)),

@@ -20,6 +20,7 @@ from relayfile.store.content_chunks import ChunkedContent
 from relayfile.store.engine import WorkspaceKey
 from relayfile.store.entry_kinds import FoldResults
 from relayfile.store.node import Node
+from relayfile.store.pausing import PauseListener, PauseNews
 from relayfile.store.plan.entry import WITHOUT_OBJECT, Fold
 from relayfile.store.sessions import Report, Reports, gap_before
 from relayfile.store.wire import failure_message, read_folds
@@ -94,11 +95,13 @@ class ApplyStream:
         requests: AsyncIterator[shard_pb2.ApplyEnvelopesRequest],
         write: Callable[[shard_pb2.ApplyEnvelopesResponse], Awaitable[None]],
         chunked: ChunkedContent,
+        news: PauseNews,
     ) -> None:
-        """Read until the sender ends its side, then answer what is in flight, and return."""
+        """Read until the sender ends its side, then answer what is in flight, and return. Pauses are told meanwhile."""
+        pauses = news.listen(self._moved.set)
         try:
             async with asyncio.TaskGroup() as tasks:
-                answering = tasks.create_task(self._send_answers(write), name="apply-answers")
+                answering = tasks.create_task(self._send_answers(write, pauses), name="apply-answers")
                 async for request in requests:
                     complete = chunked.pass_on(request)
                     if complete is not None and self._stage is _Stage.TAKING:
@@ -110,6 +113,7 @@ class ApplyStream:
                     await self._wait()
                 answering.cancel()
         finally:
+            pauses.close()
             self._stage = _Stage.ENDED
             self._moved.set()
 
@@ -182,10 +186,16 @@ class ApplyStream:
         self._moved.clear()
         await self._moved.wait()
 
-    async def _send_answers(self, write: Callable[[shard_pb2.ApplyEnvelopesResponse], Awaitable[None]]) -> None:
+    async def _send_answers(
+        self, write: Callable[[shard_pb2.ApplyEnvelopesResponse], Awaitable[None]], pauses: PauseListener
+    ) -> None:
         while True:
-            while not self._answers and not self._resyncs:
+            while not self._answers and not self._resyncs and not pauses.is_due:
                 await self._wait()
+            if pauses.is_due:
+                async for message in pauses.messages():
+                    await write(message)
+                continue
             acks, resyncs = self._answers[:ACKS_PER_MESSAGE_MAX], self._resyncs[:]
             await write(shard_pb2.ApplyEnvelopesResponse(acks=acks, resyncs=resyncs))
             del self._answers[: len(acks)], self._resyncs[: len(resyncs)]

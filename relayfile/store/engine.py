@@ -22,6 +22,7 @@ from relayfile.store.plan.rows import (
     DirectoryRow,
     EventRow,
     FileRow,
+    PauseRow,
     RequestKey,
     RequestRow,
     WorkspaceRow,
@@ -80,6 +81,8 @@ class ProviderOutcomes:
     last_received_us: int | None
     last_applied_us: int | None
     """When a change of it last made a revision."""
+    paused: bool = False
+    """By itself, or with its workspace; never set in sums over the node."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,7 +198,15 @@ class OrderView(Protocol):
         ...
 
 
-class WorkspaceView(TreeView, EventView, OutcomeView, OrderView, Protocol):
+class PauseView(Protocol):
+    """What is paused, in the same snapshot."""
+
+    async def pauses(self) -> list[PauseRow]:
+        """By provider; that of the whole workspace first."""
+        ...
+
+
+class WorkspaceView(TreeView, EventView, OutcomeView, OrderView, PauseView, Protocol):
     """Everything that servicers read of one workspace, in one snapshot."""
 
 
@@ -225,6 +236,10 @@ class Engine(Protocol):
     async def node_outcomes(self) -> list[ProviderOutcomes]:
         """The counters of all workspaces of this node, summed by provider: O(shards and providers), whatever the number
         of workspaces."""
+        ...
+
+    async def pauses(self) -> list[tuple[str, str]]:
+        """(workspace, provider) of every pause of this node's shards, those of a workspace together."""
         ...
 
     async def acquire_shards(self, shard_ids: Sequence[int], owner: int, address: str) -> list[ShardRow]:

@@ -16,6 +16,7 @@ from relayfile.store.engine import Engine
 from relayfile.store.entry_kinds import ApplyFolds, CreateWorkspaces, NewWorkspace, PlanContext
 from relayfile.store.once import Asked, Once, RequestMark
 from relayfile.store.ownership import Ownership, StaticPlacement
+from relayfile.store.pausing import ChangePauses
 from relayfile.store.plan.limits import PlanLimits
 from relayfile.store.plan.rows import WorkspaceRow
 from relayfile.store.routes import RouteWriter
@@ -62,6 +63,7 @@ class Node:
         context = PlanContext(engine, clock, new_id)
         self.apply_folds = ApplyFolds(context, policy.plan, creates_workspaces=policy.creates_workspaces)
         self.routes = RouteWriter(context, policy.plan, self.committer, ownership)
+        self.change_pauses = Once(context, ChangePauses(context), encode=lambda _: b"", decode=lambda _: None)
         self._create_workspaces = Once(
             context,
             CreateWorkspaces(context),

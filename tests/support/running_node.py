@@ -13,10 +13,11 @@ from typing import Self
 import grpc.aio
 from prometheus_client import CollectorRegistry
 
+from relayfile.auth import ALL, Principal, set_current_principal
 from relayfile.clock import Clock, SystemClock
 from relayfile.data_directory import DataDirectory
 from relayfile.ids import IdSource
-from relayfile.interception import CallInterceptor
+from relayfile.interception import Call, CallInterceptor
 from relayfile.placement import shard_of
 from relayfile.status import error_stage
 from relayfile.store.commit import CommitLimits
@@ -61,14 +62,14 @@ async def running_node(
     with DataDirectory(path) as directory:
         engine = open_test_engine(directory, clock, limits)
         server = grpc.aio.server(
-            interceptors=[CallInterceptor([error_stage], IdSource(clock).new_id, frozenset())],
+            interceptors=[CallInterceptor([error_stage, _as_service], IdSource(clock).new_id, frozenset())],
             options=[("grpc.so_reuseport", 0)],
         )
         try:
             placement = StaticPlacement(SHARDS, 0, ("127.0.0.1:0",))
             instruments = StoreInstruments.declare(registry)
             node = await Node.start(engine, placement, clock, IdSource(clock).new_id, instruments, policy)
-            service = ShardService(node, CREDIT_BYTES)  # type: ignore[abstract]  # SetPause comes later
+            service = ShardService(node, CREDIT_BYTES)
             shard_pb2_grpc.add_ShardServiceServicer_to_server(service, server)
             port = server.add_insecure_port("127.0.0.1:0")
             await server.start()
@@ -85,6 +86,15 @@ async def running_node(
             await engine.close()
 
 
+@asynccontextmanager
+async def _as_service(call: Call) -> AsyncIterator[None]:
+    """Every caller is a process of the cluster."""
+    set_current_principal(
+        Principal(subject="ingest-0", workspaces=frozenset({ALL}), service="ingest", expires_at_us=1 << 60)
+    )
+    yield
+
+
 class Sender:
     """The ingest side of one stream, by hand: sequences and refs are counted here."""
 
@@ -95,6 +105,12 @@ class Sender:
         self._hello = shard_pb2.StreamHello(session_id=session_id, ingest_id=ingest_id)
         self.acks: dict[tuple[int, int], shard_pb2.SubBatchAck] = {}
         self.resyncs: list[shard_pb2.Resync] = []
+        self.pauses: dict[str, set[str]] = {}
+        """Workspace to providers, as told last."""
+        self.pause_messages: list[int] = []
+        """Workspaces in each message of pauses."""
+        self._pauses: dict[str, set[str]] = {}
+        self._lists = 0
         self.welcome = shard_pb2.StreamWelcome()
 
     async def __aenter__(self) -> Self:
@@ -102,6 +118,7 @@ class Sender:
         response = await self._call.read()
         assert isinstance(response, shard_pb2.ApplyEnvelopesResponse), response
         self.welcome = response.welcome
+        await self.told_pauses()
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -124,6 +141,12 @@ class Sender:
         for ack in response.acks:
             self.acks[ack.shard_id, ack.sequence] = ack
         self.resyncs.extend(response.resyncs)
+        self._pauses.update({state.workspace_id: set(state.providers) for state in response.pauses})
+        if response.pauses or response.pauses_complete:
+            self.pause_messages.append(len(response.pauses))
+        if response.pauses_complete:
+            self.pauses, self._pauses = self._pauses, {}
+            self._lists += 1
         return response
 
     async def answered(self, batch: shard_pb2.SubBatch) -> shard_pb2.SubBatchAck:
@@ -131,6 +154,13 @@ class Sender:
         while (batch.shard_id, batch.sequence) not in self.acks:
             assert await self.read() is not None, "the stream ended before the answer"
         return self.acks[batch.shard_id, batch.sequence]
+
+    async def told_pauses(self) -> dict[str, set[str]]:
+        """The next whole list of pauses."""
+        lists = self._lists
+        while self._lists == lists:
+            assert await self.read() is not None, "the stream ended before the list"
+        return self.pauses
 
     async def done_writing(self) -> None:
         """End our side."""

@@ -14,6 +14,7 @@ from relayfile.store.plan.rows import (
     EventRow,
     FileRow,
     ObjectRow,
+    PauseRow,
     RequestRow,
     WorkspaceRow,
 )
@@ -64,5 +65,8 @@ class Plan:
     """Answers to remember; `relayfile.store.once` adds them."""
     admin_actions_put: list[AdminActionRow] = field(default_factory=list)
     """What was ordered, recorded with its effect."""
+    pauses_put: list[PauseRow] = field(default_factory=list)
+    pauses_ended: list[str] = field(default_factory=list)
+    """Their providers."""
     results: list[tuple[MemberResult, ...]] = field(default_factory=list)
     """Per fold of the entry, in order; per member, in order."""

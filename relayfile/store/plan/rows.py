@@ -180,6 +180,13 @@ class DeadLetterRow(NamedTuple):
     """Of the apply stage: the change that failed, so that a replay plans it again."""
 
 
+class PauseRow(NamedTuple):
+    """A pause of one provider, or of the whole workspace where `provider` is empty."""
+
+    provider: str
+    since_us: int
+
+
 class RequestKey(NamedTuple):
     """A request that carries an id."""
 

@@ -96,6 +96,7 @@ def fill_provider(into: ingest_pb2.ProviderStatus, outcomes: ProviderOutcomes) -
     if outcomes.last_received_us is not None:
         set_us(into.last_received_time, outcomes.last_received_us)
     into.failure_reasons.update(outcomes.failure_reasons)
+    into.paused = outcomes.paused
 
 
 def fill_dead_letter(into: dead_letter_pb2.DeadLetter, workspace_id: str, kept: KeptDeadLetter) -> None:

@@ -37,6 +37,7 @@ from relayfile.store.sqlite.expiry import (
     remove_garbage,
 )
 from relayfile.store.sqlite.load import load_slice
+from relayfile.store.sqlite.orders import NODE_PAUSES
 from relayfile.store.sqlite.periods import slot_of
 from relayfile.store.sqlite.schema import NodeIdentity, check_identity, migrate
 from relayfile.store.sqlite.state import WriterState, errors_as_ours, read_errors_as_ours
@@ -193,6 +194,10 @@ class SqliteEngine:
         execute = self._loader.execute
         with read_errors_as_ours(self._fail):
             return provider_outcomes(execute(NODE_OUTCOMES), execute(NODE_PROVIDERS_SEEN), execute(NODE_FAILURES))
+
+    async def pauses(self) -> list[tuple[str, str]]:
+        with read_errors_as_ours(self._fail):
+            return list(self._loader.execute(NODE_PAUSES))
 
     async def acquire_shards(self, shard_ids: Sequence[int], owner: int, address: str) -> list[ShardRow]:
         acquired: list[ShardRow] = []

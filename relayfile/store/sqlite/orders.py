@@ -1,4 +1,4 @@
-"""Request ids and administrative actions as rows: what writes them and what finds them.
+"""Request ids, administrative actions and pauses as rows: what writes them and what finds them.
 
 A request id is looked for in every slot, one seek each: requests that carry one are rare beside changes.
 """
@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 import apsw
 
 from relayfile.store.engine import AdminActionFilter, PlannedEntry, WorkspaceKey
-from relayfile.store.plan.rows import ActionResult, AdminActionRow, RequestKey, RequestRow
+from relayfile.store.plan.rows import ActionResult, AdminActionRow, PauseRow, RequestKey, RequestRow
 from relayfile.store.sqlite.periods import SLOTS, slot_of
 from relayfile.store.sqlite.rows import Rows
 
@@ -30,6 +30,11 @@ _ACTIONS_BEYOND = (
     " FROM admin_action WHERE shard_id = ?1 AND workspace_id = ?2 ORDER BY action_id DESC LIMIT 1 OFFSET ?3)"
 )
 
+_PAUSE = "INSERT OR REPLACE INTO pause VALUES (?, ?, ?, ?)"
+_PAUSE_DELETE = "DELETE FROM pause WHERE shard_id = ? AND workspace_id = ? AND provider = ?"
+_PAUSES = "SELECT provider, since_us FROM pause WHERE shard_id = ? AND workspace_id = ? ORDER BY provider"
+NODE_PAUSES = "SELECT workspace_id, provider FROM pause ORDER BY shard_id, workspace_id, provider"
+
 
 def order_statements(entries: Sequence[PlannedEntry]) -> Iterator[tuple[str, Rows]]:
     """As `relayfile.store.sqlite.write.statements`, of what the plans say was asked for and ordered."""
@@ -46,6 +51,8 @@ def order_statements(entries: Sequence[PlannedEntry]) -> Iterator[tuple[str, Row
         yield _REQUEST[slot], requests[slot]
     yield _ACTION, actions
     yield _ACTIONS_BEYOND, [(*key, ACTIONS_PER_WORKSPACE_MAX) for key in sorted(ordered_in)]
+    yield _PAUSE_DELETE, [(*key, provider) for key, plan, _ in entries for provider in plan.pauses_ended]
+    yield _PAUSE, [(*key, *row) for key, plan, _ in entries for row in plan.pauses_put]
 
 
 def find_requests(cursor: apsw.Cursor, key: WorkspaceKey, wanted: Iterable[RequestKey]) -> dict[RequestKey, RequestRow]:
@@ -80,3 +87,8 @@ def find_actions(
         (*bindings, limit),
     )
     return [AdminActionRow(*row)._replace(result=ActionResult(row[6])) for row in rows]
+
+
+def find_pauses(connection: apsw.Connection, key: WorkspaceKey) -> list[PauseRow]:
+    """See `PauseView.pauses`."""
+    return [PauseRow(*row) for row in connection.execute(_PAUSES, key)]

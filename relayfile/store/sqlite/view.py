@@ -7,6 +7,7 @@ than they show instead of reading it. Refuses to hold a snapshot longer than its
 import heapq
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Set as AbstractSet
 from itertools import islice
 from typing import TypeVar
 
@@ -26,11 +27,12 @@ from relayfile.store.plan.rows import (
     DirectoryRow,
     EventRow,
     FileRow,
+    PauseRow,
     RequestKey,
     RequestRow,
     WorkspaceRow,
 )
-from relayfile.store.sqlite.orders import find_actions, find_requests
+from relayfile.store.sqlite.orders import find_actions, find_pauses, find_requests
 from relayfile.store.sqlite.rows import (
     DEAD_LETTER_COLUMNS,
     DIRECTORY_COLUMNS,
@@ -136,6 +138,7 @@ class SqliteView:
             connection.execute(_OUTCOME_COUNTS, self._key),
             connection.execute(_PROVIDERS_SEEN, self._key),
             connection.execute(_FAILURE_COUNTS, self._key),
+            {row.provider for row in find_pauses(connection, self._key)},
         )
 
     async def dead_letters(self, chosen: DeadLetterFilter, before_id: str, limit: int) -> list[KeptDeadLetter]:
@@ -173,6 +176,9 @@ class SqliteView:
     async def admin_actions(self, chosen: AdminActionFilter, before_id: str, limit: int) -> list[AdminActionRow]:
         return find_actions(self._cursor, self._key, chosen, before_id or _LAST_ID, limit)
 
+    async def pauses(self) -> list[PauseRow]:
+        return find_pauses(self._cursor.connection, self._key)
+
     def _file(self, path: str) -> FileRow | None:
         row = self._cursor.execute(_FILE, (*self._key, path)).fetchone()
         return None if row is None else file_row(row)
@@ -192,8 +198,9 @@ def provider_outcomes(
     counts: Iterable[tuple[str, int, int]],
     seen: Iterable[tuple[str, int | None, int | None]],
     failures: Iterable[tuple[str, str, int]],
+    paused: AbstractSet[str] = frozenset(),
 ) -> list[ProviderOutcomes]:
-    """Counters by provider, from the rows of three tables."""
+    """Counters by provider, from the rows of three tables. An empty provider in `paused` stands for all."""
     reasons: dict[str, dict[str, int]] = {}
     for provider, reason, number in failures:
         reasons.setdefault(provider, {})[reason] = number
@@ -207,8 +214,9 @@ def provider_outcomes(
             by_provider.get(provider, {}),
             reasons.get(provider, {}),
             *times.get(provider, (None, None)),
+            paused=provider in paused or "" in paused,
         )
-        for provider in sorted(by_provider.keys() | times.keys())
+        for provider in sorted(by_provider.keys() | times.keys() | (paused - {""}))
     ]
 
 

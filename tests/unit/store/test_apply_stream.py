@@ -6,6 +6,7 @@ from pathlib import Path
 
 from relayfile.store.apply_stream import ANSWERS_WAITING_MAX, MEMBER_OVERHEAD_BYTES, ApplyStream
 from relayfile.store.content_chunks import ChunkedContent
+from relayfile.store.pausing import PauseNews
 from relayfile.store.sessions import Reports
 from relayfile.v1 import shard_pb2
 from tests.support.running_node import RunningNode, fold, running_node, sub_batch, upsert
@@ -19,6 +20,7 @@ class Peer:
     """Sends the same change again and again; reads only the first `reads` answers."""
 
     def __init__(self, running: RunningNode, batches: int, reads: int = 0) -> None:
+        self._news = PauseNews(running.engine)
         self.stream = ApplyStream(running.node, "ingest-0", {}, Reports(), CREDIT_BYTES)
         self.sent = 0
         self.writes = 0
@@ -34,12 +36,16 @@ class Peer:
         await self.reads_again.wait()
 
     async def write(self, response: shard_pb2.ApplyEnvelopesResponse) -> None:
+        if response.pauses_complete:
+            return
         self.writes += 1
         if self.writes > self._reads:
             await self.reads_again.wait()
 
     def serve(self) -> "asyncio.Task[None]":
-        return asyncio.ensure_future(self.stream.serve(self.requests(), self.write, ChunkedContent(1 << 20)))
+        return asyncio.ensure_future(
+            self.stream.serve(self.requests(), self.write, ChunkedContent(1 << 20), self._news)
+        )
 
 
 async def until_idle(running: RunningNode, peer: Peer) -> None:
