@@ -232,7 +232,11 @@ class Provider:
         """Event and action; empty: not said."""
         source = self.definition.delivery
         event = headers.get(source.event_header, "") if source.event_header else ""
-        return event or _text(source.event, document), _text(source.action, document)
+        event = event or _text(source.event, document)
+        if not source.split:
+            return event, _text(source.action, document)
+        before, _, last = event.rpartition(source.split)
+        return (before, last) if before else (event, "")
 
     def _failed_unread(self, reading: Reading, failure: Failure) -> types_pb2.Envelope:
         event = _bounded(self._event_of(reading.headers, None)[0])

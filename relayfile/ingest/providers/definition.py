@@ -69,6 +69,8 @@ class DeliveryFacts:
     event_header: str
     event: Expression | None
     action: Expression | None
+    split: str
+    """What follows it last in an event is the action (`customer.created` by the full stop); empty: nothing does."""
     form_field: str
     """The field that holds the JSON when the body is a form."""
     kept_headers: tuple[str, ...]

@@ -194,12 +194,16 @@ def _delivery(table: TomlTable) -> DeliveryFacts:
         table.refuse("items", "must be @ or the members on the way to a list: a.b")
     if items and id_headers:
         table.refuse("id_headers", "are of the whole request, which has several deliveries: find the id in the body")
+    split = table.text("split", "")
+    if split and table.has("action"):
+        table.refuse("split", "finds the action in the event: action cannot be there too")
     facts = DeliveryFacts(
         id_headers=id_headers,
         id=table.compiled("id", _compile_id) if table.has("id") else None,
         event_header=event_header,
         event=_optional(table, "event"),
         action=_optional(table, "action"),
+        split=split,
         form_field=form_field,
         kept_headers=tuple(kept),
         items=_steps(items),

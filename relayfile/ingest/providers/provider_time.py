@@ -15,18 +15,23 @@ TimeReader = Callable[[JsonValue], int | None]
 
 _SECOND_US: Final = 1_000_000
 _US_MAX: Final = 253_402_300_799 * _SECOND_US
+_MILLISECONDS_FROM: Final = 100_000_000_000
+_SPACED_ZONE = re.compile(r"(\S+ \S+) (UTC|[+-][0-9]{2}:?[0-9]{2})\Z")
 _DECIMAL = re.compile(r"[0-9]{1,12}(?:\.[0-9]{1,9})?\Z")
 
 
 def iso_8601(value: JsonValue) -> int | None:
     """`2019-05-15T15:20:18Z`, with an offset or a fraction where there is one; without either it is no time.
 
-    GitHub writes some times of one and the same field as whole Unix seconds: those are understood too.
+    GitHub writes some times of one and the same field as whole Unix seconds, and GitLab a space before the zone
+    (`2015-05-17 18:08:09 UTC`): those are understood too.
     """
     if type(value) is int:
         return unix_seconds(value)
     if type(value) is not str or len(value) > 40:
         return None
+    if (spaced := _SPACED_ZONE.match(value)) is not None:
+        value = spaced[1] + ("Z" if spaced[2] == "UTC" else spaced[2])
     try:
         moment = datetime.fromisoformat(value)
     except ValueError:
@@ -59,8 +64,16 @@ def unix_milliseconds(value: JsonValue) -> int | None:
     return _in_range(value * 1000) if type(value) is int else None
 
 
+def iso_8601_or_unix(value: JsonValue) -> int | None:
+    """Either, for senders of whom nothing is known. A number is milliseconds where as seconds it were after 5138."""
+    if type(value) is int and value >= _MILLISECONDS_FROM:
+        return unix_milliseconds(value)
+    return iso_8601(value)
+
+
 FORMATS: Final[dict[str, TimeReader]] = {
     "iso-8601": iso_8601,
+    "iso-8601-or-unix": iso_8601_or_unix,
     "unix-seconds": unix_seconds,
     "unix-milliseconds": unix_milliseconds,
 }
