@@ -36,9 +36,10 @@ class SteadyClock:
     For times that say what came first. Never for judging a time that somebody else wrote.
     """
 
-    def __init__(self, clock: Clock) -> None:
+    def __init__(self, clock: Clock, not_before_us: int = 0) -> None:
+        """`not_before_us`: what was told before a restart."""
         self._clock = clock
-        self._last_us = 0
+        self._last_us = not_before_us
 
     def now_us(self) -> int:
         self._last_us = max(self._last_us, self._clock.now_us())

@@ -92,7 +92,7 @@ async def _serve(
     channels = NodeChannels(pipeline.router, partial(channel, settings=settings))
     room = BodyRoom(settings.bodies_bytes_max)
     workspaces = _workspaces(pipeline, channels, settings, foundation)
-    arrivals = SteadyClock(foundation.clock)
+    arrivals = SteadyClock(foundation.clock, pipeline.newest_received_us)
     around = FrontSurroundings(
         clock=foundation.clock,
         arrivals=arrivals,

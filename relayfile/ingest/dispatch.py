@@ -7,7 +7,7 @@ Owns what becomes of each row of the spool; lanes and their counts are `traffic`
 loop, in plain calls: no task and no future for a change. Refuses to wait: the pipeline around it has the timers.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
@@ -20,7 +20,7 @@ from relayfile.ingest.lane import Lane
 from relayfile.ingest.ledger import RowLedger
 from relayfile.ingest.node_stream import NodeStream
 from relayfile.ingest.parcel import LoneChanges, Parcel, RecentPayloads, parcels_of
-from relayfile.ingest.payload import PayloadBuilder, Placed, read_row
+from relayfile.ingest.payload import PayloadBuilder, Placed, parse_charges, read_row
 from relayfile.ingest.router import Router
 from relayfile.ingest.spool_file import StoredRow
 from relayfile.ingest.traffic import Outcomes, Traffic
@@ -87,14 +87,24 @@ class Dispatcher(Traffic):
         self._accepted(row.workspace_id, row.row_id, row.providers, row.received_us)
 
     def arrived(self, row: PayloadBuilder) -> None:
-        """A row that was stored is to be worked on. Rows of one workspace come in their order."""
+        """A row that was stored is to be worked on. Rows of one workspace come in their order.
+
+        But for one that was read back already, behind an earlier one that had no room.
+        """
         lane = self.lanes[row.workspace_id]
+        if row.row_id <= lane.last_row_id:
+            return
         if lane.has_unread or not self.has_room(lane):
-            lane.newest_row_id = row.row_id
-            self._ports.hungry(lane)
+            self.leave(row)
         else:
             lane.newest_row_id = row.row_id
-            self._place(lane, row.row_id, row.member_count, 0, row.placed, row.stored)
+            self._place(lane, row.row_id, row.member_count, 0, row.charges, row.placed, row.stored)
+
+    def leave(self, row: PayloadBuilder) -> None:
+        """A row that was stored is to be read back when there is room."""
+        lane = self.lanes[row.workspace_id]
+        lane.newest_row_id = max(lane.newest_row_id, row.row_id)
+        self._ports.hungry(lane)
 
     def left(self, row_id: int, workspace_id: str, providers: dict[str, int], received_us: int) -> None:
         """A row was in the spool at the start; it is read when its lane has room. Rows come in their order."""
@@ -116,7 +126,8 @@ class Dispatcher(Traffic):
             self.counters.unreadable += lost
             _log.error("a row of the spool is damaged and set aside", changes=lost, why=error.what)
         else:
-            self._place(lane, row.row_id, row.member_count, row.bits, placed, row.payload)
+            charges = parse_charges(row.providers, len(row.payload))
+            self._place(lane, row.row_id, row.member_count, row.bits, charges, placed, row.payload)
 
     def has_room(self, lane: Lane) -> bool:
         """Whether a lane may take one more row into memory."""
@@ -176,10 +187,17 @@ class Dispatcher(Traffic):
         return lane
 
     def _place(
-        self, lane: Lane, row_id: int, member_count: int, bits: int, placed: Iterable[Placed], payload: bytes
+        self,
+        lane: Lane,
+        row_id: int,
+        member_count: int,
+        bits: int,
+        charges: Mapping[str, int],
+        placed: Iterable[Placed],
+        payload: bytes,
     ) -> None:
         """Send or hold the changes of a row, in order."""
-        self.ledger.load(row_id, member_count, bits, len(payload))
+        self.ledger.load(row_id, lane.workspace_id, member_count, bits, charges)
         lane.last_row_id = row_id
         coalescer, workspace_id = self._coalescer, lane.workspace_id
         now_s = self._ports.clock.monotonic()

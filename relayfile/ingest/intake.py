@@ -1,12 +1,33 @@
 """The door between the fronts (HTTP, gRPC) and the spool: what a front may count on when it answers a sender.
 
-Owns the one method that makes envelopes durable. Refuses to validate or complete them: that is the front's work.
+Owns the one method that makes envelopes durable, and the refusal of a part of them. Refuses to validate or complete
+them: that is the front's work.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
+from relayfile.errors import Overloaded
+from relayfile.ingest.shares import Account
 from relayfile.v1 import types_pb2
+
+
+class PastShare(Overloaded):
+    """The {what} is full; try again after {retry_after_s:g} s."""
+
+    # Nothing was taken; what does not belong to these accounts may be offered again at once.
+
+    def __init__(self, seconds: Mapping[Account, float]) -> None:
+        """`seconds` after which each account may try again; at least one."""
+        (workspace_id, provider), retry_after_s = next(iter(seconds.items()))
+        super().__init__(
+            what=f"share of provider {provider!r} of workspace {workspace_id!r}", retry_after_s=retry_after_s
+        )
+        self.seconds = seconds
+
+    def apart(self) -> "dict[Account, PastShare]":
+        """The refusal of each account alone."""
+        return {account: PastShare({account: seconds}) for account, seconds in self.seconds.items()}
 
 
 class Intake(Protocol):
@@ -19,9 +40,10 @@ class Intake(Protocol):
         ``traceparent`` set, paths normalised, several changes of one object folded into one, contents inline however
         large (no ``content_follows_bytes``). The messages belong to the intake from then on: do not change them.
 
-        Answers or raises within 2.5 s. ``Overloaded``: this workspace is past its share (429). ``Unavailable``: the
-        spool is full (503). ``Draining``: the process is stopping (503). ``StorageFailed``: the disk failed, nothing
-        was accepted and the process ends. A call that is cancelled may or may not have been accepted.
+        Answers or raises within 2.5 s. ``PastShare``: some workspaces' providers are past their shares (429).
+        ``Unavailable``: the spool is full (503). ``Draining``: the process is stopping (503). ``StorageFailed``: the
+        disk failed, nothing was accepted and the process ends. A call that is cancelled may or may not have been
+        accepted.
         """
         ...
 

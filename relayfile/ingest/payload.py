@@ -16,6 +16,9 @@ _KINDS = frozenset(types_pb2.ChangeKind.values()) - {types_pb2.CHANGE_KIND_UNSPE
 _TAG = b"\x0a"  # field 1 of EnvelopeBatch, length-delimited
 
 
+ENVELOPE_OVERHEAD_BYTES = 192
+"""What a stored envelope takes beside its own bytes at most: its row's columns, their index, and pages' rest."""
+
 Placed: TypeAlias = tuple[types_pb2.Envelope, int, int]
 """An envelope, and where it lies in its row's payload: offset and length in bytes. One is made for each envelope."""
 
@@ -25,6 +28,7 @@ class PayloadBuilder:
 
     __slots__ = (
         "_pieces",
+        "charges",
         "member_count",
         "placed",
         "providers",
@@ -44,6 +48,8 @@ class PayloadBuilder:
         """Changes; an envelope without changes counts as one."""
         self.providers: dict[str, int] = {}
         """Provider to changes."""
+        self.charges: dict[str, int] = {}
+        """Provider to bytes, as `Admission` counts them."""
         self.placed: list[Placed] = []
         self.size_bytes = 0
         self.stored = b""
@@ -64,6 +70,7 @@ class PayloadBuilder:
         self.member_count += members
         provider = envelope.provider
         self.providers[provider] = self.providers.get(provider, 0) + members
+        self.charges[provider] = self.charges.get(provider, 0) + length + ENVELOPE_OVERHEAD_BYTES
         self.size_bytes = offset + length
         return len(head) + length
 
@@ -73,15 +80,29 @@ class PayloadBuilder:
         self._pieces = []
         return self.stored
 
-    def provider_counts(self) -> str:
-        """`name=count` for each provider, separated by spaces (a provider's name has neither)."""
-        return " ".join([f"{name}={count}" for name, count in self.providers.items()])
+    def provider_text(self) -> str:
+        """`name=changes:bytes` for each provider, separated by spaces (a provider's name has neither)."""
+        return " ".join([f"{name}={count}:{self.charges[name]}" for name, count in self.providers.items()])
 
 
-def parse_provider_counts(text: str) -> dict[str, int]:
-    """The inverse of `PayloadBuilder.provider_counts`."""
-    pairs = (item.rpartition("=") for item in text.split())
-    return {name: int(count) for name, _, count in pairs}
+def parse_changes(text: str) -> dict[str, int]:
+    """Provider to changes, from `PayloadBuilder.provider_text`."""
+    return {name: int(numbers.partition(":")[0]) for name, numbers in _parse(text)}
+
+
+def parse_charges(text: str, payload_bytes: int) -> dict[str, int]:
+    """Provider to bytes. Rows of schema version 1 do not say: there each change counts for as much as any other."""
+    if ":" in text:
+        return {name: int(numbers.partition(":")[2]) for name, numbers in _parse(text)}
+    changes = parse_changes(text)
+    total = sum(changes.values())
+    return {name: payload_bytes * count // total + count * ENVELOPE_OVERHEAD_BYTES for name, count in changes.items()}
+
+
+def _parse(text: str) -> Iterator[tuple[str, str]]:
+    for item in text.split():
+        name, _, numbers = item.rpartition("=")
+        yield name, numbers
 
 
 def read_row(row_id: int, workspace_id: str, member_count: int, payload: bytes) -> list[Placed]:

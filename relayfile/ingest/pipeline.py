@@ -5,7 +5,7 @@ one that closes windows, one that reads the backlog, one that ticks once a secon
 """
 
 import asyncio
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -14,13 +14,13 @@ from relayfile import faults
 from relayfile.data_directory import DataDirectory
 from relayfile.errors import DataCorrupted, Draining, Unavailable
 from relayfile.ingest.admission import Admission
+from relayfile.ingest.backlog import Arrivals, Backlog
 from relayfile.ingest.coalesce import CoalesceLimits, Coalescer
 from relayfile.ingest.dispatch import Dispatcher, DispatchLimits, DispatchPorts
 from relayfile.ingest.flight import Workers
-from relayfile.ingest.lane import Lane
 from relayfile.ingest.node_stream import NodeStream
 from relayfile.ingest.parcel import RecentPayloads
-from relayfile.ingest.payload import PayloadBuilder, parse_provider_counts, read_row
+from relayfile.ingest.payload import PayloadBuilder, parse_changes, parse_charges, read_row
 from relayfile.ingest.refusal_reports import RefusalReports
 from relayfile.ingest.router import Router
 from relayfile.ingest.spool import Done, Spool, SpoolLimits, tell_future
@@ -33,8 +33,6 @@ MEMBERS_HELD_MAX = 2_000_000
 """Changes that windows hold at most; about 60 bytes each, and their notes as far as these have room."""
 STREAM_QUEUE_BYTES_MAX = 32 << 20
 """What may wait in memory for one node, in its lanes."""
-READ_BYTES = 256 << 10
-"""What the backlog reads of one workspace before it is the next one's turn."""
 TICK_S = 1.0
 EXPIRE_S_MIN = 0.005
 DRAIN_POLL_S = 0.02
@@ -55,19 +53,25 @@ class Pipeline:
         self._settings = settings
         self._around = around
         self.router = Router(settings.nodes, settings.shard_count)
+        self._state = _State()
+        self._arrivals = Arrivals(lambda: self.dispatcher, self._state.fail)
         self.spool = Spool(
             around.directory,
             _spool_limits(settings),
             stored=self._stored,
-            arrived=self._arrived,
+            arrived=self._arrivals.put,
+            refused=self._refused,
             reached=faults.point,
         )
         self.reader = self.spool.open()
         self.admission = Admission(
-            settings.spool_bytes_max, settings.bodies_bytes_max, lambda: self.spool.waiting_bytes
+            settings.spool_bytes_max,
+            settings.bodies_bytes_max,
+            used_bytes=lambda: self.spool.used_bytes,
+            waiting_bytes=lambda: self.spool.waiting_bytes,
         )
         self.coalescer = Coalescer(_coalesce_limits(settings))
-        self._backlog = Backlog(self)
+        self._backlog = Backlog(lambda: self.dispatcher, self.reader.rows_between)
         self._streams = Streams(self._stream)
         self._workers = Workers(settings.envelope_workers)
         self.dispatcher = Dispatcher(
@@ -84,7 +88,8 @@ class Pipeline:
             ),
         )
         self.dispatcher.refusals = RefusalReports(self.router, around.refused)
-        self._state = _State()
+        self.newest_received_us = 0
+        """The newest receive time of what the spool held at the start."""
         for row in self.reader.remainders():
             self._recover(row)
 
@@ -103,9 +108,8 @@ class Pipeline:
         if not envelopes:
             done(None)
             return
-        workspace_id = envelopes[0].workspace_id
         raws = [envelope.SerializeToString() for envelope in envelopes]
-        self.admission.check(workspace_id, sum(map(len, raws)))
+        self.admission.admit(envelopes, raws)
         self.spool.offer(envelopes, raws, partial(self._ended, done), self._settings.accept_deadline_s)
         self._state.accepting += 1
 
@@ -167,30 +171,29 @@ class Pipeline:
 
     def _stored(self, rows: Sequence[PayloadBuilder]) -> None:
         for row in rows:
-            self.admission.stored_bytes += row.size_bytes
             self.dispatcher.stored(row)
 
-    def _arrived(self, rows: Sequence[PayloadBuilder]) -> None:
-        try:
-            for row in rows:
-                self.dispatcher.arrived(row)
-        except Exception as error:  # noqa: BLE001 - called by the loop, which would go on without these rows
-            self._state.fail(error)
+    def _refused(self, rows: Sequence[PayloadBuilder]) -> None:
+        for row in rows:
+            self.admission.release(
+                [((row.workspace_id, provider), size_bytes) for provider, size_bytes in row.charges.items()]
+            )
 
     async def _watch_spool(self) -> None:
         self._state.fail(await self.spool.failed())
 
     def _finished(self, row_ids: list[int]) -> None:
-        self.admission.stored_bytes -= self.dispatcher.ledger.take_freed_bytes()
+        self.admission.release(self.dispatcher.ledger.take_freed())
         self.spool.settle(row_ids)
 
     def _recover(self, left: Remainder) -> None:
-        counts = parse_provider_counts(left.providers)
+        counts = parse_changes(left.providers)
         if left.bits:
             # Which providers' changes are settled is known only after reading: a rare row, read once.
             [row] = self.reader.rows_between(left.workspace_id, left.row_id - 1, left.row_id, 1)
             counts = _open_counts(row, left.workspace_id, counts)
-        self.admission.stored_bytes += left.payload_bytes
+        self.newest_received_us = max(self.newest_received_us, left.received_us)
+        self.admission.recovered(left.workspace_id, parse_charges(left.providers, left.payload_bytes))
         self.dispatcher.left(left.row_id, left.workspace_id, counts, left.received_us)
 
     def _stream(self, address: str) -> NodeStream:
@@ -212,70 +215,11 @@ class Pipeline:
         while True:
             await asyncio.sleep(TICK_S)
             self._streams.tick()
+            self.admission.tick(TICK_S)
             finished, bits = self.dispatcher.ledger.take_finished(), list(self.dispatcher.ledger.take_dirty())
             if finished or bits:
                 self._finished(finished)
                 self.spool.settle([], bits)
-
-
-class Backlog:
-    """Reads rows that had no room when they came, one workspace after the other, as their lanes get room."""
-
-    def __init__(self, pipeline: Pipeline) -> None:
-        self._pipeline = pipeline
-        self._lanes: deque[Lane] = deque()
-        self._starved: dict[NodeStream, deque[Lane]] = {}
-        """Lanes with nothing in memory that found the queue of their node full; they come first when it has room."""
-        self._marked = asyncio.Event()
-
-    def wake(self) -> None:
-        """A node's queue may have room."""
-        if self._starved:
-            self._marked.set()
-
-    def mark(self, lane: Lane) -> None:
-        """A lane has unread rows, and may have room."""
-        if not lane.is_hungry:
-            lane.is_hungry = True
-            self._lanes.append(lane)
-            self._marked.set()
-
-    async def run(self) -> None:
-        """Until cancelled."""
-        while True:
-            lane = self._next()
-            if lane is None:
-                self._marked.clear()
-                await self._marked.wait()
-            else:
-                self._feed(lane)
-                await asyncio.sleep(0)
-
-    def _next(self) -> Lane | None:
-        for stream, starved in self._starved.items():
-            if self._pipeline.dispatcher.has_room(starved[0]):
-                lane = starved.popleft()
-                if not starved:
-                    del self._starved[stream]
-                return lane
-        return self._lanes.popleft() if self._lanes else None
-
-    def _feed(self, lane: Lane) -> None:
-        lane.is_hungry = False
-        dispatcher = self._pipeline.dispatcher
-        if not lane.has_unread:
-            return
-        if not dispatcher.has_room(lane):
-            if not lane.has_queued:
-                lane.is_hungry = True
-                self._starved.setdefault(dispatcher.stream(lane), deque()).append(lane)
-            return  # else it is marked again when its next sub-batch is taken
-        rows = self._pipeline.reader.rows_between(lane.workspace_id, lane.last_row_id, lane.newest_row_id, READ_BYTES)
-        for row in rows:
-            dispatcher.read_back(lane, row)
-        if not rows:
-            lane.last_row_id = lane.newest_row_id
-        self.mark(lane)
 
 
 class _State:
@@ -294,6 +238,7 @@ def _spool_limits(settings: IngestSettings) -> SpoolLimits:
     return SpoolLimits(
         commit_linger_s=settings.spool_commit_linger_s,
         commit_bytes_max=settings.spool_commit_bytes_max,
+        bytes_max=settings.spool_bytes_max,
         verify=settings.spool_verify,
     )
 

@@ -16,7 +16,6 @@ from relayfile.errors import (
     Draining,
     FieldViolation,
     InvalidArgument,
-    Overloaded,
     Paused,
     PermissionDenied,
     RelayfileError,
@@ -26,7 +25,7 @@ from relayfile.errors import (
 from relayfile.ids import IdSource
 from relayfile.ingest.chunks import Assembly
 from relayfile.ingest.delivery import Arrival, complete
-from relayfile.ingest.intake import Intake
+from relayfile.ingest.intake import Intake, PastShare
 from relayfile.ingest.request_body import BodyRoom
 from relayfile.ingest.workspaces import WorkspaceDirectory
 from relayfile.telemetry import IngestInstruments, Tracing
@@ -50,7 +49,7 @@ _REFUSED: Final[dict[type[RelayfileError], Status.ValueType]] = {
     InvalidArgument: ingest_pb2.PUBLISH_STATUS_INVALID,
     WorkspaceNotFound: ingest_pb2.PUBLISH_STATUS_WORKSPACE_NOT_FOUND,
     PermissionDenied: ingest_pb2.PUBLISH_STATUS_PERMISSION_DENIED,
-    Overloaded: ingest_pb2.PUBLISH_STATUS_OVERLOADED,
+    PastShare: ingest_pb2.PUBLISH_STATUS_OVERLOADED,
     Unavailable: ingest_pb2.PUBLISH_STATUS_UNAVAILABLE,
     Draining: ingest_pb2.PUBLISH_STATUS_UNAVAILABLE,
     Paused: ingest_pb2.PUBLISH_STATUS_UNAVAILABLE,
@@ -226,39 +225,42 @@ class PublishStream:
             self._has_room.set()
 
     async def _accept(self, batches: Sequence[_Batch]) -> None:
-        """One `accept` for everything; apart by workspace only when one of several workspaces is over its share."""
+        """One `accept` for everything, and another one for the rest when some workspaces are past their shares."""
         places = [(batch, index) for batch in batches for index in batch.acceptable]
         if not places:
             return
         started = self._door.clock.monotonic()
         parents = [batch.envelopes[index].traceparent for batch, index in places]
         with self._door.tracing.batch("publish", parents, len(places)):
-            failure = await self._try(places)
-            if isinstance(failure, Overloaded):
-                by_workspace: dict[str, list[tuple[_Batch, int]]] = {}
-                for batch, index in places:
-                    by_workspace.setdefault(batch.envelopes[index].workspace_id, []).append((batch, index))
-                for group in by_workspace.values():
-                    self._mark(group, await self._try(group) if len(by_workspace) > 1 else failure)
-            else:
-                self._mark(places, failure)
+            while places:
+                failure = await self._try(places)
+                if failure is None:
+                    break
+                places = self._refuse(places, failure)
         self._door.instruments.accept_seconds.observe(self._door.clock.monotonic() - started)
-
-    def _mark(self, places: Sequence[tuple[_Batch, int]], failure: RelayfileError | None) -> None:
-        if failure is None:
-            return
-        refusals = Refusals(self._refused)
-        for batch, index in places:
-            batch.answer.results[index].CopyFrom(_refusal(failure))
-            refusals.add(batch.envelopes[index], failure)
-        refusals.tell()
 
     async def _try(self, places: Sequence[tuple[_Batch, int]]) -> RelayfileError | None:
         try:
             await self._door.intake.accept([batch.envelopes[index] for batch, index in places])
-        except (Overloaded, Unavailable, Draining, Paused) as error:
+        except (PastShare, Unavailable, Draining, Paused) as error:
             return error
         return None
+
+    def _refuse(self, places: Sequence[tuple[_Batch, int]], failure: RelayfileError) -> list[tuple[_Batch, int]]:
+        """Write the refusal down where it holds; what is left may be offered again."""
+        left: list[tuple[_Batch, int]] = []
+        refusals = Refusals(self._refused)
+        past = failure.apart() if isinstance(failure, PastShare) else None
+        for batch, index in places:
+            envelope = batch.envelopes[index]
+            error = failure if past is None else past.get((envelope.workspace_id, envelope.provider))
+            if error is None:
+                left.append((batch, index))
+                continue
+            batch.answer.results[index].CopyFrom(_refusal(error))
+            refusals.add(envelope, error)
+        refusals.tell()
+        return left
 
 
 class Refusals:

@@ -42,6 +42,8 @@ class SpoolLimits:
 
     commit_linger_s: float
     commit_bytes_max: int
+    bytes_max: int
+    """What the file may come to take; its log is kept to a small part of it."""
     verify: bool
 
 
@@ -88,10 +90,12 @@ class Spool:
         *,
         stored: Callable[[Sequence[PayloadBuilder]], None],
         arrived: Callable[[Sequence[PayloadBuilder]], None],
+        refused: Callable[[Sequence[PayloadBuilder]], None] = lambda rows: None,
         reached: Callable[[str], None] = lambda point: None,
     ) -> None:
         """`stored` gets the rows of each commit once they are durable, to count them; `arrived` gets them after their
-        senders were answered, to work on them. `reached` hears fault points.
+        senders were answered, to work on them; `refused` gets those that a full disk did not take. `reached` hears
+        fault points.
         """
         self.counters = SpoolCounters()
         self.waiting_bytes = 0
@@ -100,6 +104,7 @@ class Spool:
         self._limits = limits
         self._stored = stored
         self._arrived = arrived
+        self._refused = refused
         self._reached = reached
         self._groups: deque[_Group] = deque()
         self._settling = Transaction()
@@ -120,7 +125,8 @@ class Spool:
         if failure is not None:
             directory.clear_failure()
         reader = SpoolReader(directory.path)
-        self._commits.start(SpoolWriter(directory.path), next_row_id=reader.last_row_id() + 1)
+        writer = SpoolWriter(directory.path, self._limits.bytes_max)
+        self._commits.start(writer, next_row_id=reader.last_row_id() + 1)
         return reader
 
     async def close(self) -> None:
@@ -130,6 +136,11 @@ class Spool:
             await self._commits.idle()
         self._stop_timer()
         self._commits.stop()
+
+    @property
+    def used_bytes(self) -> int:
+        """What the file had in use after the last commit, without its log; free pages are used again."""
+        return self._commits.used_bytes
 
     @property
     def is_sound(self) -> bool:
@@ -249,6 +260,7 @@ class Spool:
             # Before what was settled meanwhile: of two bit sets of one row the later one is written last.
             self._settling.finished[:0] = transaction.finished
             self._settling.bits[:0] = transaction.bits
+            self._refused(group.rows)
             group.tell(Unavailable(what="spool's disk (it is full)", retry_after_s=5.0))
         elif isinstance(failure, StorageFailed):
             self._directory.mark_failed(str(failure))
@@ -308,6 +320,7 @@ class _Commits:
     def __init__(self, committed: Callable[[_Group, Transaction, Exception | None], None]) -> None:
         self.running = False
         self.failure: StorageFailed | None = None
+        self.used_bytes = 0
         self._is_full = False
         self._committed = committed
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="spool")
@@ -317,6 +330,7 @@ class _Commits:
 
     def start(self, writer: SpoolWriter, next_row_id: int) -> None:
         self._writer = writer
+        self.used_bytes = writer.used_bytes
         self._next_row_id = next_row_id
 
     def stop(self) -> None:
@@ -357,6 +371,8 @@ class _Commits:
 
     def _finish(self, group: _Group, transaction: Transaction, error: BaseException | None) -> None:
         self.running = False
+        if self._writer is not None:
+            self.used_bytes = self._writer.used_bytes
         failure = error if isinstance(error, SpoolFull | StorageFailed) else None
         if error is not None and failure is None:
             failure = StorageFailed(what=f"spool: {type(error).__name__}: {error}")
@@ -381,7 +397,7 @@ def _write(
     writer: SpoolWriter, rows: Sequence[PayloadBuilder], transaction: Transaction, reached: Callable[[str], None]
 ) -> None:
     transaction.rows = [
-        NewRow(row.row_id, row.workspace_id, row.received_us, row.member_count, row.provider_counts(), row.payload())
+        NewRow(row.row_id, row.workspace_id, row.received_us, row.member_count, row.provider_text(), row.payload())
         for row in rows
     ]
 

@@ -16,10 +16,15 @@ from relayfile.errors import DataCorrupted, StartRefused, StorageFailed
 
 FILE_NAME = "spool.db"
 FILE_NAMES = (FILE_NAME, FILE_NAME + "-wal")
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+"""1 differs in the text of `batch.providers` alone and is read as it is."""
+PAGE_BYTES = 8192
 _BUSY_MS = 5_000
 CHECKPOINT_PAGES = 2_000
 """A log of so many pages is written back into the file after the commit that made it so long."""
+CHECKPOINT_PAGES_MIN = 32
+LOG_PART = 16
+"""The log of a small spool is written back when it has this part of the spool's size."""
 
 # Payloads come last, so that scans over the other columns never read them. `settled` is a table of its own, because
 # setting a bit must not rewrite a payload.
@@ -48,7 +53,7 @@ class NewRow(NamedTuple):
     """Of its oldest envelope."""
     member_count: int
     providers: str
-    """`name=count` for each provider, separated by spaces: counts that a restart needs without reading payloads."""
+    """See `PayloadBuilder.provider_text`: what a restart needs without reading payloads."""
     payload: bytes
     """A serialised `EnvelopeBatch`."""
 
@@ -60,6 +65,7 @@ class StoredRow(NamedTuple):
     member_count: int
     bits: int
     """Bit i is set when the outcome of member i is durable."""
+    providers: str
     payload: bytes
 
 
@@ -103,7 +109,7 @@ def prepare(directory: Path, *, verify: bool) -> None:
         connection = _open(directory)
         try:
             (version,) = connection.execute("PRAGMA user_version").fetchone() or (0,)
-            if version not in (0, SCHEMA_VERSION):
+            if version not in (0, 1, SCHEMA_VERSION):
                 raise StartRefused(
                     why=f"{path} has schema version {version}, this release knows {SCHEMA_VERSION}; start the release "
                     "that wrote it"
@@ -118,6 +124,8 @@ def prepare(directory: Path, *, verify: bool) -> None:
                         why=f"{path} is damaged ({'; '.join(problems)}); what it holds is accepted and not yet sent: "
                         "keep the file, and start with an empty data directory"
                     )
+            if version == 1:
+                connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
         finally:
             connection.close()
     except apsw.Error as error:
@@ -127,9 +135,14 @@ def prepare(directory: Path, *, verify: bool) -> None:
 class SpoolWriter:
     """The writing connection. Used by one thread, the one that made it."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, bytes_max: int) -> None:
+        """`bytes_max`: what the file may come to take."""
         self._connection = _open(directory)
         self._connection.set_wal_hook(self._note_wal_size)
+        log_pages = bytes_max // LOG_PART // PAGE_BYTES
+        self._checkpoint_pages = min(CHECKPOINT_PAGES, max(CHECKPOINT_PAGES_MIN, log_pages))
+        self.used_bytes = self._measure()
+        """Of the file, without free pages and without the log, after the last commit."""
         self._wal_pages = 0
         self._lasting = True
         self._failed = False
@@ -159,7 +172,8 @@ class SpoolWriter:
             except apsw.FullError:
                 self._roll_back()
                 raise
-            if self._wal_pages >= CHECKPOINT_PAGES:
+            self.used_bytes = self._measure()
+            if self._wal_pages >= self._checkpoint_pages:
                 self._checkpoint()
         except apsw.FullError as error:
             raise SpoolFull from error
@@ -187,6 +201,10 @@ class SpoolWriter:
             self._connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
         except (apsw.FullError, apsw.BusyError):
             pass  # What was committed stays in the log; it is tried again after the next commit.
+
+    def _measure(self) -> int:
+        pages, free = (self._connection.execute(f"PRAGMA {name}").get for name in ("page_count", "freelist_count"))
+        return int(pages - free) * PAGE_BYTES
 
     def _choose_sync(self, lasting: bool) -> None:
         if lasting is not self._lasting:
@@ -233,18 +251,19 @@ class SpoolReader:
     def rows_between(self, workspace_id: str, after: int, to: int, bytes_max: int) -> list[StoredRow]:
         """The next rows of a workspace, at least one if there is any, until `bytes_max` of payload are together."""
         query = (
-            "SELECT row_id, member_count, bits, payload FROM batch LEFT JOIN settled USING (row_id)"
+            "SELECT row_id, member_count, bits, providers, payload FROM batch LEFT JOIN settled USING (row_id)"
             " WHERE workspace_id = ? AND row_id > ? AND row_id <= ? ORDER BY row_id"
         )
         rows: list[StoredRow] = []
         size = 0
-        cursor = self._connection.execute(query, (workspace_id, after, to))
-        for row_id, member_count, bits, payload in cursor:
-            rows.append(StoredRow(row_id, member_count, _bits(bits), payload))
-            size += len(payload)
-            if size >= bytes_max:
-                break
-        cursor.close()
+        with _reading():
+            cursor = self._connection.execute(query, (workspace_id, after, to))
+            for row_id, member_count, bits, providers, payload in cursor:
+                rows.append(StoredRow(row_id, member_count, _bits(bits), providers, payload))
+                size += len(payload)
+                if size >= bytes_max:
+                    break
+            cursor.close()
         return rows
 
     def piece(self, row_id: int, offset: int, length: int) -> bytes:
@@ -264,10 +283,21 @@ class SpoolReader:
         self._connection.close()
 
 
+@contextlib.contextmanager
+def _reading() -> Iterator[None]:
+    """What SQLite says of a read that it cannot do, in our words."""
+    try:
+        yield
+    except (apsw.CorruptError, apsw.NotADBError, apsw.FormatError) as error:
+        raise DataCorrupted(what=f"{FILE_NAME}: {error}") from error
+    except apsw.Error as error:
+        raise StorageFailed(what=f"spool: {type(error).__name__}: {error}") from error
+
+
 def _open(directory: Path) -> apsw.Connection:
     connection = apsw.Connection(str(directory / FILE_NAME))
     connection.set_busy_timeout(_BUSY_MS)
-    connection.execute("PRAGMA page_size=8192")
+    connection.execute(f"PRAGMA page_size={PAGE_BYTES}")
     connection.execute("PRAGMA journal_mode=WAL")
     connection.execute("PRAGMA synchronous=FULL")
     connection.wal_autocheckpoint(0)

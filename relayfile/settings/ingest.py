@@ -139,7 +139,12 @@ class IngestSettings(ClusterSettings):
         ("disk", "through"),
         "disk: accept durably even while the store is away; through: keep nothing (not served yet)",
     )
-    spool_bytes_max: int = size("4GiB", "1MiB", "16TiB", "size of the spool; when it is full, requests get 503")
+    spool_bytes_max: int = size(
+        "4GiB",
+        "1MiB",
+        "16TiB",
+        "size of the spool; past half of it who is over its share gets 429, when it is full all get 503",
+    )
     spool_commit_linger_s: float = duration(
         "2ms", "0s", "100ms", "longest wait for company before an fsync; adaptive: 0 for a lone sender"
     )

@@ -4,8 +4,10 @@ from hypothesis import strategies as st
 
 from relayfile.errors import DataCorrupted
 from relayfile.ingest.payload import (
+    ENVELOPE_OVERHEAD_BYTES,
     PayloadBuilder,
-    parse_provider_counts,
+    parse_changes,
+    parse_charges,
     read_envelope,
     read_payload,
     read_row,
@@ -34,7 +36,16 @@ def test_a_payload_is_a_batch_whose_envelopes_are_found_by_offset(size: int) -> 
     assert [placed[1:] for placed in read_payload(payload)] == [placed[1:] for placed in row.placed]
     assert [types_pb2.Envelope.FromString(payload[at : at + length]) for _, at, length in row.placed] == sent
     assert (row.member_count, row.received_us) == (3, 5_000_000)
-    assert parse_provider_counts(row.provider_counts()) == {"github": 2, "linear": 1}
+    text = row.provider_text()
+    assert parse_changes(text) == {"github": 2, "linear": 1}
+    assert parse_charges(text, row.size_bytes) == row.charges
+    assert sum(row.charges.values()) == sum(len(each.SerializeToString()) + ENVELOPE_OVERHEAD_BYTES for each in sent)
+
+
+def test_a_row_of_the_schema_before_is_charged_by_changes() -> None:
+    assert parse_changes("github=2 linear=1") == {"github": 2, "linear": 1}
+    charges = parse_charges("github=2 linear=1", 3_000)
+    assert charges == {"github": 2_000 + 2 * ENVELOPE_OVERHEAD_BYTES, "linear": 1_000 + ENVELOPE_OVERHEAD_BYTES}
 
 
 @given(st.integers(0, 1 << 40))

@@ -23,6 +23,7 @@ from relayfile.errors import (
     WorkspaceNotFound,
 )
 from relayfile.ids import IdSource
+from relayfile.ingest.intake import PastShare
 from relayfile.ingest.owner_outcomes import OwnerAnswer
 from relayfile.ingest.publish import Door
 from relayfile.ingest.rejected import RejectedRequests
@@ -54,8 +55,10 @@ class GatedIntake(FakeIntake):
     async def accept(self, envelopes: Sequence[types_pb2.Envelope]) -> None:
         self.sizes.append(len(envelopes))
         await self.gate.wait()
-        if any(each.workspace_id in self.overloaded for each in envelopes):
-            raise Overloaded(what="share", retry_after_s=2.0)
+        accounts = {(each.workspace_id, each.provider) for each in envelopes}
+        past = {account: 2.0 for account in accounts if account[0] in self.overloaded}
+        if past:
+            raise PastShare(past)
         await super().accept(envelopes)
 
 
@@ -289,9 +292,25 @@ async def test_only_the_noisy_workspace_is_refused(publishing: Publishing) -> No
     ]
     assert response.results[1].retry_after.seconds == 2
     assert not response.results[1].envelope_id
+    [refusal] = publishing.rejected.newest("", 0, 10)
+    assert (refusal.workspace, refusal.provider, refusal.reason) == ("quiet", "crm", "OVERLOADED")
+    assert publishing.intake.sizes == [3, 2]
     publishing.intake.failure = Unavailable(what="spool")
     (response,) = await answers(publishing, batch(2, envelope()))
     assert response.results[0].status == ingest_pb2.PUBLISH_STATUS_UNAVAILABLE
+    assert publishing.rejected.totals() == {"OVERLOADED": 1, "UNAVAILABLE": 1}
+
+
+async def test_past_its_share_one_envelope_is_resource_exhausted(publishing: Publishing) -> None:
+    publishing.intake.overloaded = {"quiet"}
+    request = ingest_pb2.PublishEnvelopeRequest(envelope=envelope("quiet"))
+    with pytest.raises(grpc.aio.AioRpcError) as raised:
+        await publishing.stub.PublishEnvelope(request, metadata=publishing.as_("*"))
+    assert raised.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+    refusal = from_rpc_error(raised.value)
+    assert isinstance(refusal, Overloaded)
+    assert refusal.retry_after_s == 2.0
+    assert publishing.rejected.totals() == {"OVERLOADED": 1}
 
 
 async def test_content_in_chunks(publishing: Publishing) -> None:

@@ -14,7 +14,7 @@ from relayfile.data_directory import DataDirectory
 from relayfile.errors import StartRefused, StorageFailed, Unavailable
 from relayfile.ingest import spool_file
 from relayfile.ingest.admission import Admission
-from relayfile.ingest.payload import PayloadBuilder, read_payload
+from relayfile.ingest.payload import ENVELOPE_OVERHEAD_BYTES, PayloadBuilder, read_payload
 from relayfile.ingest.spool import Spool, SpoolLimits
 from relayfile.ingest.spool_file import SpoolFull, SpoolReader, SpoolWriter
 from relayfile.v1 import types_pb2
@@ -35,7 +35,7 @@ class Opened:
         self.rows: list[PayloadBuilder] = []
         self.reached: list[str] = []
         self.directory = DataDirectory(path)
-        limits = SpoolLimits(commit_linger_s=linger_s, commit_bytes_max=1 << 20, verify=True)
+        limits = SpoolLimits(commit_linger_s=linger_s, commit_bytes_max=1 << 20, bytes_max=1 << 30, verify=True)
         self.spool = Spool(
             self.directory, limits, stored=lambda rows: None, arrived=self.arrived, reached=self.reached.append
         )
@@ -61,10 +61,11 @@ async def test_what_was_accepted_is_there_after_a_restart(tmp_path: Path) -> Non
         await append(one.spool, [envelope(4)])
     async with opened(tmp_path) as two:
         left = list(two.reader.remainders())
+        charge = len(envelope(1).SerializeToString()) + ENVELOPE_OVERHEAD_BYTES
         assert [(row.row_id, row.workspace_id, row.member_count, row.providers) for row in left] == [
-            (1, "w", 2, "p=2"),
-            (2, "v", 1, "p=1"),
-            (3, "w", 1, "p=1"),
+            (1, "w", 2, f"p=2:{2 * charge}"),
+            (2, "v", 1, f"p=1:{charge}"),
+            (3, "w", 1, f"p=1:{charge}"),
         ]
         rows = two.reader.rows_between("w", 0, 9, 1 << 20)
         sent = [envelope.envelope_id for row in rows for envelope, _, _ in read_payload(row.payload)]
@@ -203,14 +204,16 @@ async def test_what_senders_gave_up_on_still_counts_until_the_disk_has_it(
             with pytest.raises(TimeoutError):
                 await asyncio.wait_for(append(one.spool, [envelope(number, size=1_000)]), 0.001)
         assert 3_000 < one.spool.waiting_bytes < 4_000
-        admission = Admission(1 << 30, 4_000, lambda: one.spool.waiting_bytes)
-        admission.check("w", 100)
+        admission = Admission(
+            1 << 30, 4_000, used_bytes=lambda: one.spool.used_bytes, waiting_bytes=lambda: one.spool.waiting_bytes
+        )
+        admission.admit([envelope(1)], [b"x" * 100])
         with pytest.raises(Unavailable, match="slow"):
-            admission.check("w", 1_000)
+            admission.admit([envelope(1)], [b"x" * 1_000])
         may_write.set()
         await append(one.spool, [envelope(4)])
         assert one.spool.waiting_bytes == 0
-        admission.check("w", 1_000_000)
+        admission.admit([envelope(1)], [b"x" * 1_000_000])
         assert sum(row.member_count for row in one.reader.remainders()) == 4
 
 

@@ -1,0 +1,154 @@
+"""Rows that are to be worked on: those that just arrived, and those that had no room then and are read back.
+
+Owns the turns: whatever one workspace brings, another one waits for a single row of it and no more, and the event loop
+is given back after a few milliseconds of work. Refuses to know what becomes of a row.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from relayfile.ingest.lane import Lane
+from relayfile.ingest.node_stream import NodeStream
+from relayfile.ingest.payload import PayloadBuilder
+from relayfile.ingest.spool_file import StoredRow
+
+READ_BYTES = 256 << 10
+"""What the backlog reads of one workspace before it is the next one's turn."""
+SLICE_CHANGES = 250
+"""Changes that are worked on before others have their turn in the loop; the last row may bring more."""
+ARRIVED_BYTES_MAX = 32 << 20
+"""Rows that arrived and wait in memory for their turn; more are left in the spool and read back."""
+
+
+class Rows(Protocol):
+    """What works on rows."""
+
+    def arrived(self, row: PayloadBuilder) -> None:
+        """A row became durable a moment ago."""
+        ...
+
+    def leave(self, row: PayloadBuilder) -> None:
+        """As `arrived`, but it is to be read back from the spool."""
+        ...
+
+    def read_back(self, lane: Lane, row: StoredRow) -> None:
+        """An unread row was read."""
+        ...
+
+    def has_room(self, lane: Lane) -> bool:
+        """Whether a lane may take one more row into memory."""
+        ...
+
+    def stream(self, lane: Lane) -> NodeStream:
+        """Whose queue the lane's room is a part of."""
+        ...
+
+
+class Arrivals:
+    """Rows in memory that became durable, workspaces in turns."""
+
+    def __init__(self, rows: Callable[[], Rows], failed: Callable[[Exception], None]) -> None:
+        """`failed` hears of faults: nobody waits for what is done here."""
+        self.size_bytes = 0
+        self._rows = rows
+        self._failed = failed
+        self._waiting: dict[str, deque[PayloadBuilder]] = {}
+        self._is_working = False
+
+    def put(self, rows: Sequence[PayloadBuilder]) -> None:
+        """Work on these when it is their turn, the first ones at once. Rows of one workspace come in their order."""
+        for row in rows:
+            if self.size_bytes > ARRIVED_BYTES_MAX:
+                self._rows().leave(row)
+                continue
+            self.size_bytes += row.size_bytes
+            self._waiting.setdefault(row.workspace_id, deque()).append(row)
+        if not self._is_working:
+            self._work()
+
+    def _work(self) -> None:
+        try:
+            self._work_on_slice()
+        except Exception as error:  # noqa: BLE001 - called by the loop, which would go on without these rows
+            self._failed(error)
+            return
+        self._is_working = bool(self._waiting)
+        if self._is_working:
+            asyncio.get_running_loop().call_soon(self._work)
+
+    def _work_on_slice(self) -> None:
+        rows, waiting = self._rows(), self._waiting
+        changes = 0
+        while waiting and changes < SLICE_CHANGES:
+            workspace_id = next(iter(waiting))
+            queue = waiting.pop(workspace_id)
+            row = queue.popleft()
+            if queue:
+                waiting[workspace_id] = queue
+            self.size_bytes -= row.size_bytes
+            changes += row.member_count
+            rows.arrived(row)
+
+
+class Backlog:
+    """Reads rows that had no room when they came, one workspace after the other, as their lanes get room."""
+
+    def __init__(self, rows: Callable[[], Rows], read: Callable[[str, int, int, int], list[StoredRow]]) -> None:
+        """`read` is `SpoolReader.rows_between`."""
+        self._rows = rows
+        self._read = read
+        self._lanes: deque[Lane] = deque()
+        self._starved: dict[NodeStream, deque[Lane]] = {}
+        """Lanes with nothing in memory that found the queue of their node full; they come first when it has room."""
+        self._marked = asyncio.Event()
+
+    def wake(self) -> None:
+        """A node's queue may have room."""
+        if self._starved:
+            self._marked.set()
+
+    def mark(self, lane: Lane) -> None:
+        """A lane has unread rows, and may have room."""
+        if not lane.is_hungry:
+            lane.is_hungry = True
+            self._lanes.append(lane)
+            self._marked.set()
+
+    async def run(self) -> None:
+        """Until cancelled. `DataCorrupted` or `StorageFailed` when the spool cannot be read: the process must end."""
+        while True:
+            lane = self._next()
+            if lane is None:
+                self._marked.clear()
+                await self._marked.wait()
+            else:
+                self._feed(lane)
+                await asyncio.sleep(0)
+
+    def _next(self) -> Lane | None:
+        for stream, starved in self._starved.items():
+            if self._rows().has_room(starved[0]):
+                lane = starved.popleft()
+                if not starved:
+                    del self._starved[stream]
+                return lane
+        return self._lanes.popleft() if self._lanes else None
+
+    def _feed(self, lane: Lane) -> None:
+        lane.is_hungry = False
+        if not lane.has_unread:
+            return
+        rows = self._rows()
+        if not rows.has_room(lane):
+            if not lane.has_queued:
+                lane.is_hungry = True
+                self._starved.setdefault(rows.stream(lane), deque()).append(lane)
+            return  # else it is marked again when its next sub-batch is taken
+        read = self._read(lane.workspace_id, lane.last_row_id, lane.newest_row_id, READ_BYTES)
+        for row in read:
+            rows.read_back(lane, row)
+        if not read:
+            lane.last_row_id = lane.newest_row_id
+        self.mark(lane)
