@@ -9,12 +9,13 @@ from pathlib import Path
 
 import uvloop
 
-from tests.bench import machine, p1a, p2, p3, p5, p8
+from tests.bench import machine, p1a, p1b, p2, p3, p5, p8
 from tests.bench.harness import Bench, bench_folder, measurement_folder
 from tests.bench.result import Figure, Result, table
 
 BENCHMARKS: dict[str, Callable[[Bench], Awaitable[Result]]] = {
     "P1a": p1a.run,
+    "P1b": p1b.run,
     "P2": p2.run,
     "P3": p3.run,
     "P5": p5.run,

@@ -1,20 +1,25 @@
 """Load of signed webhooks over HTTP, in a process of its own: `python -m tests.bench.load_http JSON`.
 
-Kept-alive connections, one request at a time on each, an object each. Prints one JSON line.
+Kept-alive connections, one request at a time on each, an object each; every request is signed. Prints one JSON line.
 """
 
 import asyncio
 import base64
 import hashlib
 import hmac
+import itertools
 import json
+import re
 import sys
 import time
 from array import array
 from dataclasses import dataclass
-from typing import cast
+from pathlib import Path
+from typing import Protocol, cast
 
 import uvloop
+
+from relayfile.local.samples import issue
 
 CONTENT_LENGTH = b"content-length: "
 
@@ -33,9 +38,73 @@ class HttpLoad:
     body_bytes: int = 1024
     presigned: int = 200_000
     """Requests that are made before the clock starts; any more are made on the way."""
+    shape: str = "generic"
+    """`generic`: envelopes of `body_bytes`. `github`: see `github_bodies`; none is made before the clock starts."""
+    payloads: str = ""
+    """A folder with payloads of GitHub's, `EVENT__NAME.payload.json`; empty: they are synthesised."""
 
 
-class Requests:
+class Requests(Protocol):
+    """Signed requests, an object each."""
+
+    def take(self) -> bytes:
+        """The next one."""
+        ...
+
+
+class GithubRequests:
+    """Webhooks as GitHub sends them, made on the way: thirty seconds of them would not fit into memory."""
+
+    def __init__(self, load: HttpLoad) -> None:
+        self._load = load
+        self._bodies = github_bodies(load.payloads)
+        self._next = 0
+
+    def take(self) -> bytes:
+        number = self._next
+        self._next += 1
+        event, template, places = self._bodies[number % len(self._bodies)]
+        body = template % ((b"%010d" % (number + 1_000_000_000),) * places)
+        signature = hmac.digest(self._load.secret.encode(), body, hashlib.sha256).hex().encode()
+        workspace = f"{self._load.workspace_prefix}{number % self._load.workspaces:03d}".encode()
+        return (
+            b"POST /v1/workspaces/%b/webhooks/github HTTP/1.1\r\nhost: %b:%d\r\nuser-agent: GitHub-Hookshot/1\r\n"
+            b"accept: */*\r\ncontent-type: application/json\r\nx-github-event: %b\r\nx-github-hook-id: 42\r\n"
+            b"x-github-delivery: 72d3162e-cc78-11e3-81ab-%012x\r\nx-hub-signature-256: sha256=%b\r\n"
+            b"content-length: %d\r\n\r\n%b"
+            % (workspace, self._load.host.encode(), self._load.port, event, number, signature, len(body), body)
+        )
+
+
+def github_bodies(folder: str) -> list[tuple[bytes, bytes, int]]:
+    """(event, body as a format, places in it) of each payload. Every numeric id and number is left open, so that each
+    request is about objects of its own."""
+    found = [
+        (path.name.partition("__")[0].encode(), json.dumps(json.loads(path.read_bytes())).encode())
+        for path in (sorted(Path(folder).glob("*__*.json")) if folder else ())
+    ] or [(sample.event.encode(), _padded(sample.body)) for sample in (issue("conveyor", n) for n in range(155))]
+    bodies = []
+    for event, body in found:
+        template, places = _IDS.subn(rb"\1%b", body.replace(b"%", b"%%"))
+        bodies.append((event, template, places))
+    return bodies
+
+
+_IDS = re.compile(rb'("(?:id|number)": ?)\d+(?=[,}\s])')
+GITHUB_BODY_BYTES = 12_000
+
+
+def _padded(body: bytes) -> bytes:
+    """A sample at the size of a real payload, which repeats the URLs of its objects."""
+    document = json.loads(body)
+    urls = (f"https://api.github.com/repos/acme/conveyor/{number}" for number in itertools.count())
+    document["sender"] = {"login": "mara", "id": 17}
+    while len(json.dumps(document)) < GITHUB_BODY_BYTES:
+        document["sender"].update((f"url_{len(document['sender'])}", next(urls)) for _ in range(20))
+    return json.dumps(document).encode()
+
+
+class GenericRequests:
     """Signed generic envelopes, an object each."""
 
     def __init__(self, load: HttpLoad) -> None:
@@ -145,7 +214,7 @@ class Connection(asyncio.Protocol):
 
 
 async def send(load: HttpLoad) -> dict[str, object]:
-    requests = Requests(load)
+    requests: Requests = GithubRequests(load) if load.shape == "github" else GenericRequests(load)
     tally = Tally()
     loop = asyncio.get_running_loop()
     cpu_before = time.process_time()

@@ -2,6 +2,7 @@
 
 import base64
 import secrets
+from dataclasses import dataclass
 
 from tests.bench.harness import STORE_AND_INGEST, Bench, create_workspaces, run_load, spread, until_ended
 from tests.bench.load_http import HttpLoad
@@ -11,21 +12,39 @@ WORKSPACES = 16
 
 
 async def run(bench: Bench) -> Result:
+    return await webhooks(bench, Kind("P1a", "generic", "whsec_" + base64.b64encode(secrets.token_bytes(24)).decode()))
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """What is sent, and what must be reached."""
+
+    id: str
+    provider: str
+    secret: str
+    bar: float = 6_000
+    goal: float = 10_000
+    payloads: str = ""
+
+
+async def webhooks(bench: Bench, kind: Kind) -> Result:
+    """Signed webhooks as fast as they are answered."""
     seconds = 10.0 if bench.quick else 30.0
     async with bench.system(only=STORE_AND_INGEST) as (system, client):
         names = await create_workspaces(client, "bench-", WORKSPACES)
-        secret = "whsec_" + base64.b64encode(secrets.token_bytes(24)).decode()
         for name in names:
-            path = system.layout.secrets / name / "generic"
+            path = system.layout.secrets / name / kind.provider
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(secret + "\n")
+            path.write_text(kind.secret + "\n")
         load = HttpLoad(
             host="127.0.0.1",
             port=system.ports.ingest_http,
             workspace_prefix="bench-",
             workspaces=WORKSPACES,
-            secret=secret,
+            secret=kind.secret,
             seconds=seconds,
+            shape=kind.provider,
+            payloads=kind.payloads,
         )
         sent = await run_load(load)
         accepted = int(sent["accepted"])
@@ -34,9 +53,9 @@ async def run(bench: Bench) -> Result:
     late_s = ended_s - (sent["started_s"] + sent["seconds"])
     refused = sum(count for status, count in sent["by_status"].items() if status != "200")
     return Result(
-        "P1a",
+        kind.id,
         [
-            Figure("accepted", accepted / sent["seconds"], "requests/s", 6_000, goal=10_000),
+            Figure("accepted", accepted / sent["seconds"], "requests/s", kind.bar, goal=kind.goal),
             Figure("p99", sent["p99_ms"], "ms", 100, "at most"),
             Figure("all applied after the end", None if missing else late_s, "s", 5, "at most"),
             Figure("not applied", missing, "changes", 0, "at most"),

@@ -7,10 +7,14 @@ import json
 
 import pytest
 
+from relayfile.ingest.providers.adapter import RequestFacts
+from relayfile.ingest.providers.registry import ProviderRegistry
+from relayfile.ingest.signature import SignedRequest, verify
 from relayfile.v1 import ingest_pb2
-from tests.bench.load_http import HttpLoad, Requests
+from tests.bench.load_http import GenericRequests, GithubRequests, HttpLoad
 from tests.bench.load_publish import BASE_US, PublishLoad, framed, maker
 from tests.bench.names import tree_path
+from tests.bench.p1b import PAYLOADS
 from tests.bench.result import Figure, Result
 
 LOAD = PublishLoad(address="", token="", workspace_prefix="w-", workspaces=4, envelopes=100, objects=8)
@@ -45,7 +49,7 @@ def test_webhooks_are_signed_and_of_the_size_that_is_said() -> None:
     load = HttpLoad(
         host="h", port=1, workspace_prefix="w-", workspaces=2, secret="whsec_" + secret, seconds=1, presigned=1
     )
-    requests = Requests(load)
+    requests = GenericRequests(load)
     for number in (0, 1):
         head, _, body = requests.take().partition(b"\r\n\r\n")
         headers = dict(line.split(": ", 1) for line in head.decode().split("\r\n")[1:])
@@ -54,6 +58,31 @@ def test_webhooks_are_signed_and_of_the_size_that_is_said() -> None:
         assert headers["webhook-signature"] == f"v1,{wanted}"
         assert len(body) == int(headers["content-length"]) == 1024
         assert json.loads(body)["changes"][0]["path"] == f"/generic/records/{number:010d}.json"
+
+
+@pytest.mark.parametrize("payloads", ["", str(PAYLOADS) if PAYLOADS.is_dir() else ""])
+def test_github_webhooks_are_signed_and_about_objects_of_their_own(payloads: str) -> None:
+    load = HttpLoad(
+        host="h", port=1, workspace_prefix="w-", workspaces=2, secret="s", seconds=1, shape="github", payloads=payloads
+    )
+    requests = GithubRequests(load)
+    provider = ProviderRegistry.load(1 << 20)["github"]
+    sizes, objects, deliveries = [], [], set()
+    for _ in range(310):
+        head, _, body = requests.take().partition(b"\r\n\r\n")
+        headers = dict(line.split(": ", 1) for line in head.decode().split("\r\n")[1:])
+        scheme = provider.scheme_for(headers)
+        assert scheme is not None
+        verify(scheme, SignedRequest(headers, body), ["s"], 0)
+        assert len(body) == int(headers["content-length"])
+        sizes.append(len(body))
+        deliveries.add(headers["x-github-delivery"])
+        (delivery,) = provider.normalise(RequestFacts(headers, body))
+        assert not delivery.envelope.HasField("failure"), delivery.envelope.failure
+        objects += [change.provider_object_id for change in delivery.envelope.changes]
+    assert len(deliveries) == 310
+    assert 10_000 < sum(sizes) / len(sizes) < 14_000
+    assert len(set(objects)) > 0.9 * len(objects) > 100
 
 
 def test_tree_paths_are_distinct_and_half_of_them_lie_in_wide_directories() -> None:
