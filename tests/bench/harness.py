@@ -37,12 +37,17 @@ class Bench:
 
     @asynccontextmanager
     async def system(
-        self, *, nodes: int = 1, overrides: Mapping[str, str] | None = None, only: frozenset[str] | None = None
+        self,
+        *,
+        nodes: int = 1,
+        overrides: Mapping[str, str] | None = None,
+        only: frozenset[str] | None = None,
+        data: Path | None = None,
     ) -> AsyncIterator[tuple[LocalSystem, Client]]:
-        """A started system with default settings (unless overridden) and empty data, and a client of it."""
+        """A started system with default settings (unless overridden) and empty data, or `data`, and a client of it."""
         self.detail["settings"] = dict(overrides or {}) or "default"
         async with (
-            started_system(self.folder / "data", nodes=nodes, overrides=overrides, only=only) as running,
+            started_system(data or self.folder / "data", nodes=nodes, overrides=overrides, only=only) as running,
             client_of(running) as client,
         ):
             before = machine.cpu_of(pids(running))
@@ -51,6 +56,12 @@ class Bench:
             self.detail["peak_memory_mib"] = {
                 name: round(machine.peak_memory_mib(pid), 1) for name, pid in pids(running).items()
             }
+
+    def cpu(self, process: str) -> float:
+        """CPU seconds that the processes of this kind used in the system that ended last."""
+        used = self.detail["cpu_seconds"]
+        assert isinstance(used, dict)
+        return float(sum(seconds for name, seconds in used.items() if str(name).startswith(process)))
 
 
 def pids(system: LocalSystem) -> dict[str, int]:

@@ -42,6 +42,8 @@ class PublishLoad:
     first: int = 0
     step: int = 1
     """Sends envelopes `first`, `first + step`, ... below `envelopes`."""
+    delivery: str = "counted"
+    """`counted`: delivery ids grow. `random`: they look random, as those of providers do."""
 
     def workspace(self, index: int) -> str:
         return f"{self.workspace_prefix}{index % self.workspaces:03d}"
@@ -76,15 +78,22 @@ def maker(load: PublishLoad) -> Callable[[int], bytes]:
     if load.shape == "tree":
         return lambda index: _tree_envelope(load, index)
     templates = [_template(load.workspace(number), load) for number in range(load.workspaces)]
+    if load.shape == "distinct" and load.delivery == "random":
+        return lambda index: templates[index % load.workspaces] % _distinct(index, _scattered(index))
     if load.shape == "distinct":
-        return lambda index: templates[index % load.workspaces] % _distinct(index)
+        return lambda index: templates[index % load.workspaces] % _distinct(index, index)
     assert load.objects % load.workspaces == 0, "an object belongs to one workspace"
     return lambda index: templates[index % load.workspaces] % _hot(index, load.objects)
 
 
-def _distinct(index: int) -> tuple[bytes, ...]:
+def _distinct(index: int, delivery: int) -> tuple[bytes, ...]:
     number = b"%010d" % index
-    return b"%012d" % index, number, number, number, b"%010d" % 0
+    return b"%012x" % delivery, number, number, number, b"%010d" % 0
+
+
+def _scattered(index: int) -> int:
+    """Another number of 48 bits for each."""
+    return index * 0x9E3779B97F4B & 0xFFFFFFFFFFFF
 
 
 def _hot(index: int, objects: int) -> tuple[bytes, ...]:
