@@ -7,6 +7,15 @@ documents that the rules are applied to.
 from collections.abc import Mapping
 from typing import Final
 
+from relayfile.ingest.providers.confluence import confluence
 from relayfile.ingest.providers.definition import Shape
+from relayfile.ingest.providers.intercom import intercom
+from relayfile.ingest.providers.shopify import shopify
+from relayfile.ingest.providers.standard_webhooks import standard_webhooks
 
-FUNCTIONS: Final[Mapping[str, Shape]] = {}
+FUNCTIONS: Final[Mapping[str, Shape]] = {
+    "confluence": confluence,
+    "intercom": intercom,
+    "shopify": shopify,
+    "standard_webhooks": standard_webhooks,
+}
