@@ -7,7 +7,7 @@ Owns what becomes of each row of the spool; lanes and their counts are `traffic`
 loop, in plain calls: no task and no future for a change. Refuses to wait: the pipeline around it has the timers.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
@@ -168,12 +168,11 @@ class Dispatcher(Traffic):
         """See `Traffic.settled`."""
         return self.ledger.settle(refs)
 
-    def unfold(self, fold: Fold, complete: AbstractSet[bytes] = frozenset()) -> list[Parcel]:
+    def unfold(self, fold: Fold, complete: AbstractSet[bytes] = frozenset()) -> Iterator[Parcel]:
         """See `Traffic.unfold`."""
-        parcels = parcels_of(fold, self._recent, complete)
         if not complete:
             self._notes_bytes -= fold.note_bytes
-        return parcels
+        return parcels_of(fold, self._recent, complete)
 
     # ... inside
 

@@ -6,6 +6,7 @@ cut or asked for again goes back to the front. Owns order inside a workspace. Re
 
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
+from typing import TypeAlias
 
 from relayfile.ingest.ages import PendingAge
 from relayfile.ingest.coalesce import Fold
@@ -14,6 +15,26 @@ from relayfile.ingest.parcel import Parcel
 
 NOTE_BYTES_GUESS = 256
 """What a change without its content is taken to cost on the wire, before it was encoded."""
+
+
+class Pieces:
+    """What is built parcel by parcel, each when its turn comes: all of it may be more than memory is for."""
+
+    __slots__ = ("_parcels", "size_bytes")
+
+    def __init__(self, parcels: Iterable[Parcel], size_bytes: int) -> None:
+        """`size_bytes` is what the parcels are thought to have together."""
+        self._parcels = iter(parcels)
+        self.size_bytes = size_bytes
+
+    def build(self) -> Parcel | None:
+        """The next parcel; None when that was all."""
+        parcel = next(self._parcels, None)
+        self.size_bytes = 0 if parcel is None else max(0, self.size_bytes - parcel.size_bytes)
+        return parcel
+
+
+Waiting: TypeAlias = Parcel | Fold | Pieces
 
 
 class Lane:
@@ -54,7 +75,7 @@ class Lane:
         self.reported: dict[str, int] = {}
         """What the store was told of `pending` last."""
         self.queued_bytes = 0
-        self._queue: deque[Parcel | Fold] = deque()
+        self._queue: deque[Waiting] = deque()
 
     @property
     def has_unread(self) -> bool:
@@ -66,17 +87,17 @@ class Lane:
         """Whether something waits to be sent."""
         return bool(self._queue)
 
-    def push(self, item: Parcel | Fold) -> int:
+    def push(self, item: Waiting) -> int:
         """Queue behind everything; returns the bytes by which the queue grew."""
         size = _size(item)
         self._queue.append(item)
         self.queued_bytes += size
         return size
 
-    def push_front(self, parcels: Sequence[Parcel]) -> int:
+    def push_front(self, items: Sequence[Waiting]) -> int:
         """Queue ahead of everything, in this order; returns the bytes by which the queue grew."""
-        size = sum(map(_size, parcels))
-        self._queue.extendleft(reversed(parcels))
+        size = sum(map(_size, items))
+        self._queue.extendleft(reversed(items))
         self.queued_bytes += size
         return size
 
@@ -90,10 +111,8 @@ class Lane:
         size = changes = 0
         while queue:
             item = queue[0]
-            if isinstance(item, Fold):
-                queue.popleft()
-                self.queued_bytes -= _size(item)
-                self.push_front(list(build(item)))
+            if not isinstance(item, Parcel):
+                self._build(item, build)
                 continue
             size += item.size_bytes
             changes += len(item.refs) // REF_BYTES
@@ -114,6 +133,15 @@ class Lane:
             age = self.ages[provider] = PendingAge()
         age.accepted(count, received_us)
 
+    def _build(self, first: Fold | Pieces, build: Callable[[Fold], Iterable[Parcel]]) -> None:
+        """Make the first parcel of what is first in the queue."""
+        self._queue.popleft()
+        self.queued_bytes -= _size(first)
+        pieces = Pieces(build(first), _size(first)) if isinstance(first, Fold) else first
+        parcel = pieces.build()
+        if parcel is not None:
+            self.push_front([parcel, pieces])
+
     def settled(self, provider: str, count: int) -> None:
         """`count` changes of a provider have their outcome."""
         left = self.pending.get(provider, 0) - count
@@ -122,7 +150,7 @@ class Lane:
         self.ages[provider].settled(count)
 
 
-def _size(item: Parcel | Fold) -> int:
+def _size(item: Waiting) -> int:
     if isinstance(item, Fold):
         return item.content_bytes + item.count * NOTE_BYTES_GUESS
     return item.size_bytes

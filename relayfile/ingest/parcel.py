@@ -5,7 +5,7 @@ to decide order or time.
 """
 
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from collections.abc import Set as AbstractSet
 from typing import NamedTuple
 
@@ -151,8 +151,8 @@ class LoneChanges:
             self._refs, self._wires, self._size_bytes, self._traceparent = [], [], 0, ""
 
 
-def parcels_of(fold: Fold, recent: RecentPayloads, complete: AbstractSet[bytes] = frozenset()) -> list[Parcel]:
-    """The parcels of a fold, in order; usually one.
+def parcels_of(fold: Fold, recent: RecentPayloads, complete: AbstractSet[bytes] = frozenset()) -> Iterator[Parcel]:
+    """The parcels of a fold, in order; usually one. Contents are read when their parcel is asked for.
 
     With `complete`, only the members with these references, all with their contents.
     """
@@ -163,7 +163,7 @@ def parcels_of(fold: Fold, recent: RecentPayloads, complete: AbstractSet[bytes] 
             continue
         elided = is_elided and not complete and change.kind in (MemberKind.UPSERT, MemberKind.PATCH)
         if note is not None and (elided or not change.size_bytes):
-            builder.add(ref, without_body(note) if elided else note, b"", elided=elided)
+            yield from builder.add(ref, without_body(note) if elided else note, b"", elided=elided)
             continue
         envelope = recent.envelope(fold.key.workspace_id, change)
         if is_sampled(envelope.traceparent):
@@ -173,20 +173,18 @@ def parcels_of(fold: Fold, recent: RecentPayloads, complete: AbstractSet[bytes] 
             note = member_of(envelope, envelope.traceparent, source, change.change_index, ref, b"")
         content = source.content
         if elided:
-            builder.add(ref, without_body(note), b"", elided=True)
+            yield from builder.add(ref, without_body(note), b"", elided=True)
         elif len(content) <= CHUNK_BYTES_MAX:
-            builder.add(ref, with_content(note, content), b"", elided=False)
+            yield from builder.add(ref, with_content(note, content), b"", elided=False)
         else:
-            builder.add(ref, with_body_following(note, len(content)), content, elided=False)
-    builder.close()
-    return builder.parcels
+            yield from builder.add(ref, with_body_following(note, len(content)), content, elided=False)
+    yield from builder.close()
 
 
 class _ParcelBuilder:
     """Members of one fold, cut where a message would become too large or a body must follow."""
 
     def __init__(self, fold: Fold) -> None:
-        self.parcels: list[Parcel] = []
         self.traceparent = ""
         self._fold = fold
         self._head = fold_head(fold.key.provider, fold.key.change_key)
@@ -195,21 +193,22 @@ class _ParcelBuilder:
         self._size_bytes = 0
         self._has_elided = False
 
-    def add(self, ref: bytes, member: bytes, following: bytes, *, elided: bool) -> None:
+    def add(self, ref: bytes, member: bytes, following: bytes, *, elided: bool) -> Iterable[Parcel]:
+        """Returns what became complete."""
+        full: Iterable[Parcel] = ()
         if self._members and self._size_bytes + len(member) > PARCEL_BYTES_MAX:
-            self.close()
+            full = self.close()
         self._members.append(fold_member(member))
         self._refs.append(ref)
         self._size_bytes += len(member)
         self._has_elided = self._has_elided or elided
-        if following:
-            self.close(following)
+        return (*full, *self.close(following)) if following else full
 
-    def close(self, following: bytes = b"") -> None:
+    def close(self, following: bytes = b"") -> Iterable[Parcel]:
         if not self._members:
-            return
+            return ()
         wire = workspace_fold(self._head + b"".join(self._members))
         source = self._fold if self._has_elided else None
         refs = b"".join(self._refs)
-        self.parcels.append(Parcel(self._fold.key.provider, refs, wire, following, source, self.traceparent))
         self._members, self._refs, self._size_bytes, self._has_elided = [], [], 0, False
+        return (Parcel(self._fold.key.provider, refs, wire, following, source, self.traceparent),)

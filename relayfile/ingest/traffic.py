@@ -7,14 +7,14 @@ Everything happens in the event loop, in plain calls.
 
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 
 from relayfile.ingest.coalesce import Fold
 from relayfile.ingest.flight import SentBatch
 from relayfile.ingest.fold_wire import REF_BYTES, read_refs, spool_ref
-from relayfile.ingest.lane import Lane
+from relayfile.ingest.lane import NOTE_BYTES_GUESS, Lane, Pieces
 from relayfile.ingest.node_stream import NodeStream
 from relayfile.ingest.parcel import Parcel
 from relayfile.ingest.refusal_reports import RefusalReports
@@ -58,7 +58,7 @@ class Traffic(ABC):
         """The changes with these references have durable outcomes. Returns how many of them had none before."""
 
     @abstractmethod
-    def unfold(self, fold: Fold, complete: AbstractSet[bytes] = frozenset()) -> list[Parcel]:
+    def unfold(self, fold: Fold, complete: AbstractSet[bytes] = frozenset()) -> Iterable[Parcel]:
         """The parcels of a fold whose turn it is; with `complete`, of these members again, with their contents."""
 
     # ... what streams call
@@ -88,14 +88,14 @@ class Traffic(ABC):
         decided = {
             spool_ref(*ref): outcome for ref, outcome in zip(read_refs(ack.spool_refs), ack.outcomes, strict=True)
         }
-        again: list[Parcel] = []
+        again: list[Parcel | Pieces] = []
         for parcel in batch.parcels:
             refs = [spool_ref(*ref) for ref in read_refs(parcel.refs)]
             known = [ref for ref in refs if ref in decided]
             self._settle(lane, parcel, b"".join(known), [decided[ref] for ref in known])
             missing = {ref for ref in refs if ref not in decided}
             if missing:
-                again += [parcel] if parcel.source is None else self.unfold(parcel.source, missing)
+                again.append(parcel if parcel.source is None else self._again(parcel.source, missing))
         self.stream(lane).queued_bytes += lane.push_front(again)
 
     def moved(self, stream: NodeStream, batch: SentBatch, refusal: shard_pb2.SubBatchRefusal) -> bool:
@@ -159,6 +159,9 @@ class Traffic(ABC):
     def push(self, lane: Lane, item: Parcel | Fold) -> None:
         """Queue behind what waits in the lane. The caller enqueues the lane when it has pushed everything."""
         self.stream(lane).queued_bytes += lane.push(item)
+
+    def _again(self, fold: Fold, missing: AbstractSet[bytes]) -> Pieces:
+        return Pieces(self.unfold(fold, missing), len(missing) * NOTE_BYTES_GUESS)
 
     def _settle(self, lane: Lane, parcel: Parcel, refs: bytes, outcomes: Outcomes) -> None:
         self.ended(lane, parcel.provider, self.settled(refs, outcomes))

@@ -162,7 +162,7 @@ def test_a_fold_sends_its_newest_content_only_unless_it_is_asked(noted: bool) ->
 def test_a_large_fold_is_cut_into_parcels_in_order() -> None:
     contents = [b"%d" % number + b"x" * 700_000 for number in range(7)] + [b"y" * 2 * MIB] + [b"z"]
     fold, recent = fold_of(contents, noted=True, kind=types_pb2.CHANGE_KIND_PATCH)
-    parcels = parcels_of(fold, recent)
+    parcels = list(parcels_of(fold, recent))
     sent = []
     for parcel in parcels:
         assert len(parcel.wire) <= PARCEL_BYTES_MAX + 1_000

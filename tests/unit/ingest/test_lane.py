@@ -1,3 +1,5 @@
+from collections.abc import Iterator
+
 import pytest
 
 from relayfile.ingest.coalesce import Change, Fold, ObjectKey
@@ -71,3 +73,25 @@ def test_each_provider_has_its_own_age() -> None:
     assert (lane.ages["github"].oldest_us, lane.ages["linear"].oldest_us) == (1_000_000, 9_000_000)
     lane.settled("github", 2)
     assert (lane.ages["github"].oldest_us, lane.ages["linear"].oldest_us) == (0, 9_000_000)
+
+
+def test_a_fold_is_built_no_further_than_it_is_taken() -> None:
+    lane = Lane("acme", 1)
+    fold = Fold(ObjectKey("acme", "github", "o:issue/1"))
+    fold.add(Change(1, 0, 0, 10, 0, MemberKind.UPSERT, None, 1, 1_000), None)
+    built: list[str] = []
+
+    def build(fold: Fold) -> Iterator[Parcel]:
+        for name in "abc":
+            built.append(name)
+            yield parcel(name, 500)
+
+    lane.push(fold)
+    lane.push(parcel("d"))
+    assert names(lane.take(600, 100, build)) == ["a"]
+    assert built == ["a", "b"]
+    lane.push_front([parcel("z")])
+    assert names(lane.take(1_150, 100, build)) == ["z", "b", "c"]
+    assert names(lane.take(600, 100, build)) == ["d"]
+    assert lane.queued_bytes == 0
+    assert not lane.has_queued
