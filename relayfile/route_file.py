@@ -12,6 +12,8 @@ from relayfile.paths import TreePath
 
 ROUTES: Final = "/routes"
 TENANT_BYTES_MAX: Final = 256
+TENANT_HEADER: Final = "x-relayfile-tenant"
+"""Kept with a delivery that has no route: its tenant."""
 _SUFFIX: Final = ".json"
 _APP = re.compile(r"[a-z0-9-]{1,64}\Z")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")

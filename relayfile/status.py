@@ -41,6 +41,7 @@ CODES: Mapping[type[RelayfileError], grpc.StatusCode] = {
     errors.WorkspaceDeleted: _Code.FAILED_PRECONDITION,
     errors.FileNotFound: _Code.NOT_FOUND,
     errors.ProviderNotFound: _Code.NOT_FOUND,
+    errors.AppNotFound: _Code.NOT_FOUND,
     errors.DeadLetterNotFound: _Code.NOT_FOUND,
     errors.OperationNotFound: _Code.NOT_FOUND,
     errors.RouteNotFound: _Code.NOT_FOUND,

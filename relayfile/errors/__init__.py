@@ -24,6 +24,7 @@ from relayfile.errors.availability import (
     Unavailable,
 )
 from relayfile.errors.existence import (
+    AppNotFound,
     DeadLetterNotFound,
     FileNotFound,
     MirrorAlreadyExists,
@@ -86,6 +87,7 @@ __all__ = [
     "WorkspaceDeleted",
     "FileNotFound",
     "ProviderNotFound",
+    "AppNotFound",
     "DeadLetterNotFound",
     "OperationNotFound",
     "RouteNotFound",

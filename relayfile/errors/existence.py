@@ -47,6 +47,14 @@ class ProviderNotFound(RelayfileError):
 
 
 @dataclass(kw_only=True, eq=False)
+class AppNotFound(RelayfileError):
+    """There is no app {app!r}."""
+
+    reason: ClassVar[str] = "APP_NOT_FOUND"
+    app: str
+
+
+@dataclass(kw_only=True, eq=False)
 class DeadLetterNotFound(RelayfileError):
     """There is no dead letter {dead_letter!r}."""
 

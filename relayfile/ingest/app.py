@@ -17,6 +17,9 @@ from relayfile.clock import SteadyClock
 from relayfile.data_directory import DataDirectory
 from relayfile.errors import SettingError
 from relayfile.foundation import Foundation, lay
+from relayfile.ingest.app_deliveries import AppDeliveries
+from relayfile.ingest.app_routes import AppRoutes
+from relayfile.ingest.apps import Apps
 from relayfile.ingest.express import Express
 from relayfile.ingest.held import PipelineHolding
 from relayfile.ingest.http_protocol import HttpLimits, bounded_protocol
@@ -28,6 +31,7 @@ from relayfile.ingest.providers.registry import ProviderRegistry
 from relayfile.ingest.publish import Door
 from relayfile.ingest.rejected import RejectedRequests
 from relayfile.ingest.request_body import BodyRoom
+from relayfile.ingest.route_feed import RouteFeed
 from relayfile.ingest.servicer import IngestServicer
 from relayfile.ingest.webhook import Access, FrontLimits, FrontSurroundings, WebhookFront
 from relayfile.ingest.webhook_secrets import WebhookSecrets
@@ -91,7 +95,9 @@ async def _serve(
     meter = Meter(instruments)
     channels = NodeChannels(pipeline.router, partial(channel, settings=settings))
     room = BodyRoom(settings.bodies_bytes_max)
-    workspaces = _workspaces(pipeline, channels, settings, foundation)
+    providers = ProviderRegistry.load(settings.content_bytes_max, settings.providers_dir)
+    routes = _routes(pipeline, providers, channels, settings, foundation)
+    workspaces = _workspaces(pipeline, routes.apps, channels, settings, foundation)
     arrivals = SteadyClock(foundation.clock, pipeline.newest_received_us)
     around = FrontSurroundings(
         clock=foundation.clock,
@@ -100,7 +106,8 @@ async def _serve(
         tracing=foundation.tracing,
         instruments=instruments,
     )
-    http = _webhooks(pipeline, workspaces, rejected, room, settings, foundation, around)
+    deliveries = AppDeliveries(routes.apps, routes.table)
+    http = _webhooks(pipeline, providers, deliveries, workspaces, rejected, room, settings, foundation, around)
     door = Door(
         intake=pipeline,
         workspaces=workspaces,
@@ -138,6 +145,7 @@ async def _serve(
         tasks.create_task(http.serve(), name="http")
         tasks.create_task(admin.http.serve(), name="admin-http")
         tasks.create_task(measure(), name="meter")
+        routes.start(tasks)
 
     await admin.open(settings, server, http=http.address)
     await until_stopped(stop, lifecycle, work)
@@ -160,12 +168,24 @@ def _ingest_service(
     return Service("relayfile.v1.IngestService", ingest_pb2_grpc.add_IngestServiceServicer_to_server, servicer)
 
 
+def _routes(
+    pipeline: Pipeline,
+    providers: ProviderRegistry,
+    channels: NodeChannels,
+    settings: IngestSettings,
+    foundation: Foundation,
+) -> AppRoutes:
+    feed = RouteFeed(channels.to_owner, foundation.credentials.metadata, settings.call_timeout_s)
+    apps = Apps.load(settings.apps, providers)
+    return AppRoutes(apps, settings.routes_max, feed, pipeline.spool, pipeline.reader.routes, foundation.clock)
+
+
 def _workspaces(
-    pipeline: Pipeline, channels: NodeChannels, settings: IngestSettings, foundation: Foundation
+    pipeline: Pipeline, apps: Apps, channels: NodeChannels, settings: IngestSettings, foundation: Foundation
 ) -> WorkspaceDirectory:
     lookup = OwnerLookup(channels.to_owner, foundation.credentials.metadata, settings.workspace_lookup_timeout_s)
     return WorkspaceDirectory(
-        pipeline.reader.known_workspaces(),
+        {*pipeline.reader.known_workspaces(), *(app.workspace for app in apps.values())},
         pipeline.spool,
         lookup,
         foundation.clock,
@@ -175,6 +195,8 @@ def _workspaces(
 
 def _webhooks(
     pipeline: Pipeline,
+    providers: ProviderRegistry,
+    deliveries: AppDeliveries,
     workspaces: WorkspaceDirectory,
     rejected: RejectedRequests,
     room: BodyRoom,
@@ -183,11 +205,11 @@ def _webhooks(
     around: FrontSurroundings,
 ) -> HttpListener:
     verifier: TokenVerifier = foundation.policy.verifier
-    providers = ProviderRegistry.load(settings.content_bytes_max, settings.providers_dir)
     access = Access(
         secrets=WebhookSecrets(settings.webhook_secrets, settings.webhook_secrets_dir, foundation.clock),
         tokens=verifier,
         workspaces=workspaces,
+        apps=deliveries,
     )
     limits = FrontLimits(
         body_bytes_max=settings.body_bytes_max,

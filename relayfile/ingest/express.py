@@ -11,7 +11,7 @@ from typing import Final
 
 from prometheus_client import Counter
 
-from relayfile.errors import RelayfileError
+from relayfile.errors import AppNotFound, RelayfileError
 from relayfile.ingest import http_answer
 from relayfile.ingest.delivery import Arrival
 from relayfile.ingest.http_protocol import Reply
@@ -116,9 +116,14 @@ class Express:
     def _find(self, url: bytes) -> _Target | None:
         if b"%" in url or not url.isascii():
             return None
-        route = route_of(url.decode())
+        try:
+            route = route_of(url.decode(), self.access.apps.apps)
+        except AppNotFound:
+            return None
         provider = self.providers.get(route.provider) if route is not None else None
-        if route is None or provider is None or check_workspace_id(route.workspace) is not None:
+        if route is None or provider is None:
+            return None
+        if route.app is None and check_workspace_id(route.workspace) is not None:
             return None
         if provider.definition.delivery.items is not None:
             return None  # a body may hold thousands of deliveries, between which others have their turn

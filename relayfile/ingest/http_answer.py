@@ -27,6 +27,7 @@ STATUSES: Final[Mapping[type[RelayfileError], int]] = {
     errors.PermissionDenied: 403,
     errors.WorkspaceNotFound: 404,
     errors.ProviderNotFound: 404,
+    errors.AppNotFound: 404,
     errors.TooLarge: 413,
     UnsupportedEncoding: 415,
     errors.Overloaded: 429,

@@ -21,6 +21,7 @@ from relayfile.data_directory import DataDirectory
 from relayfile.errors import StartRefused, StorageFailed, Unavailable
 from relayfile.ingest.payload import PayloadBuilder
 from relayfile.ingest.spool_file import FILE_NAMES, NewRow, SpoolFull, SpoolReader, SpoolWriter, Transaction, prepare
+from relayfile.ingest.spool_routes import RouteUpdate
 from relayfile.telemetry import get_logger
 from relayfile.v1 import types_pb2
 
@@ -65,6 +66,7 @@ class _Group:
     open_rows: dict[str, PayloadBuilder] = field(default_factory=dict)
     rows: list[PayloadBuilder] = field(default_factory=list)
     known: list[tuple[str, int]] = field(default_factory=list)
+    routes: list[RouteUpdate] = field(default_factory=list)
     waiters: list[tuple[float, Done]] = field(default_factory=list)
     """Each with the time at which it gives up, by the loop's clock, in that order where one has a limit."""
     patience: asyncio.TimerHandle | None = None
@@ -191,9 +193,13 @@ class Spool:
         """Remember that these workspaces exist; return when that is durable."""
         group = self._group()
         group.known += [(workspace_id, now_us) for workspace_id in workspaces]
-        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._wait(group, partial(tell_future, future), None)
-        await future
+        await self._written(group)
+
+    async def add_routes(self, update: RouteUpdate) -> None:
+        """Remember what changed of an app's routes; return when it is in the file. A power cut may undo it, whole."""
+        group = self._group()
+        group.routes.append(update)
+        await self._written(group)
 
     def settle(self, finished: Sequence[int], bits: Sequence[tuple[int, int]] = ()) -> None:
         """Remove rows, and set the bits of others, with a coming commit."""
@@ -205,6 +211,11 @@ class Spool:
             self._start_timer(SETTLE_LINGER_S)
 
     # ... grouping
+
+    async def _written(self, group: _Group) -> None:
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._wait(group, partial(tell_future, future), None)
+        await future
 
     def _group(self) -> _Group:
         if self._commits.failure is not None:
@@ -251,6 +262,7 @@ class Spool:
         group = self._groups.popleft() if self._groups else _Group()
         transaction, self._settling = self._settling, Transaction()
         transaction.known = group.known
+        transaction.routes = group.routes
         self._commits.begin(group, transaction, self._reached)
 
     def _committed(self, group: _Group, transaction: Transaction, failure: Exception | None) -> None:

@@ -1,7 +1,8 @@
 """The spool's SQLite file: its tables, its one writing transaction, and its short reads.
 
-Owns every SQL statement of ingest. Synchronous: the writing connection lives in the committer's thread, the reading one
-in the event loop, where a read costs microseconds. Refuses to know when a transaction is worth its fsync.
+Owns every SQL statement of ingest but those of routes. Synchronous: the writing connection lives in the committer's
+thread, the reading one in the event loop, where a read costs microseconds. Refuses to know when a transaction is worth
+its fsync.
 """
 
 import contextlib
@@ -13,6 +14,8 @@ from typing import NamedTuple
 import apsw
 
 from relayfile.errors import DataCorrupted, StartRefused, StorageFailed
+from relayfile.ingest import spool_routes
+from relayfile.ingest.spool_routes import RouteUpdate, SavedRoutes, read_routes, write_routes
 
 FILE_NAME = "spool.db"
 FILE_NAMES = (FILE_NAME, FILE_NAME + "-wal")
@@ -92,6 +95,8 @@ class Transaction:
     """Row id and all its bits, little-endian."""
     finished: list[int] = field(default_factory=list)
     """Rows to remove."""
+    routes: list[RouteUpdate] = field(default_factory=list)
+    """Of apps; the store has them too."""
 
     @property
     def must_last(self) -> bool:
@@ -99,7 +104,7 @@ class Transaction:
         return bool(self.rows or self.known)
 
     def __bool__(self) -> bool:
-        return bool(self.rows or self.known or self.bits or self.finished)
+        return bool(self.rows or self.known or self.bits or self.finished or self.routes)
 
 
 def prepare(directory: Path, *, verify: bool) -> None:
@@ -117,7 +122,9 @@ def prepare(directory: Path, *, verify: bool) -> None:
             if version == 0:
                 with connection:
                     connection.execute(_SCHEMA)
-            elif verify:
+            # Beside the numbered schema, because an older release passes over it.
+            connection.execute(spool_routes.SCHEMA)
+            if version and verify:
                 problems = [str(row[0]) for row in connection.execute("PRAGMA quick_check(3)")]
                 if problems != ["ok"]:
                     raise StartRefused(
@@ -167,6 +174,7 @@ class SpoolWriter:
                     ids = [(row_id,) for row_id in transaction.finished]
                     connection.executemany("DELETE FROM batch WHERE row_id = ?", ids)
                     connection.executemany("DELETE FROM settled WHERE row_id = ?", ids)
+                write_routes(connection, transaction.routes)
                 before_commit(transaction)
                 connection.execute("COMMIT")
             except apsw.FullError:
@@ -238,6 +246,10 @@ class SpoolReader:
     def known_workspaces(self) -> set[str]:
         """Every workspace that was learned to exist."""
         return {str(row[0]) for row in self._connection.execute("SELECT workspace_id FROM known_workspace")}
+
+    def routes(self, app: str) -> SavedRoutes:
+        """What is kept of an app's routes."""
+        return read_routes(self._connection, app)
 
     def remainders(self) -> Iterator[Remainder]:
         """Every row that is left, in row order, without payloads."""

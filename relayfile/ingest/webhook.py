@@ -14,9 +14,18 @@ from prometheus_client import Counter
 from relayfile.asgi import Receive, Scope, Send
 from relayfile.auth import TokenVerifier, authorise_workspace, bearer_token
 from relayfile.clock import Clock
-from relayfile.errors import InvalidArgument, ProviderNotFound, RelayfileError, Unauthenticated, WorkspaceNotFound
+from relayfile.errors import (
+    AppNotFound,
+    InvalidArgument,
+    ProviderNotFound,
+    RelayfileError,
+    Unauthenticated,
+    WorkspaceNotFound,
+)
 from relayfile.ids import IdSource
 from relayfile.ingest import http_answer
+from relayfile.ingest.app_deliveries import AppDeliveries
+from relayfile.ingest.apps import App, Apps
 from relayfile.ingest.delivery import Arrival, complete
 from relayfile.ingest.http_answer import Answer
 from relayfile.ingest.intake import Intake
@@ -37,6 +46,7 @@ from relayfile.ingest.webhook_secrets import WebhookSecrets
 from relayfile.ingest.workspaces import WorkspaceDirectory
 from relayfile.pinned_json import JsonValue
 from relayfile.placement import check_workspace_id
+from relayfile.route_file import TENANT_HEADER
 from relayfile.telemetry import IngestInstruments, SpanHandle, Tracing, get_logger
 from relayfile.v1 import types_pb2
 from relayfile.wire import FAILURE_MESSAGE_BYTES_MAX
@@ -62,6 +72,8 @@ class Route:
 
     workspace: str
     provider: str
+    app: App | None = None
+    """Of a request for an app: its deliveries go where their routes lead, ``workspace`` is the app's own."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,6 +94,8 @@ class Access:
     secrets: WebhookSecrets
     tokens: TokenVerifier
     workspaces: WorkspaceDirectory
+    """Knows the system workspaces of ``apps``."""
+    apps: AppDeliveries
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -166,7 +180,7 @@ class WebhookFront:
             await send({"type": "http.response.body", "body": b""})
 
     async def _answer(self, scope: Scope, receive: Receive, exchange: _Exchange, span: SpanHandle) -> Answer:
-        route = exchange.route = route_of(scope["path"])
+        route = exchange.route = route_of(scope["path"], self._access.apps.apps)
         if route is None:
             exchange.reason = "NOT_FOUND"
             return http_answer.refused(404, "NOT_FOUND", exchange.correlation_id, closes=_has_body(exchange.headers))
@@ -182,7 +196,7 @@ class WebhookFront:
         provider = self._providers.get(route.provider)
         if provider is None:
             raise ProviderNotFound(provider=route.provider[:64])
-        if check_workspace_id(route.workspace) is not None:
+        if route.app is None and check_workspace_id(route.workspace) is not None:
             raise WorkspaceNotFound(workspace=route.workspace[:128])
         secrets = self._access.secrets.of(route.workspace, route.provider)
         handshake = provider.handshake if provider.scheme_for(exchange.headers) is None else None
@@ -296,10 +310,12 @@ class WebhookFront:
     ) -> types_pb2.Envelope:
         """The delivery's envelope as the intake takes it."""
         envelope = delivery.envelope
-        envelope.workspace_id = route.workspace
+        if route.app is None:
+            envelope.workspace_id, raw, tenant = route.workspace, delivery.raw, ""
+        else:
+            raw, tenant = self._access.apps.address(route.app, provider, reading, delivery)
         if not envelope.provider:
             envelope.provider = route.provider
-        raw = delivery.raw
         if not envelope.HasField("failure"):
             try:
                 complete(envelope, arrival, self._at.ids.new_id)
@@ -311,6 +327,8 @@ class WebhookFront:
                 raw = provider.raw_of(delivery, reading)
         envelope.raw.body = raw
         envelope.raw.headers.update(reading.headers)
+        if tenant:
+            envelope.raw.headers[TENANT_HEADER] = tenant
         complete(envelope, arrival, self._at.ids.new_id)
         return envelope
 
@@ -336,9 +354,14 @@ class WebhookFront:
         )
 
 
-def route_of(path: str) -> Route | None:
-    """Where a request to ``path`` goes; None: nowhere."""
+def route_of(path: str, apps: Apps) -> Route | None:
+    """Where a request to ``path`` goes; None: nowhere. `AppNotFound` for an app that is not configured."""
     match path.split("/"):
+        case ["", "v1", "apps", name, "webhooks"] if name:
+            app = apps.get(name)
+            if app is None:
+                raise AppNotFound(app=name[:64])
+            return Route(app.workspace, app.provider, app)
         case ["", "v1", "workspaces", workspace, "webhooks", provider] if workspace and provider:
             return Route(workspace, provider)
         case ["", "v1", "workspaces", workspace, "envelopes"] if workspace:

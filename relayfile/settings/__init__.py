@@ -5,6 +5,7 @@ environment. A small table of our own instead of pydantic-settings: that costs 0
 and would still need ranges, units, sources and documentation beside it.
 """
 
+from relayfile.settings.apps import AppDefinition
 from relayfile.settings.environment import Row, Settings, child_environment, describe, load
 from relayfile.settings.groups import ClientSettings, ClusterSettings, CommonSettings
 from relayfile.settings.ingest import IngestSettings, ProviderSecrets
@@ -12,6 +13,7 @@ from relayfile.settings.store import StoreSettings
 from relayfile.settings.syncd import SyncdSettings
 
 __all__ = [
+    "AppDefinition",
     "ClientSettings",
     "ClusterSettings",
     "CommonSettings",

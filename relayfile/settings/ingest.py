@@ -5,7 +5,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from relayfile.placement import check_workspace_id
+from relayfile.placement import check_any_workspace_id
+from relayfile.settings.apps import AppDefinition, declare_apps
 from relayfile.settings.definition import (
     Definition,
     choice,
@@ -34,7 +35,7 @@ class ProviderSecrets:
 
 
 def parse_webhook_secrets(raw: str) -> tuple[ProviderSecrets, ...]:
-    """``{"<workspace>/<provider>": ["secret", ...]}``. Messages never repeat a secret."""
+    """``{"<workspace>/<provider>": ["secret", ...]}``; of an app `_app/<app>/<provider>`. No secret in messages."""
     try:
         table = json.loads(raw or "{}")
     except json.JSONDecodeError as error:
@@ -45,9 +46,9 @@ def parse_webhook_secrets(raw: str) -> tuple[ProviderSecrets, ...]:
 
 
 def _provider_secrets(key: str, value: object) -> ProviderSecrets:
-    workspace, slash, provider = key.partition("/")
-    if not slash or not provider or "/" in provider or check_workspace_id(workspace) is not None:
-        raise ValueError(f"has the key {key!r}, which is not <workspace>/<provider>")
+    workspace, slash, provider = key.rpartition("/")
+    if not slash or not provider or check_any_workspace_id(workspace) is not None:
+        raise ValueError(f"has the key {key!r}, which is neither <workspace>/<provider> nor _app/<app>/<provider>")
     secrets = (value,) if isinstance(value, str) else value
     if not isinstance(secrets, list | tuple) or not secrets:
         raise ValueError(f"has no list of secrets under {key!r}")
@@ -92,6 +93,11 @@ class IngestSettings(ClusterSettings):
     webhook_secrets: tuple[ProviderSecrets, ...] = _webhook_secrets()
     webhook_secrets_dir: Path | None = optional_path(
         "directory with one file <workspace>/<provider> for each sender, one secret per line, newest first"
+    )
+
+    apps: tuple[AppDefinition, ...] = declare_apps()
+    routes_max: int = count(
+        1_000_000, 1, 100_000_000, "routes of all apps that are kept in memory (200 B each); the rest are asked for"
     )
 
     body_bytes_max: int = size("26MiB", "1KiB", "256MiB", "largest webhook body (GitHub sends up to 25 MB)")

@@ -1,10 +1,11 @@
 """The real HTTP front on a real port, with an intake that only remembers: what its tests and its benchmark stand on."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 
 from prometheus_client import CollectorRegistry
 
@@ -12,16 +13,20 @@ from relayfile.auth import KeyStore, TokenSigner, TokenVerifier
 from relayfile.clock import ManualClock, SteadyClock
 from relayfile.errors import RelayfileError
 from relayfile.ids import IdSource
+from relayfile.ingest.app_deliveries import AppDeliveries
+from relayfile.ingest.apps import Apps
 from relayfile.ingest.express import Express
 from relayfile.ingest.http_protocol import HttpLimits, bounded_protocol
 from relayfile.ingest.providers.registry import ProviderRegistry
 from relayfile.ingest.rejected import RejectedRequests
 from relayfile.ingest.request_body import BodyRoom
+from relayfile.ingest.route_table import RouteTable
 from relayfile.ingest.webhook import Access, FrontLimits, FrontSurroundings, WebhookFront
 from relayfile.ingest.webhook_secrets import WebhookSecrets
 from relayfile.ingest.workspaces import WorkspaceDirectory
 from relayfile.serving import HttpListener
 from relayfile.settings import ProviderSecrets
+from relayfile.settings.apps import parse_apps
 from relayfile.telemetry import IngestInstruments, Tracing
 from relayfile.v1 import types_pb2
 
@@ -88,6 +93,15 @@ class Front:
     registry: CollectorRegistry
 
 
+def app_deliveries(apps: str, providers: ProviderRegistry, routes: Mapping[str, Mapping[str, str]]) -> AppDeliveries:
+    """Apps as the setting says them, with these routes (app to tenant to workspace)."""
+    table = RouteTable(100)
+    for name, of_app in routes.items():
+        for tenant, workspace in of_app.items():
+            table.put(name, tenant, workspace)
+    return AppDeliveries(Apps.load(parse_apps(apps), providers), table)
+
+
 @asynccontextmanager
 async def running_front(
     directory: Path,
@@ -101,6 +115,8 @@ async def running_front(
     providers_dir: Path | None = None,
     public_url: str = "",
     is_prompt: bool = True,
+    apps: str = "",
+    routes: Mapping[str, Mapping[str, str]] = MappingProxyType({}),
 ) -> AsyncIterator[Front]:
     """A front that listens on a free loopback port."""
     clock = ManualClock(NOW_US)
@@ -108,11 +124,15 @@ async def running_front(
     signer = TokenSigner(keys.signing_key(), clock)
     intake, store, rejected, registry = FakeIntake(), FakeStore(), RejectedRequests(100), CollectorRegistry()
     providers, room = ProviderRegistry.load(50_000, providers_dir), BodyRoom(bodies_bytes_max)
+    deliveries = app_deliveries(apps, providers, routes)
     front_limits = FrontLimits(body_bytes_max=body_bytes_max, public_url=public_url)
     access = Access(
         secrets=WebhookSecrets(SECRETS, directory / "secrets", clock),
         tokens=TokenVerifier(keys.public_file, clock),
-        workspaces=WorkspaceDirectory((), store, store, clock, creates=creates),
+        workspaces=WorkspaceDirectory(
+            [each.workspace for each in deliveries.apps.values()], store, store, clock, creates=creates
+        ),
+        apps=deliveries,
     )
     around = FrontSurroundings(
         clock=clock,

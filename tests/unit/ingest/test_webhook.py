@@ -132,7 +132,7 @@ REFUSED: list[tuple[str, bytes, dict[str, str], int, str]] = [
     ("/v1/workspaces/../webhooks/github", BODY, github(), 404, "WORKSPACE_NOT_FOUND"),
     ("/v1/workspaces/a%2Fb/webhooks/github", BODY, github(), 404, "NOT_FOUND"),
     (f"/v1/workspaces/{WORKSPACE}/webhooks/nobody", BODY, github(), 404, "PROVIDER_NOT_FOUND"),
-    ("/v1/apps/a/webhooks", BODY, github(), 404, "NOT_FOUND"),
+    ("/v1/apps/a/webhooks", BODY, github(), 404, "APP_NOT_FOUND"),
     ("/", b"", {}, 404, "NOT_FOUND"),
     (HOOK, b"x" * 100_001, {}, 413, "TOO_LARGE"),
     (HOOK, BODY, github(content_encoding="br"), 415, "CONTENT_ENCODING_UNSUPPORTED"),
