@@ -138,6 +138,7 @@ async def _serve(
     async def measure() -> None:
         while True:
             meter.update(pipeline)
+            instruments.routes.set(routes.table.count)
             await asyncio.sleep(METER_S)
 
     def work(tasks: asyncio.TaskGroup) -> None:

@@ -86,6 +86,7 @@ class IngestInstruments(Instruments):
     changes_unreadable: Gauge = gauge("Accepted changes that damage of the spool keeps from being sent.")
     objects_held: Gauge = gauge("Folded objects in memory.")
     streams_open: Gauge = gauge("Streams to store nodes that are up.")
+    routes: Gauge = gauge("Routes of apps that are known here.")
     batches_sent_total: Counter = counter("Sub-batches sent to store nodes, resends included.")
 
 

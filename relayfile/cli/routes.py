@@ -1,0 +1,162 @@
+"""`relayfile routes list | get | put | delete`: which workspace each customer of an app has."""
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+from relayfile.cli.table import table
+
+if TYPE_CHECKING:
+    from relayfile.cli.connection import Credentials
+    from relayfile.v1.route_pb2 import Route
+    from relayfile.v1.route_pb2_grpc import RouteServiceAsyncStub
+
+app = typer.Typer(help="Which workspace each customer of an app has.", no_args_is_help=True)
+
+APP = typer.Argument(metavar="app", help="The app, as RELAYFILE_APPS names it.")
+TENANT = typer.Argument(help="The customer, as it stands in the app's deliveries.")
+AS_JSON = typer.Option(False, "--json", help="JSON lines, for machines.")
+REASON = typer.Option("", "--reason", help="Why, for the record of administrative actions.")
+REQUEST_ID = typer.Option("", "--request-id", help="Makes a repeat harmless for 7 days.")
+DATA_DIR = typer.Option(
+    Path("relayfile-data"), "--data-dir", envvar="RELAYFILE_DATA_DIR", help="Data directory of the running system."
+)
+
+
+@app.command("list")
+def list_routes(
+    app_name: str = APP,
+    workspace: str = typer.Option("", "--workspace", help="Only routes to this workspace."),
+    as_json: bool = AS_JSON,
+    data_dir: Path = DATA_DIR,
+) -> None:
+    """List the routes of an app by tenant."""
+
+    async def work(stub: "RouteServiceAsyncStub", shown: "Credentials") -> None:
+        from relayfile.v1 import route_pb2
+
+        token, found = "", list["Route"]()
+        while True:
+            request = route_pb2.ListRoutesRequest(
+                app=app_name, workspace_id=workspace, page_size=10_000, page_token=token
+            )
+            page = await stub.ListRoutes(request, metadata=shown)
+            found += page.routes
+            if not (token := page.next_page_token):
+                break
+        _show(found, as_json)
+
+    _run(data_dir, work)
+
+
+@app.command()
+def get(
+    app_name: str = APP,
+    tenant: str = TENANT,
+    as_json: bool = AS_JSON,
+    data_dir: Path = DATA_DIR,
+) -> None:
+    """Show one route."""
+
+    async def work(stub: "RouteServiceAsyncStub", shown: "Credentials") -> None:
+        from relayfile.v1 import route_pb2
+
+        request = route_pb2.GetRouteRequest(app=app_name, tenant=tenant)
+        _show([(await stub.GetRoute(request, metadata=shown)).route], as_json)
+
+    _run(data_dir, work)
+
+
+@app.command()
+def put(
+    app_name: str = APP,
+    tenant: str = TENANT,
+    workspace: str = typer.Argument(help="The workspace; it must exist."),
+    if_revision: int = typer.Option(
+        -1, "--if-revision", min=-1, help="Only when the route is at this revision; 0: when there is none."
+    ),
+    reason: str = REASON,
+    request_id: str = REQUEST_ID,
+    as_json: bool = AS_JSON,
+    data_dir: Path = DATA_DIR,
+) -> None:
+    """Make or change a route. What waits for it as a dead letter UNROUTED is tried again."""
+
+    async def work(stub: "RouteServiceAsyncStub", shown: "Credentials") -> None:
+        from relayfile.v1 import route_pb2
+
+        request = route_pb2.PutRouteRequest(
+            app=app_name, tenant=tenant, workspace_id=workspace, reason=reason, request_id=request_id
+        )
+        if if_revision >= 0:
+            request.if_revision = if_revision
+        answer = await stub.PutRoute(request, metadata=shown)
+        if as_json:
+            print(_as_json(answer.route))
+            return
+        verb = "now goes" if answer.created else "goes"
+        replayed = answer.replayed_dead_letter_count
+        print(
+            f"{app_name} {tenant} {verb} to {answer.route.workspace_id} (revision {answer.route.revision}); "
+            f"{replayed} dead letters are tried again"
+        )
+
+    _run(data_dir, work)
+
+
+@app.command()
+def delete(
+    app_name: str = APP,
+    tenant: str = TENANT,
+    if_revision: int = typer.Option(0, "--if-revision", min=0, help="Only when the route is at this revision."),
+    reason: str = REASON,
+    request_id: str = REQUEST_ID,
+    data_dir: Path = DATA_DIR,
+) -> None:
+    """Remove a route: later deliveries of the tenant become dead letters UNROUTED."""
+
+    async def work(stub: "RouteServiceAsyncStub", shown: "Credentials") -> None:
+        from relayfile.v1 import route_pb2
+
+        request = route_pb2.DeleteRouteRequest(app=app_name, tenant=tenant, reason=reason, request_id=request_id)
+        if if_revision:
+            request.if_revision = if_revision
+        answer = await stub.DeleteRoute(request, metadata=shown)
+        print(f"{app_name} {tenant} has no route any more (revision {answer.revision})")
+
+    _run(data_dir, work)
+
+
+def _show(routes: "list[Route]", as_json: bool) -> None:
+    if as_json:
+        for route in routes:
+            print(_as_json(route))
+        return
+    rows = [(route.tenant, route.workspace_id, route.revision, _time(route)) for route in routes]
+    print(table(("TENANT", "WORKSPACE", "REVISION", "CHANGED"), rows))
+
+
+def _time(route: "Route") -> str:
+    return route.modify_time.ToDatetime().strftime("%Y-%m-%d %H:%M:%SZ")
+
+
+def _as_json(route: "Route") -> str:
+    from google.protobuf.json_format import MessageToDict
+
+    return json.dumps(MessageToDict(route, preserving_proto_field_name=True), ensure_ascii=False)
+
+
+def _run(data_dir: Path, work: Callable[["RouteServiceAsyncStub", "Credentials"], Awaitable[None]]) -> None:
+    async def with_stub() -> None:
+        from relayfile.cli.connection import connect, open_channel
+        from relayfile.v1.route_pb2_grpc import RouteServiceStub
+
+        connection = connect(data_dir)
+        async with open_channel(connection.store) as channel:
+            await work(RouteServiceStub(channel), connection.credentials)
+
+    asyncio.run(with_stub())
