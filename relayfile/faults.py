@@ -16,6 +16,7 @@ POINTS = frozenset(
         "ingest.stream.after_send_before_ack",
         "store.commit.before_commit",
         "store.commit.after_commit_before_ack",
+        "store.replay.after_batch",
         "syncd.stage.before_barrier",
         "syncd.stage.after_barrier_before_rename",
         "syncd.apply.after_rename_before_journal",

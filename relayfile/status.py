@@ -60,6 +60,7 @@ CODES: Mapping[type[RelayfileError], grpc.StatusCode] = {
     errors.Unauthenticated: _Code.UNAUTHENTICATED,
     errors.PermissionDenied: _Code.PERMISSION_DENIED,
     errors.Overloaded: _Code.RESOURCE_EXHAUSTED,
+    errors.DeadLettersFull: _Code.RESOURCE_EXHAUSTED,
     errors.QuotaExceeded: _Code.RESOURCE_EXHAUSTED,
     errors.ExportRefused: _Code.RESOURCE_EXHAUSTED,
     errors.Unavailable: _Code.UNAVAILABLE,

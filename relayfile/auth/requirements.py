@@ -70,7 +70,7 @@ REQUIREMENTS: Mapping[str, Requirement] = {
             "GetRoute ListRoutes": Requirement("admin:read", Reach.CLUSTER, app_field="app"),
         },
     ),
-    **_rpcs("ShardService", {"ApplyEnvelopes SetPause GetOutcomes": _SERVICE}),
+    **_rpcs("ShardService", {"ApplyEnvelopes FinishRedo SetPause GetOutcomes": _SERVICE}),
     **_rpcs(
         "FileService",
         {

@@ -14,6 +14,7 @@ from relayfile.errors.access import (
     Unauthenticated,
 )
 from relayfile.errors.availability import (
+    DeadLettersFull,
     DeadlineExpired,
     Draining,
     ExportRefused,
@@ -107,6 +108,7 @@ __all__ = [
     "PermissionDenied",
     "Overloaded",
     "QuotaExceeded",
+    "DeadLettersFull",
     "ExportRefused",
     "Unavailable",
     "Draining",

@@ -25,6 +25,18 @@ class QuotaExceeded(RelayfileError):
 
 
 @dataclass(kw_only=True, eq=False)
+class DeadLettersFull(RelayfileError):
+    """The workspace {workspace!r} keeps {kept} dead letters of {kept_bytes} bytes, and takes no more failures: replay
+    or acknowledge some, or raise RELAYFILE_DEAD_LETTERS_MAX and RELAYFILE_DEAD_LETTER_BYTES_MAX.
+    """
+
+    reason: ClassVar[str] = "DEAD_LETTERS_FULL"
+    workspace: str
+    kept: int
+    kept_bytes: int
+
+
+@dataclass(kw_only=True, eq=False)
 class ExportRefused(RelayfileError):
     """The export is refused ({why}); list the tree and read its files instead."""
 

@@ -51,6 +51,17 @@ class StoreSettings(ClusterSettings):
         "14d",
         "how long a redelivery or a repeated request is recognised; new work is refused before it ends",
     )
+    dead_letter_retention_s: float = duration(
+        "7d", "7d", "365d", "age at which an acknowledged dead letter is removed; others are kept"
+    )
+    dead_letters_max: int = count(
+        100_000,
+        100,
+        100_000_000,
+        "dead letters of one workspace, unless acknowledged; then its failures stay in the spool",
+    )
+    dead_letter_bytes_max: int = size("1GiB", "1MiB", "1TiB", "their bodies in one workspace; as above")
+    replays_per_second_max: int = count(50, 1, 10_000, "dead letters that the node tries again in one second")
     event_retention_s: float = duration("24h", "1m", "365d", "age at which events are removed")
     events_max: int = count(1_000_000, 100, 1_000_000_000, "events kept for each workspace, whichever limit is first")
     admin_action_retention_s: float = duration(

@@ -21,6 +21,7 @@ from relayfile.store.ownership import StaticPlacement
 from relayfile.store.plan.limits import PlanLimits
 from relayfile.store.proxy import OwnerRouting, Peers
 from relayfile.store.queues import QueueBounds
+from relayfile.store.replayer import ReplayPolicy
 from relayfile.store.servicers.file_service import ReadLimits
 from relayfile.store.servicers.reading import Reading
 from relayfile.store.servicers.registry import ServiceParts, store_services
@@ -101,6 +102,7 @@ def _open(
         cache_bytes=settings.sqlite_cache_bytes,
         wal_bytes_max=settings.wal_bytes_max,
         delivery_retention_us=round(settings.delivery_retention_s * MICROSECONDS),
+        letter_retention_us=round(settings.dead_letter_retention_s * MICROSECONDS),
         event_retention_us=round(settings.event_retention_s * MICROSECONDS),
         events_max=settings.events_max,
         admin_action_retention_us=round(settings.admin_action_retention_s * MICROSECONDS),
@@ -117,9 +119,15 @@ def _policy(settings: StoreSettings) -> NodePolicy:
             entry_changes_max=min(ENTRY_CHANGES_MAX, settings.commit_changes_max),
             bounds=QueueBounds(settings.workspace_queue_changes_max, settings.node_queue_bytes_max),
         ),
-        plan=PlanLimits(settings.content_bytes_max, round(settings.clock_skew_max_s * MICROSECONDS)),
+        plan=PlanLimits(
+            settings.content_bytes_max,
+            round(settings.clock_skew_max_s * MICROSECONDS),
+            settings.dead_letters_max,
+            settings.dead_letter_bytes_max,
+        ),
         creates_workspaces=settings.create_workspaces == "on-first-write",
         expiry_interval_s=settings.retention_interval_s,
+        replay=ReplayPolicy(letters_per_second_max=settings.replays_per_second_max),
     )
 
 
@@ -138,6 +146,8 @@ def _parts(
         ),
         ownership=node.ownership,
         maker=node,
+        dead_letters=node.dead_letters,
+        dead_letter_retention_us=round(settings.dead_letter_retention_s * MICROSECONDS),
         routes=node.routes,
         existence=WorkspaceExistence(engine, node.ownership, peers, credentials, settings.call_timeout_s),
         clock=node.clock,

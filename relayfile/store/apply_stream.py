@@ -12,9 +12,7 @@ from enum import Enum
 from functools import partial
 from typing import Final
 
-from google.protobuf.duration_pb2 import Duration
-
-from relayfile.errors import InvalidArgument, NotOwner, Overloaded, RelayfileError
+from relayfile.errors import DeadLettersFull, InvalidArgument, NotOwner, Overloaded, RelayfileError
 from relayfile.model import Outcome
 from relayfile.store.content_chunks import ChunkedContent
 from relayfile.store.engine import WorkspaceKey
@@ -35,6 +33,8 @@ ACKS_PER_MESSAGE_MAX: Final = 512
 ANSWERS_WAITING_MAX: Final = 4 * ACKS_PER_MESSAGE_MAX
 """Of a sender that reads no answers, nothing more is read either."""
 RETRY_AFTER_S: Final = 0.5
+RETRY_AFTER_FULL_S: Final = 5.0
+"""When somebody has to do something about it first."""
 
 _log = get_logger(__name__)
 
@@ -79,6 +79,7 @@ class ApplyStream:
         self._in_flight_bytes = 0
         self._answers: list[shard_pb2.SubBatchAck] = []
         self._resyncs: list[shard_pb2.Resync] = []
+        self._redos: list[shard_pb2.Redo] = []
         self._moved = asyncio.Event()
         self._stage = _Stage.TAKING
 
@@ -89,6 +90,11 @@ class ApplyStream:
             self._stage = _Stage.DRAINING
         while self._stage is _Stage.DRAINING and (self._in_flight_count or self._answers):
             await self._wait()
+
+    def hand_over(self, redo: shard_pb2.Redo) -> None:
+        """Send a redo with the next answers. Only as many as its process takes: see `RedoDesk`."""
+        self._redos.append(redo)
+        self._moved.set()
 
     async def serve(
         self,
@@ -190,15 +196,15 @@ class ApplyStream:
         self, write: Callable[[shard_pb2.ApplyEnvelopesResponse], Awaitable[None]], pauses: PauseListener
     ) -> None:
         while True:
-            while not self._answers and not self._resyncs and not pauses.is_due:
+            while not self._answers and not self._resyncs and not self._redos and not pauses.is_due:
                 await self._wait()
             if pauses.is_due:
                 async for message in pauses.messages():
                     await write(message)
                 continue
-            acks, resyncs = self._answers[:ACKS_PER_MESSAGE_MAX], self._resyncs[:]
-            await write(shard_pb2.ApplyEnvelopesResponse(acks=acks, resyncs=resyncs))
-            del self._answers[: len(acks)], self._resyncs[: len(resyncs)]
+            acks, resyncs, redos = self._answers[:ACKS_PER_MESSAGE_MAX], self._resyncs[:], self._redos[:]
+            await write(shard_pb2.ApplyEnvelopesResponse(acks=acks, resyncs=resyncs, redos=redos))
+            del self._answers[: len(acks)], self._resyncs[: len(resyncs)], self._redos[: len(redos)]
             self._moved.set()
 
     def _key(self, workspace_id: str, shard_id: int) -> WorkspaceKey:
@@ -267,6 +273,9 @@ def _refused(batch: _InFlight, failure: BaseException) -> shard_pb2.SubBatchAck:
     refusal = shard_pb2.SubBatchRefusal(reason="COMMIT_FAILED")
     retry_after_s = RETRY_AFTER_S
     match failure:
+        case DeadLettersFull():
+            refusal.reason, retry_after_s = failure.reason, RETRY_AFTER_FULL_S
+            _log.warning("sub-batch refused", shard=batch.shard_id, reason=failure.reason, why=str(failure))
         case NotOwner():
             refusal.reason, refusal.epoch, refusal.address = "NOT_OWNER", failure.epoch, failure.address
         case Overloaded():
@@ -275,5 +284,5 @@ def _refused(batch: _InFlight, failure: BaseException) -> shard_pb2.SubBatchAck:
             _log.warning("sub-batch refused", shard=batch.shard_id, reason=failure.reason)
         case _:
             _log.error("sub-batch failed", shard=batch.shard_id, exc_info=failure)
-    refusal.retry_after.CopyFrom(Duration(nanos=round(retry_after_s * 1e9)))
+    refusal.retry_after.FromNanoseconds(round(retry_after_s * 1e9))
     return shard_pb2.SubBatchAck(shard_id=batch.shard_id, sequence=batch.sequence, refusal=refusal)

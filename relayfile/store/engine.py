@@ -15,6 +15,7 @@ from typing import NamedTuple, Protocol
 
 from relayfile.model import Outcome
 from relayfile.store.plan.entry import Entry
+from relayfile.store.plan.letters import LetterRef, LetterState
 from relayfile.store.plan.result import Plan
 from relayfile.store.plan.rows import (
     AdminActionRow,
@@ -85,9 +86,27 @@ class ProviderOutcomes:
     """By itself, or with its workspace; never set in sums over the node."""
 
 
+class Acknowledgement(NamedTuple):
+    """Who has seen a dead letter and leaves it."""
+
+    time_us: int
+    actor: str
+    reason: str
+
+
+class LetterTotal(NamedTuple):
+    """Dead letters of one provider in one state."""
+
+    provider: str
+    state: LetterState
+    letter_count: int
+    body_bytes: int
+
+
 @dataclass(frozen=True, slots=True)
 class KeptDeadLetter:
-    """A dead letter as it is kept. `row.raw.body` is empty: its `body_size_bytes` bytes are content `content_id`."""
+    """A dead letter as it is kept. `row.raw.body` is empty: content `content_id` holds it, or, of stage `apply`, the
+    change as a `FoldMember`. `body_size_bytes` are those of the body, or of the change's content."""
 
     row: DeadLetterRow
     content_id: int
@@ -97,6 +116,11 @@ class KeptDeadLetter:
     """Number of `relayfile.v1.DeadLetterState`."""
     attempt_count: int
     last_attempt_us: int
+    path: str
+    """Of the change; empty when it has none, or is not read yet."""
+    change_kind: int
+    """Number of `MemberKind`; 0 for a request."""
+    acknowledgement: Acknowledgement | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +133,8 @@ class DeadLetterFilter:
     state: int = 0
     received_from_us: int | None = None
     received_before_us: int | None = None
+    tenant: str = ""
+    """Value of the kept header `x-relayfile-tenant`; only for `letters_after`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,8 +207,23 @@ class OutcomeView(Protocol):
         """One dead letter."""
         ...
 
-    async def dead_letter_counts(self) -> tuple[int, int]:
-        """(pending, all) of the workspace."""
+    async def letter_totals(self) -> list[LetterTotal]:
+        """How many dead letters the workspace has, by provider and state."""
+        ...
+
+    async def letters_after(
+        self, chosen: DeadLetterFilter, after_id: str, looked_at_max: int
+    ) -> tuple[list[LetterRef], str]:
+        """(the chosen among the next `looked_at_max` dead letters, oldest first; the id to go on after, empty at the
+        end)."""
+        ...
+
+    async def replaying_letters(self, stage: str, limit: int) -> list[LetterRef]:
+        """Dead letters that are queued for another try, oldest first."""
+        ...
+
+    async def letter_refs(self, dead_letter_ids: Sequence[str]) -> dict[str, LetterRef]:
+        """Those that exist, by id."""
         ...
 
 
@@ -242,14 +283,18 @@ class Engine(Protocol):
         """(workspace, provider) of every pause of this node's shards, those of a workspace together."""
         ...
 
+    async def replaying_workspaces(self) -> list[WorkspaceKey]:
+        """This node's workspaces with dead letters that are queued for another try."""
+        ...
+
     async def acquire_shards(self, shard_ids: Sequence[int], owner: int, address: str) -> list[ShardRow]:
         """Own these shards from now on: each one's epoch grows by one. Durable when it returns."""
         ...
 
     async def remove_expired(self, now_us: int, limit: int) -> Sweep:
         """Delete at most about `limit` rows that nothing may ask for any more: contents that were released a minute
-        ago, deliveries, request ids, events and administrative actions beyond their retention. One transaction and a
-        bounded step; call again until the sweep is complete."""
+        ago, deliveries, request ids, events, administrative actions and acknowledged dead letters beyond their
+        retention. One transaction and a bounded step; call again until the sweep is complete."""
         ...
 
     async def close(self) -> None:

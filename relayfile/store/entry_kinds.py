@@ -9,11 +9,12 @@ from dataclasses import dataclass
 from typing import NamedTuple, TypeAlias
 
 from relayfile.clock import Clock
-from relayfile.errors import RelayfileError, WorkspaceAlreadyExists, WorkspaceDeleted
+from relayfile.errors import DeadLettersFull, RelayfileError, WorkspaceAlreadyExists, WorkspaceDeleted
 from relayfile.model import Failure, MemberKind, RawDelivery
 from relayfile.placement import app_of
 from relayfile.store.engine import Engine, WorkspaceKey
 from relayfile.store.plan.entry import Entry, Fold
+from relayfile.store.plan.letters import LetterState
 from relayfile.store.plan.limits import PlanLimits
 from relayfile.store.plan.planner import plan
 from relayfile.store.plan.result import MemberResult, Plan
@@ -66,14 +67,26 @@ class ApplyFolds:
                 raise  # each comes again by itself
             _log.exception("changes could not be planned", workspace=key.workspace_id)
         # A fault of ours. What meets it is put aside, for else it would come again for ever and hold up the rest.
-        sound = [fold if await self._can_plan(key, fold) else quarantined(fold) for fold in mutations[0]]
+        sound = [fold if await self.can_plan(key, fold) else quarantined(fold) for fold in mutations[0]]
         return await self._plan(key, [tuple(sound)])
 
     async def _plan(
         self, key: WorkspaceKey, mutations: Sequence[tuple[Fold, ...]]
     ) -> tuple[Plan, Sequence[FoldResults]]:
         folds = mutations[0] if len(mutations) == 1 else tuple(fold for mutation in mutations for fold in mutation)
-        entry = Entry(key.workspace_id, folds)
+        planned = await self.planned(key, folds)
+        if planned.dead_letters:
+            await self._require_room(key, planned)
+        results: list[FoldResults] = []
+        start = 0
+        for mutation in mutations:
+            results.append(tuple(planned.results[start : start + len(mutation)]))
+            start += len(mutation)
+        return planned, results
+
+    async def planned(self, key: WorkspaceKey, folds: Sequence[Fold]) -> Plan:
+        """The plan of one entry of `folds`, in order, on the committed state."""
+        entry = Entry(key.workspace_id, tuple(folds))
         loaded = await self._context.engine.load(key, entry)
         now_us = self._context.clock.now_us()
         created = loaded.workspace is None and (self._creates_workspaces or bool(app_of(key.workspace_id)))
@@ -82,16 +95,26 @@ class ApplyFolds:
         planned = plan(entry, loaded, now_us=now_us, limits=self._limits, new_id=self._context.new_id)
         if created:
             planned.workspace_changed = True
-        results: list[FoldResults] = []
-        start = 0
-        for mutation in mutations:
-            results.append(tuple(planned.results[start : start + len(mutation)]))
-            start += len(mutation)
-        return planned, results
+        return planned
 
-    async def _can_plan(self, key: WorkspaceKey, fold: Fold) -> bool:
+    async def _require_room(self, key: WorkspaceKey, planned: Plan) -> None:
+        """`DeadLettersFull` when the workspace keeps too many already: an entry may go over the limit, none starts
+        there. What is refused stays with ingest, which brings it again."""
+        if len(planned.dead_letters) <= len(planned.dead_letters_resolved):
+            return
+        async with self._context.engine.view(key) as view:
+            open_letters = [each for each in await view.letter_totals() if each.state is not LetterState.ACKNOWLEDGED]
+        kept, kept_bytes = (
+            sum(each.letter_count for each in open_letters),
+            sum(each.body_bytes for each in open_letters),
+        )
+        if kept >= self._limits.dead_letters_max or kept_bytes >= self._limits.dead_letter_bytes_max:
+            raise DeadLettersFull(workspace=key.workspace_id, kept=kept, kept_bytes=kept_bytes)
+
+    async def can_plan(self, key: WorkspaceKey, fold: Fold) -> bool:
+        """Whether a fold by itself meets no fault of ours."""
         try:
-            await self._plan(key, [(fold,)])
+            await self.planned(key, (fold,))
         except RelayfileError:
             raise
         except Exception:  # noqa: BLE001 - logged by `plan`
@@ -106,7 +129,7 @@ def quarantined(fold: Fold) -> Fold:
             member._replace(
                 kind=MemberKind.FAILED,
                 path="",
-                content=b"",
+                content=None if member.content is None else b"",  # elided: it comes again, with its content
                 raw=RawDelivery(member_message(member).SerializeToString(), {}),
                 failure=Failure(INTERNAL_FAULT, "The change met a fault of Relayfile's own; the node's log has it."),
             )

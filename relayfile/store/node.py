@@ -12,6 +12,7 @@ import msgspec
 from relayfile.clock import Clock
 from relayfile.errors import Unavailable
 from relayfile.store.commit import CommitLimits, Committer
+from relayfile.store.dead_letters import DeadLetters
 from relayfile.store.engine import Engine
 from relayfile.store.entry_kinds import ApplyFolds, CreateWorkspaces, NewWorkspace, PlanContext
 from relayfile.store.once import Asked, Once, RequestMark
@@ -19,6 +20,7 @@ from relayfile.store.ownership import Ownership, StaticPlacement
 from relayfile.store.pausing import ChangePauses
 from relayfile.store.plan.limits import PlanLimits
 from relayfile.store.plan.rows import WorkspaceRow
+from relayfile.store.replayer import ReplayPolicy
 from relayfile.store.routes import RouteWriter
 from relayfile.store.watch import RevisionFeed
 from relayfile.telemetry import StoreInstruments, Tracing
@@ -38,6 +40,7 @@ class NodePolicy:
     creates_workspaces: bool
     """Whether the first delivery to an unknown workspace makes it."""
     expiry_interval_s: float
+    replay: ReplayPolicy = ReplayPolicy()
 
 
 class Node:
@@ -64,6 +67,7 @@ class Node:
         self.apply_folds = ApplyFolds(context, policy.plan, creates_workspaces=policy.creates_workspaces)
         self.routes = RouteWriter(context, policy.plan, self.committer, ownership)
         self.change_pauses = Once(context, ChangePauses(context), encode=lambda _: b"", decode=lambda _: None)
+        self.dead_letters = DeadLetters(context, self.apply_folds, self.committer, ownership, policy.replay)
         self._create_workspaces = Once(
             context,
             CreateWorkspaces(context),
@@ -86,10 +90,11 @@ class Node:
         return cls(engine, await Ownership.acquire(engine, placement), clock, new_id, instruments, policy, tracing)
 
     async def run(self) -> None:
-        """Write, and remove what expired, until cancelled. Raises `StorageFailed` when the process must end."""
+        """Write, replay, and remove what expired, until cancelled. Raises `StorageFailed` when the process must end."""
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self.committer.run(), name="store-committer")
             tasks.create_task(self._remove_expired(), name="store-expiry")
+            tasks.create_task(self.dead_letters.run(), name="store-replays")
 
     async def create_workspace(
         self, workspace_id: str, files_max: int = 0, total_bytes_max: int = 0, mark: RequestMark | None = None

@@ -13,6 +13,7 @@ from relayfile.store.node import Node
 from relayfile.store.once import Asked, mark_of
 from relayfile.store.order import current_order
 from relayfile.store.pausing import PauseChange, PauseNews
+from relayfile.store.redo_results import finish_redo
 from relayfile.store.servicers.checks import Checks
 from relayfile.store.servicers.wire import fill_provider
 from relayfile.store.sessions import Reports, Sequences
@@ -23,6 +24,8 @@ from relayfile.wire import from_us, is_provider_name
 if TYPE_CHECKING:
     import grpc.aio
 
+REDOS_MAX = 64
+"""That one stream may have at once, whatever it says."""
 ANNOUNCED_BYTES_MAX = 256 << 20
 """Of a content or a raw body that comes in pieces: the most that ingest can be set to accept. Whether this node keeps
 so much is the planner's to say, in an outcome: a stream that ended for it would bring the same change again."""
@@ -62,10 +65,18 @@ class ShardService(shard_pb2_grpc.ShardServiceServicer):
         expected = self._sequences.of(hello.session_id)
         stream = ApplyStream(self._node, hello.ingest_id, expected, self._reports, self._credit_bytes)
         self._streams.add(stream)
+        desk = self._node.dead_letters.desk
+        desk.join(stream, min(hello.redos_max, REDOS_MAX))
         try:
             await stream.serve(request_iterator, context.write, ChunkedContent(ANNOUNCED_BYTES_MAX), self._pauses)
         finally:
             self._streams.discard(stream)
+            desk.leave(stream)
+
+    async def FinishRedo(
+        self, request_iterator: AsyncIterator[shard_pb2.FinishRedoRequest], context: grpc.aio.ServicerContext[Any, Any]
+    ) -> shard_pb2.FinishRedoResponse:
+        return await finish_redo(self._node.dead_letters, request_iterator)
 
     async def drain(self) -> None:
         """Take nothing more from the streams, and return when what was taken is answered."""

@@ -28,15 +28,15 @@ from relayfile.v1 import ingest_pb2 as relayfile_dot_v1_dot_ingest__pb2
 from relayfile.v1 import types_pb2 as relayfile_dot_v1_dot_types__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18relayfile/v1/shard.proto\x12\x0crelayfile.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x19relayfile/v1/ingest.proto\x1a\x18relayfile/v1/types.proto\"\xc9\x04\n\nFoldMember\x12\x11\n\tspool_ref\x18\x01 \x01(\x0c\x12\x13\n\x0b\x65nvelope_id\x18\x02 \x01(\t\x12\x13\n\x0b\x64\x65livery_id\x18\x03 \x01(\t\x12\x14\n\x0c\x63hange_index\x18\x04 \x01(\r\x12&\n\x04kind\x18\x05 \x01(\x0e\x32\x18.relayfile.v1.MemberKind\x12\x0c\n\x04path\x18\x06 \x01(\t\x12\x1a\n\x12provider_object_id\x18\x07 \x01(\t\x12\x18\n\x10received_unix_us\x18\x08 \x01(\x03\x12\x1d\n\x10occurred_unix_us\x18\t \x01(\x03H\x00\x88\x01\x01\x12\x0f\n\x07\x63ontent\x18\n \x01(\x0c\x12\x16\n\x0e\x63ontent_elided\x18\x0b \x01(\x08\x12\x14\n\x0c\x63ontent_type\x18\x0c \x01(\t\x12*\n\tsemantics\x18\r \x01(\x0b\x32\x17.relayfile.v1.Semantics\x12\x16\n\x0e\x63orrelation_id\x18\x0e \x01(\t\x12\x13\n\x0btraceparent\x18\x0f \x01(\t\x12\x14\n\x0coperation_id\x18\x10 \x01(\t\x12\x1d\n\x15\x63ontent_follows_bytes\x18\x11 \x01(\x03\x12&\n\x03raw\x18\x12 \x01(\x0b\x32\x19.relayfile.v1.RawDelivery\x12&\n\x07\x66\x61ilure\x18\x13 \x01(\x0b\x32\x15.relayfile.v1.Failure\x12\x17\n\x0f\x61\x64\x61pter_version\x18\x14 \x01(\t\x12\x12\n\nevent_name\x18\x15 \x01(\tB\x13\n\x11_occurred_unix_us\"W\n\x04\x46old\x12\x10\n\x08provider\x18\x01 \x01(\t\x12\x12\n\nchange_key\x18\x02 \x01(\t\x12)\n\x07members\x18\x03 \x03(\x0b\x32\x18.relayfile.v1.FoldMember\"I\n\x0eWorkspaceFolds\x12\x14\n\x0cworkspace_id\x18\x01 \x01(\t\x12!\n\x05\x66olds\x18\x02 \x03(\x0b\x32\x12.relayfile.v1.Fold\"o\n\x08SubBatch\x12\x10\n\x08shard_id\x18\x01 \x01(\r\x12\r\n\x05\x65poch\x18\x02 \x01(\x03\x12\x10\n\x08sequence\x18\x03 \x01(\x04\x12\x30\n\nworkspaces\x18\x04 \x03(\x0b\x32\x1c.relayfile.v1.WorkspaceFolds\"4\n\x0bStreamHello\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x11\n\tingest_id\x18\x02 \x01(\t\"z\n\rPendingReport\x12\x14\n\x0cworkspace_id\x18\x01 \x01(\t\x12\x10\n\x08provider\x18\x02 \x01(\t\x12\x0f\n\x07pending\x18\x03 \x01(\x03\x12\x1f\n\x17oldest_received_unix_us\x18\x04 \x01(\x03\x12\x0f\n\x07refused\x18\x05 \x01(\x03\"\xc7\x01\n\x15\x41pplyEnvelopesRequest\x12(\n\x05hello\x18\x01 \x01(\x0b\x32\x19.relayfile.v1.StreamHello\x12+\n\x0bsub_batches\x18\x02 \x03(\x0b\x32\x16.relayfile.v1.SubBatch\x12)\n\x05\x63hunk\x18\x03 \x01(\x0b\x32\x1a.relayfile.v1.ContentChunk\x12,\n\x07reports\x18\x04 \x03(\x0b\x32\x1b.relayfile.v1.PendingReport\"N\n\rStreamWelcome\x12\x12\n\nnode_index\x18\x01 \x01(\r\x12\x13\n\x0bshard_count\x18\x02 \x01(\r\x12\x14\n\x0c\x63redit_bytes\x18\x03 \x01(\x03\"M\n\rMemberFailure\x12\x14\n\x0cmember_index\x18\x01 \x01(\r\x12&\n\x07\x66\x61ilure\x18\x02 \x01(\x0b\x32\x15.relayfile.v1.Failure\"\xe5\x01\n\x0bSubBatchAck\x12\x10\n\x08shard_id\x18\x01 \x01(\r\x12\x10\n\x08sequence\x18\x02 \x01(\x04\x12\x12\n\nspool_refs\x18\x03 \x01(\x0c\x12\'\n\x08outcomes\x18\x04 \x03(\x0e\x32\x15.relayfile.v1.Outcome\x12-\n\x08\x66\x61ilures\x18\x05 \x03(\x0b\x32\x1b.relayfile.v1.MemberFailure\x12\x16\n\x0e\x63ontent_needed\x18\x06 \x03(\x0c\x12.\n\x07refusal\x18\x07 \x01(\x0b\x32\x1d.relayfile.v1.SubBatchRefusal\"q\n\x0fSubBatchRefusal\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12.\n\x0bretry_after\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\r\n\x05\x65poch\x18\x03 \x01(\x03\x12\x0f\n\x07\x61\x64\x64ress\x18\x04 \x01(\t\"1\n\x06Resync\x12\x10\n\x08shard_id\x18\x01 \x01(\r\x12\x15\n\rfrom_sequence\x18\x02 \x01(\x04\"5\n\nPauseState\x12\x14\n\x0cworkspace_id\x18\x01 \x01(\t\x12\x11\n\tproviders\x18\x02 \x03(\t\"\xba\x01\n\x04Redo\x12\x16\n\x0e\x64\x65\x61\x64_letter_id\x18\x01 \x01(\t\x12\x14\n\x0cworkspace_id\x18\x02 \x01(\t\x12\x10\n\x08provider\x18\x03 \x01(\t\x12\x13\n\x0b\x64\x65livery_id\x18\x04 \x01(\t\x12&\n\x03raw\x18\x05 \x01(\x0b\x32\x19.relayfile.v1.RawDelivery\x12\x35\n\x11lease_expire_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x92\x02\n\x16\x41pplyEnvelopesResponse\x12,\n\x07welcome\x18\x01 \x01(\x0b\x32\x1b.relayfile.v1.StreamWelcome\x12\'\n\x04\x61\x63ks\x18\x02 \x03(\x0b\x32\x19.relayfile.v1.SubBatchAck\x12%\n\x07resyncs\x18\x03 \x03(\x0b\x32\x14.relayfile.v1.Resync\x12\x14\n\x0c\x63redit_bytes\x18\x04 \x01(\x03\x12(\n\x06pauses\x18\x05 \x03(\x0b\x32\x18.relayfile.v1.PauseState\x12\x17\n\x0fpauses_complete\x18\x06 \x01(\x08\x12!\n\x05redos\x18\x07 \x03(\x0b\x32\x12.relayfile.v1.Redo\"|\n\x0fSetPauseRequest\x12\x14\n\x0cworkspace_id\x18\x01 \x01(\t\x12\x10\n\x08provider\x18\x02 \x01(\t\x12\x0e\n\x06paused\x18\x03 \x01(\x08\x12\x0e\n\x06reason\x18\x04 \x01(\t\x12\r\n\x05\x61\x63tor\x18\x05 \x01(\t\x12\x12\n\nrequest_id\x18\x06 \x01(\t\"\x12\n\x10SetPauseResponse\"*\n\x12GetOutcomesRequest\x12\x14\n\x0cworkspace_id\x18\x01 \x01(\t\"\x80\x01\n\x0cIngestReport\x12\x11\n\tingest_id\x18\x01 \x01(\t\x12/\n\x0breport_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x07pending\x18\x03 \x03(\x0b\x32\x1b.relayfile.v1.PendingReport\"s\n\x13GetOutcomesResponse\x12/\n\tproviders\x18\x01 \x03(\x0b\x32\x1c.relayfile.v1.ProviderStatus\x12+\n\x07reports\x18\x02 \x03(\x0b\x32\x1a.relayfile.v1.IngestReport*\xb9\x01\n\nMemberKind\x12\x1b\n\x17MEMBER_KIND_UNSPECIFIED\x10\x00\x12\x16\n\x12MEMBER_KIND_UPSERT\x10\x01\x12\x16\n\x12MEMBER_KIND_DELETE\x10\x02\x12\x15\n\x11MEMBER_KIND_PATCH\x10\x03\x12\x16\n\x12MEMBER_KIND_SIGNAL\x10\x04\x12\x17\n\x13MEMBER_KIND_IGNORED\x10\x05\x12\x16\n\x12MEMBER_KIND_FAILED\x10\x06\x32\x8e\x02\n\x0cShardService\x12_\n\x0e\x41pplyEnvelopes\x12#.relayfile.v1.ApplyEnvelopesRequest\x1a$.relayfile.v1.ApplyEnvelopesResponse(\x01\x30\x01\x12I\n\x08SetPause\x12\x1d.relayfile.v1.SetPauseRequest\x1a\x1e.relayfile.v1.SetPauseResponse\x12R\n\x0bGetOutcomes\x12 .relayfile.v1.GetOutcomesRequest\x1a!.relayfile.v1.GetOutcomesResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18relayfile/v1/shard.proto\x12\x0crelayfile.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x19relayfile/v1/ingest.proto\x1a\x18relayfile/v1/types.proto\"\xc9\x04\n\nFoldMember\x12\x11\n\tspool_ref\x18\x01 \x01(\x0c\x12\x13\n\x0b\x65nvelope_id\x18\x02 \x01(\t\x12\x13\n\x0b\x64\x65livery_id\x18\x03 \x01(\t\x12\x14\n\x0c\x63hange_index\x18\x04 \x01(\r\x12&\n\x04kind\x18\x05 \x01(\x0e\x32\x18.relayfile.v1.MemberKind\x12\x0c\n\x04path\x18\x06 \x01(\t\x12\x1a\n\x12provider_object_id\x18\x07 \x01(\t\x12\x18\n\x10received_unix_us\x18\x08 \x01(\x03\x12\x1d\n\x10occurred_unix_us\x18\t \x01(\x03H\x00\x88\x01\x01\x12\x0f\n\x07\x63ontent\x18\n \x01(\x0c\x12\x16\n\x0e\x63ontent_elided\x18\x0b \x01(\x08\x12\x14\n\x0c\x63ontent_type\x18\x0c \x01(\t\x12*\n\tsemantics\x18\r \x01(\x0b\x32\x17.relayfile.v1.Semantics\x12\x16\n\x0e\x63orrelation_id\x18\x0e \x01(\t\x12\x13\n\x0btraceparent\x18\x0f \x01(\t\x12\x14\n\x0coperation_id\x18\x10 \x01(\t\x12\x1d\n\x15\x63ontent_follows_bytes\x18\x11 \x01(\x03\x12&\n\x03raw\x18\x12 \x01(\x0b\x32\x19.relayfile.v1.RawDelivery\x12&\n\x07\x66\x61ilure\x18\x13 \x01(\x0b\x32\x15.relayfile.v1.Failure\x12\x17\n\x0f\x61\x64\x61pter_version\x18\x14 \x01(\t\x12\x12\n\nevent_name\x18\x15 \x01(\tB\x13\n\x11_occurred_unix_us\"W\n\x04\x46old\x12\x10\n\x08provider\x18\x01 \x01(\t\x12\x12\n\nchange_key\x18\x02 \x01(\t\x12)\n\x07members\x18\x03 \x03(\x0b\x32\x18.relayfile.v1.FoldMember\"I\n\x0eWorkspaceFolds\x12\x14\n\x0cworkspace_id\x18\x01 \x01(\t\x12!\n\x05\x66olds\x18\x02 \x03(\x0b\x32\x12.relayfile.v1.Fold\"o\n\x08SubBatch\x12\x10\n\x08shard_id\x18\x01 \x01(\r\x12\r\n\x05\x65poch\x18\x02 \x01(\x03\x12\x10\n\x08sequence\x18\x03 \x01(\x04\x12\x30\n\nworkspaces\x18\x04 \x03(\x0b\x32\x1c.relayfile.v1.WorkspaceFolds\"G\n\x0bStreamHello\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x11\n\tingest_id\x18\x02 \x01(\t\x12\x11\n\tredos_max\x18\x03 \x01(\r\"z\n\rPendingReport\x12\x14\n\x0cworkspace_id\x18\x01 \x01(\t\x12\x10\n\x08provider\x18\x02 \x01(\t\x12\x0f\n\x07pending\x18\x03 \x01(\x03\x12\x1f\n\x17oldest_received_unix_us\x18\x04 \x01(\x03\x12\x0f\n\x07refused\x18\x05 \x01(\x03\"\xc7\x01\n\x15\x41pplyEnvelopesRequest\x12(\n\x05hello\x18\x01 \x01(\x0b\x32\x19.relayfile.v1.StreamHello\x12+\n\x0bsub_batches\x18\x02 \x03(\x0b\x32\x16.relayfile.v1.SubBatch\x12)\n\x05\x63hunk\x18\x03 \x01(\x0b\x32\x1a.relayfile.v1.ContentChunk\x12,\n\x07reports\x18\x04 \x03(\x0b\x32\x1b.relayfile.v1.PendingReport\"N\n\rStreamWelcome\x12\x12\n\nnode_index\x18\x01 \x01(\r\x12\x13\n\x0bshard_count\x18\x02 \x01(\r\x12\x14\n\x0c\x63redit_bytes\x18\x03 \x01(\x03\"M\n\rMemberFailure\x12\x14\n\x0cmember_index\x18\x01 \x01(\r\x12&\n\x07\x66\x61ilure\x18\x02 \x01(\x0b\x32\x15.relayfile.v1.Failure\"\xe5\x01\n\x0bSubBatchAck\x12\x10\n\x08shard_id\x18\x01 \x01(\r\x12\x10\n\x08sequence\x18\x02 \x01(\x04\x12\x12\n\nspool_refs\x18\x03 \x01(\x0c\x12\'\n\x08outcomes\x18\x04 \x03(\x0e\x32\x15.relayfile.v1.Outcome\x12-\n\x08\x66\x61ilures\x18\x05 \x03(\x0b\x32\x1b.relayfile.v1.MemberFailure\x12\x16\n\x0e\x63ontent_needed\x18\x06 \x03(\x0c\x12.\n\x07refusal\x18\x07 \x01(\x0b\x32\x1d.relayfile.v1.SubBatchRefusal\"q\n\x0fSubBatchRefusal\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12.\n\x0bretry_after\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\r\n\x05\x65poch\x18\x03 \x01(\x03\x12\x0f\n\x07\x61\x64\x64ress\x18\x04 \x01(\t\"1\n\x06Resync\x12\x10\n\x08shard_id\x18\x01 \x01(\r\x12\x15\n\rfrom_sequence\x18\x02 \x01(\x04\"5\n\nPauseState\x12\x14\n\x0cworkspace_id\x18\x01 \x01(\t\x12\x11\n\tproviders\x18\x02 \x03(\t\"\xb8\x02\n\x04Redo\x12\x16\n\x0e\x64\x65\x61\x64_letter_id\x18\x01 \x01(\t\x12\x14\n\x0cworkspace_id\x18\x02 \x01(\t\x12\x10\n\x08provider\x18\x03 \x01(\t\x12\x13\n\x0b\x64\x65livery_id\x18\x04 \x01(\t\x12&\n\x03raw\x18\x05 \x01(\x0b\x32\x19.relayfile.v1.RawDelivery\x12\x35\n\x11lease_expire_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08lease_id\x18\x07 \x01(\t\x12\x13\n\x0b\x65nvelope_id\x18\x08 \x01(\t\x12\x18\n\x10received_unix_us\x18\t \x01(\x03\x12\x16\n\x0e\x63orrelation_id\x18\n \x01(\t\x12\x13\n\x0btraceparent\x18\x0b \x01(\t\x12\x0e\n\x06reason\x18\x0c \x01(\t\"\xb3\x01\n\x08RedoHead\x12\x14\n\x0cworkspace_id\x18\x01 \x01(\t\x12\x16\n\x0e\x64\x65\x61\x64_letter_id\x18\x02 \x01(\t\x12\x10\n\x08lease_id\x18\x03 \x01(\t\x12\x17\n\x0f\x61\x64\x61pter_version\x18\x04 \x01(\t\x12&\n\x07\x66\x61ilure\x18\x05 \x01(\x0b\x32\x15.relayfile.v1.Failure\x12\x11\n\tforwarded\x18\x06 \x01(\x08\x12\x13\n\x0b\x66olds_bytes\x18\x07 \x01(\x03\"p\n\x11\x46inishRedoRequest\x12&\n\x04head\x18\x01 \x01(\x0b\x32\x16.relayfile.v1.RedoHeadH\x00\x12+\n\x05\x63hunk\x18\x02 \x01(\x0b\x32\x1a.relayfile.v1.ContentChunkH\x00\x42\x06\n\x04item\"#\n\x12\x46inishRedoResponse\x12\r\n\x05taken\x18\x01 \x01(\x08\"\x92\x02\n\x16\x41pplyEnvelopesResponse\x12,\n\x07welcome\x18\x01 \x01(\x0b\x32\x1b.relayfile.v1.StreamWelcome\x12\'\n\x04\x61\x63ks\x18\x02 \x03(\x0b\x32\x19.relayfile.v1.SubBatchAck\x12%\n\x07resyncs\x18\x03 \x03(\x0b\x32\x14.relayfile.v1.Resync\x12\x14\n\x0c\x63redit_bytes\x18\x04 \x01(\x03\x12(\n\x06pauses\x18\x05 \x03(\x0b\x32\x18.relayfile.v1.PauseState\x12\x17\n\x0fpauses_complete\x18\x06 \x01(\x08\x12!\n\x05redos\x18\x07 \x03(\x0b\x32\x12.relayfile.v1.Redo\"|\n\x0fSetPauseRequest\x12\x14\n\x0cworkspace_id\x18\x01 \x01(\t\x12\x10\n\x08provider\x18\x02 \x01(\t\x12\x0e\n\x06paused\x18\x03 \x01(\x08\x12\x0e\n\x06reason\x18\x04 \x01(\t\x12\r\n\x05\x61\x63tor\x18\x05 \x01(\t\x12\x12\n\nrequest_id\x18\x06 \x01(\t\"\x12\n\x10SetPauseResponse\"*\n\x12GetOutcomesRequest\x12\x14\n\x0cworkspace_id\x18\x01 \x01(\t\"\x80\x01\n\x0cIngestReport\x12\x11\n\tingest_id\x18\x01 \x01(\t\x12/\n\x0breport_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x07pending\x18\x03 \x03(\x0b\x32\x1b.relayfile.v1.PendingReport\"s\n\x13GetOutcomesResponse\x12/\n\tproviders\x18\x01 \x03(\x0b\x32\x1c.relayfile.v1.ProviderStatus\x12+\n\x07reports\x18\x02 \x03(\x0b\x32\x1a.relayfile.v1.IngestReport*\xb9\x01\n\nMemberKind\x12\x1b\n\x17MEMBER_KIND_UNSPECIFIED\x10\x00\x12\x16\n\x12MEMBER_KIND_UPSERT\x10\x01\x12\x16\n\x12MEMBER_KIND_DELETE\x10\x02\x12\x15\n\x11MEMBER_KIND_PATCH\x10\x03\x12\x16\n\x12MEMBER_KIND_SIGNAL\x10\x04\x12\x17\n\x13MEMBER_KIND_IGNORED\x10\x05\x12\x16\n\x12MEMBER_KIND_FAILED\x10\x06\x32\xe1\x02\n\x0cShardService\x12_\n\x0e\x41pplyEnvelopes\x12#.relayfile.v1.ApplyEnvelopesRequest\x1a$.relayfile.v1.ApplyEnvelopesResponse(\x01\x30\x01\x12Q\n\nFinishRedo\x12\x1f.relayfile.v1.FinishRedoRequest\x1a .relayfile.v1.FinishRedoResponse(\x01\x12I\n\x08SetPause\x12\x1d.relayfile.v1.SetPauseRequest\x1a\x1e.relayfile.v1.SetPauseResponse\x12R\n\x0bGetOutcomes\x12 .relayfile.v1.GetOutcomesRequest\x1a!.relayfile.v1.GetOutcomesResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'relayfile.v1.shard_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_MEMBERKIND']._serialized_start=2922
-  _globals['_MEMBERKIND']._serialized_end=3107
+  _globals['_MEMBERKIND']._serialized_start=3400
+  _globals['_MEMBERKIND']._serialized_end=3585
   _globals['_FOLDMEMBER']._serialized_start=161
   _globals['_FOLDMEMBER']._serialized_end=746
   _globals['_FOLD']._serialized_start=748
@@ -46,37 +46,43 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SUBBATCH']._serialized_start=912
   _globals['_SUBBATCH']._serialized_end=1023
   _globals['_STREAMHELLO']._serialized_start=1025
-  _globals['_STREAMHELLO']._serialized_end=1077
-  _globals['_PENDINGREPORT']._serialized_start=1079
-  _globals['_PENDINGREPORT']._serialized_end=1201
-  _globals['_APPLYENVELOPESREQUEST']._serialized_start=1204
-  _globals['_APPLYENVELOPESREQUEST']._serialized_end=1403
-  _globals['_STREAMWELCOME']._serialized_start=1405
-  _globals['_STREAMWELCOME']._serialized_end=1483
-  _globals['_MEMBERFAILURE']._serialized_start=1485
-  _globals['_MEMBERFAILURE']._serialized_end=1562
-  _globals['_SUBBATCHACK']._serialized_start=1565
-  _globals['_SUBBATCHACK']._serialized_end=1794
-  _globals['_SUBBATCHREFUSAL']._serialized_start=1796
-  _globals['_SUBBATCHREFUSAL']._serialized_end=1909
-  _globals['_RESYNC']._serialized_start=1911
-  _globals['_RESYNC']._serialized_end=1960
-  _globals['_PAUSESTATE']._serialized_start=1962
-  _globals['_PAUSESTATE']._serialized_end=2015
-  _globals['_REDO']._serialized_start=2018
-  _globals['_REDO']._serialized_end=2204
-  _globals['_APPLYENVELOPESRESPONSE']._serialized_start=2207
-  _globals['_APPLYENVELOPESRESPONSE']._serialized_end=2481
-  _globals['_SETPAUSEREQUEST']._serialized_start=2483
-  _globals['_SETPAUSEREQUEST']._serialized_end=2607
-  _globals['_SETPAUSERESPONSE']._serialized_start=2609
-  _globals['_SETPAUSERESPONSE']._serialized_end=2627
-  _globals['_GETOUTCOMESREQUEST']._serialized_start=2629
-  _globals['_GETOUTCOMESREQUEST']._serialized_end=2671
-  _globals['_INGESTREPORT']._serialized_start=2674
-  _globals['_INGESTREPORT']._serialized_end=2802
-  _globals['_GETOUTCOMESRESPONSE']._serialized_start=2804
-  _globals['_GETOUTCOMESRESPONSE']._serialized_end=2919
-  _globals['_SHARDSERVICE']._serialized_start=3110
-  _globals['_SHARDSERVICE']._serialized_end=3380
+  _globals['_STREAMHELLO']._serialized_end=1096
+  _globals['_PENDINGREPORT']._serialized_start=1098
+  _globals['_PENDINGREPORT']._serialized_end=1220
+  _globals['_APPLYENVELOPESREQUEST']._serialized_start=1223
+  _globals['_APPLYENVELOPESREQUEST']._serialized_end=1422
+  _globals['_STREAMWELCOME']._serialized_start=1424
+  _globals['_STREAMWELCOME']._serialized_end=1502
+  _globals['_MEMBERFAILURE']._serialized_start=1504
+  _globals['_MEMBERFAILURE']._serialized_end=1581
+  _globals['_SUBBATCHACK']._serialized_start=1584
+  _globals['_SUBBATCHACK']._serialized_end=1813
+  _globals['_SUBBATCHREFUSAL']._serialized_start=1815
+  _globals['_SUBBATCHREFUSAL']._serialized_end=1928
+  _globals['_RESYNC']._serialized_start=1930
+  _globals['_RESYNC']._serialized_end=1979
+  _globals['_PAUSESTATE']._serialized_start=1981
+  _globals['_PAUSESTATE']._serialized_end=2034
+  _globals['_REDO']._serialized_start=2037
+  _globals['_REDO']._serialized_end=2349
+  _globals['_REDOHEAD']._serialized_start=2352
+  _globals['_REDOHEAD']._serialized_end=2531
+  _globals['_FINISHREDOREQUEST']._serialized_start=2533
+  _globals['_FINISHREDOREQUEST']._serialized_end=2645
+  _globals['_FINISHREDORESPONSE']._serialized_start=2647
+  _globals['_FINISHREDORESPONSE']._serialized_end=2682
+  _globals['_APPLYENVELOPESRESPONSE']._serialized_start=2685
+  _globals['_APPLYENVELOPESRESPONSE']._serialized_end=2959
+  _globals['_SETPAUSEREQUEST']._serialized_start=2961
+  _globals['_SETPAUSEREQUEST']._serialized_end=3085
+  _globals['_SETPAUSERESPONSE']._serialized_start=3087
+  _globals['_SETPAUSERESPONSE']._serialized_end=3105
+  _globals['_GETOUTCOMESREQUEST']._serialized_start=3107
+  _globals['_GETOUTCOMESREQUEST']._serialized_end=3149
+  _globals['_INGESTREPORT']._serialized_start=3152
+  _globals['_INGESTREPORT']._serialized_end=3280
+  _globals['_GETOUTCOMESRESPONSE']._serialized_start=3282
+  _globals['_GETOUTCOMESRESPONSE']._serialized_end=3397
+  _globals['_SHARDSERVICE']._serialized_start=3588
+  _globals['_SHARDSERVICE']._serialized_end=3941
 # @@protoc_insertion_point(module_scope)

@@ -277,19 +277,23 @@ class StreamHello(_message.Message):
 
     SESSION_ID_FIELD_NUMBER: _builtins.int
     INGEST_ID_FIELD_NUMBER: _builtins.int
+    REDOS_MAX_FIELD_NUMBER: _builtins.int
     session_id: _builtins.str
     """New at every start of the ingest process."""
     ingest_id: _builtins.str
     """Stable name of the ingest process, for status."""
+    redos_max: _builtins.int
+    """How many redos it takes at once on this stream; 0: none."""
     def __init__(
         self,
         *,
         session_id: _builtins.str = ...,
         ingest_id: _builtins.str = ...,
+        redos_max: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["ingest_id", b"ingest_id", "session_id", b"session_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ingest_id", b"ingest_id", "redos_max", b"redos_max", "session_id", b"session_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -502,7 +506,7 @@ class SubBatchRefusal(_message.Message):
     EPOCH_FIELD_NUMBER: _builtins.int
     ADDRESS_FIELD_NUMBER: _builtins.int
     reason: _builtins.str
-    """Upper-snake reason: `NOT_OWNER`, `COMMIT_FAILED`, `OVERLOADED`."""
+    """Upper-snake reason: `NOT_OWNER`, `COMMIT_FAILED`, `OVERLOADED`, `DEAD_LETTERS_FULL`."""
     epoch: _builtins.int
     """With NOT_OWNER: the shard's epoch as far as it is known."""
     address: _builtins.str
@@ -583,7 +587,9 @@ Global___PauseState: _TypeAlias = PauseState  # noqa: Y015
 
 @_typing.final
 class Redo(_message.Message):
-    """A delivery to normalise again with the present adapters (`relayfile dead-letters replay`)."""
+    """A delivery to normalise again with the present adapters (`relayfile dead-letters replay`). Its body is read with
+    `DeadLetterService.ReadDeadLetter`, and what it amounts to goes to `FinishRedo`.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -593,6 +599,12 @@ class Redo(_message.Message):
     DELIVERY_ID_FIELD_NUMBER: _builtins.int
     RAW_FIELD_NUMBER: _builtins.int
     LEASE_EXPIRE_TIME_FIELD_NUMBER: _builtins.int
+    LEASE_ID_FIELD_NUMBER: _builtins.int
+    ENVELOPE_ID_FIELD_NUMBER: _builtins.int
+    RECEIVED_UNIX_US_FIELD_NUMBER: _builtins.int
+    CORRELATION_ID_FIELD_NUMBER: _builtins.int
+    TRACEPARENT_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
     dead_letter_id: _builtins.str
     """The dead letter."""
     workspace_id: _builtins.str
@@ -601,9 +613,21 @@ class Redo(_message.Message):
     """Its provider."""
     delivery_id: _builtins.str
     """Its delivery."""
+    lease_id: _builtins.str
+    """Names this lease; the result of another one changes nothing."""
+    envelope_id: _builtins.str
+    """The envelope in which ingest accepted it; its changes get the same."""
+    received_unix_us: _builtins.int
+    """Unix time in microseconds when ingest received it."""
+    correlation_id: _builtins.str
+    """Correlation id of the envelope."""
+    traceparent: _builtins.str
+    """W3C trace context of the envelope."""
+    reason: _builtins.str
+    """Why it is a dead letter, for example `UNROUTED`."""
     @_builtins.property
     def raw(self) -> _types_pb2.RawDelivery:
-        """The request as it came."""
+        """The request as it came: its headers, and the length of its body in `body_follows_bytes`."""
 
     @_builtins.property
     def lease_expire_time(self) -> _timestamp_pb2.Timestamp:
@@ -618,14 +642,124 @@ class Redo(_message.Message):
         delivery_id: _builtins.str = ...,
         raw: _types_pb2.RawDelivery | None = ...,
         lease_expire_time: _timestamp_pb2.Timestamp | None = ...,
+        lease_id: _builtins.str = ...,
+        envelope_id: _builtins.str = ...,
+        received_unix_us: _builtins.int = ...,
+        correlation_id: _builtins.str = ...,
+        traceparent: _builtins.str = ...,
+        reason: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["lease_expire_time", b"lease_expire_time", "raw", b"raw"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["dead_letter_id", b"dead_letter_id", "delivery_id", b"delivery_id", "lease_expire_time", b"lease_expire_time", "provider", b"provider", "raw", b"raw", "workspace_id", b"workspace_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["correlation_id", b"correlation_id", "dead_letter_id", b"dead_letter_id", "delivery_id", b"delivery_id", "envelope_id", b"envelope_id", "lease_expire_time", b"lease_expire_time", "lease_id", b"lease_id", "provider", b"provider", "raw", b"raw", "reason", b"reason", "received_unix_us", b"received_unix_us", "traceparent", b"traceparent", "workspace_id", b"workspace_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Redo: _TypeAlias = Redo  # noqa: Y015
+
+@_typing.final
+class RedoHead(_message.Message):
+    """What became of a redo. Neither a failure nor forwarded, and without folds: the provider's rules ignore it now."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WORKSPACE_ID_FIELD_NUMBER: _builtins.int
+    DEAD_LETTER_ID_FIELD_NUMBER: _builtins.int
+    LEASE_ID_FIELD_NUMBER: _builtins.int
+    ADAPTER_VERSION_FIELD_NUMBER: _builtins.int
+    FAILURE_FIELD_NUMBER: _builtins.int
+    FORWARDED_FIELD_NUMBER: _builtins.int
+    FOLDS_BYTES_FIELD_NUMBER: _builtins.int
+    workspace_id: _builtins.str
+    """The workspace of the dead letter. Required."""
+    dead_letter_id: _builtins.str
+    """The dead letter. Required."""
+    lease_id: _builtins.str
+    """The lease. Required."""
+    adapter_version: _builtins.str
+    """The version of the adapter that tried."""
+    forwarded: _builtins.bool
+    """It is durable in another workspace under the same delivery: here it ends as `ignored`."""
+    folds_bytes: _builtins.int
+    """Length of the serialised `WorkspaceFolds` that follows in chunks: the delivery's changes, with its envelope id and
+    running change indexes, replace the dead letter in one transaction. 0: none follow.
+    """
+    @_builtins.property
+    def failure(self) -> _types_pb2.Failure:
+        """It failed again: the dead letter becomes pending with this reason."""
+
+    def __init__(
+        self,
+        *,
+        workspace_id: _builtins.str = ...,
+        dead_letter_id: _builtins.str = ...,
+        lease_id: _builtins.str = ...,
+        adapter_version: _builtins.str = ...,
+        failure: _types_pb2.Failure | None = ...,
+        forwarded: _builtins.bool = ...,
+        folds_bytes: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["failure", b"failure"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["adapter_version", b"adapter_version", "dead_letter_id", b"dead_letter_id", "failure", b"failure", "folds_bytes", b"folds_bytes", "forwarded", b"forwarded", "lease_id", b"lease_id", "workspace_id", b"workspace_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RedoHead: _TypeAlias = RedoHead  # noqa: Y015
+
+@_typing.final
+class FinishRedoRequest(_message.Message):
+    """A head, then chunks."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HEAD_FIELD_NUMBER: _builtins.int
+    CHUNK_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def head(self) -> Global___RedoHead:
+        """First, and only once."""
+
+    @_builtins.property
+    def chunk(self) -> _types_pb2.ContentChunk:
+        """The next bytes of the serialised `WorkspaceFolds`."""
+
+    def __init__(
+        self,
+        *,
+        head: Global___RedoHead | None = ...,
+        chunk: _types_pb2.ContentChunk | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk", "head", b"head", "item", b"item"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk", "head", b"head", "item", b"item"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_item: _TypeAlias = _typing.Literal["head", "chunk"]  # noqa: Y015
+    _WhichOneofArgType_item: _TypeAlias = _typing.Literal["item", b"item"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_item) -> _WhichOneofReturnType_item | None: ...
+
+Global___FinishRedoRequest: _TypeAlias = FinishRedoRequest  # noqa: Y015
+
+@_typing.final
+class FinishRedoResponse(_message.Message):
+    """What was done with it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TAKEN_FIELD_NUMBER: _builtins.int
+    taken: _builtins.bool
+    """False: the lease had ended, or the dead letter was resolved meanwhile; nothing was changed."""
+    def __init__(
+        self,
+        *,
+        taken: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["taken", b"taken"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FinishRedoResponse: _TypeAlias = FinishRedoResponse  # noqa: Y015
 
 @_typing.final
 class ApplyEnvelopesResponse(_message.Message):

@@ -40,6 +40,11 @@ class ShardServiceStub:
                 request_serializer=relayfile_dot_v1_dot_shard__pb2.ApplyEnvelopesRequest.SerializeToString,
                 response_deserializer=relayfile_dot_v1_dot_shard__pb2.ApplyEnvelopesResponse.FromString,
                 _registered_method=True)
+        self.FinishRedo = channel.stream_unary(
+                '/relayfile.v1.ShardService/FinishRedo',
+                request_serializer=relayfile_dot_v1_dot_shard__pb2.FinishRedoRequest.SerializeToString,
+                response_deserializer=relayfile_dot_v1_dot_shard__pb2.FinishRedoResponse.FromString,
+                _registered_method=True)
         self.SetPause = channel.unary_unary(
                 '/relayfile.v1.ShardService/SetPause',
                 request_serializer=relayfile_dot_v1_dot_shard__pb2.SetPauseRequest.SerializeToString,
@@ -60,6 +65,14 @@ class ShardServiceServicer:
         """One long stream per ingest process and node. The first message is a hello. Sub-batches of one (session, shard) carry
         contiguous sequence numbers; the node applies them in order and answers each after its commit. A cut stream is
         resumed by sending again everything without an answer: what was applied answers with its recorded outcome.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def FinishRedo(self, request_iterator, context):
+        """What became of a delivery that a redo asked to normalise again: a head, then the changes in pieces. Answered when it
+        is durable; one whose lease has ended changes nothing.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -86,6 +99,11 @@ def add_ShardServiceServicer_to_server(servicer, server):
                     servicer.ApplyEnvelopes,
                     request_deserializer=relayfile_dot_v1_dot_shard__pb2.ApplyEnvelopesRequest.FromString,
                     response_serializer=relayfile_dot_v1_dot_shard__pb2.ApplyEnvelopesResponse.SerializeToString,
+            ),
+            'FinishRedo': grpc.stream_unary_rpc_method_handler(
+                    servicer.FinishRedo,
+                    request_deserializer=relayfile_dot_v1_dot_shard__pb2.FinishRedoRequest.FromString,
+                    response_serializer=relayfile_dot_v1_dot_shard__pb2.FinishRedoResponse.SerializeToString,
             ),
             'SetPause': grpc.unary_unary_rpc_method_handler(
                     servicer.SetPause,
@@ -126,6 +144,33 @@ class ShardService:
             '/relayfile.v1.ShardService/ApplyEnvelopes',
             relayfile_dot_v1_dot_shard__pb2.ApplyEnvelopesRequest.SerializeToString,
             relayfile_dot_v1_dot_shard__pb2.ApplyEnvelopesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def FinishRedo(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_unary(
+            request_iterator,
+            target,
+            '/relayfile.v1.ShardService/FinishRedo',
+            relayfile_dot_v1_dot_shard__pb2.FinishRedoRequest.SerializeToString,
+            relayfile_dot_v1_dot_shard__pb2.FinishRedoResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -38,6 +38,10 @@ class ShardServiceStub:
     contiguous sequence numbers; the node applies them in order and answers each after its commit. A cut stream is
     resumed by sending again everything without an answer: what was applied answers with its recorded outcome.
     """
+    FinishRedo: _grpc.StreamUnaryMultiCallable[_shard_pb2.FinishRedoRequest, _shard_pb2.FinishRedoResponse]
+    """What became of a delivery that a redo asked to normalise again: a head, then the changes in pieces. Answered when it
+    is durable; one whose lease has ended changes nothing.
+    """
     SetPause: _grpc.UnaryUnaryMultiCallable[_shard_pb2.SetPauseRequest, _shard_pb2.SetPauseResponse]
     """Records or ends a pause in the owning shard."""
     GetOutcomes: _grpc.UnaryUnaryMultiCallable[_shard_pb2.GetOutcomesRequest, _shard_pb2.GetOutcomesResponse]
@@ -52,6 +56,10 @@ class ShardServiceAsyncStub(ShardServiceStub):
     """One long stream per ingest process and node. The first message is a hello. Sub-batches of one (session, shard) carry
     contiguous sequence numbers; the node applies them in order and answers each after its commit. A cut stream is
     resumed by sending again everything without an answer: what was applied answers with its recorded outcome.
+    """
+    FinishRedo: _aio.StreamUnaryMultiCallable[_shard_pb2.FinishRedoRequest, _shard_pb2.FinishRedoResponse]  # type: ignore[assignment]
+    """What became of a delivery that a redo asked to normalise again: a head, then the changes in pieces. Answered when it
+    is durable; one whose lease has ended changes nothing.
     """
     SetPause: _aio.UnaryUnaryMultiCallable[_shard_pb2.SetPauseRequest, _shard_pb2.SetPauseResponse]  # type: ignore[assignment]
     """Records or ends a pause in the owning shard."""
@@ -70,6 +78,16 @@ class ShardServiceServicer(metaclass=_abc_1.ABCMeta):
         """One long stream per ingest process and node. The first message is a hello. Sub-batches of one (session, shard) carry
         contiguous sequence numbers; the node applies them in order and answers each after its commit. A cut stream is
         resumed by sending again everything without an answer: what was applied answers with its recorded outcome.
+        """
+
+    @_abc_1.abstractmethod
+    def FinishRedo(
+        self,
+        request_iterator: _MaybeAsyncIterator[_shard_pb2.FinishRedoRequest],
+        context: _ServicerContext,
+    ) -> _typing.Union[_shard_pb2.FinishRedoResponse, _abc.Awaitable[_shard_pb2.FinishRedoResponse]]:
+        """What became of a delivery that a redo asked to normalise again: a head, then the changes in pieces. Answered when it
+        is durable; one whose lease has ended changes nothing.
         """
 
     @_abc_1.abstractmethod

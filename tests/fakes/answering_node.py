@@ -45,6 +45,11 @@ class AnsweringNode(shard_pb2_grpc.ShardServiceServicer):
             if acks:
                 yield shard_pb2.ApplyEnvelopesResponse(acks=acks)
 
+    async def FinishRedo(
+        self, request_iterator: AsyncIterator[shard_pb2.FinishRedoRequest], context: object
+    ) -> shard_pb2.FinishRedoResponse:
+        raise NotImplementedError
+
     async def SetPause(self, request: shard_pb2.SetPauseRequest, context: object) -> shard_pb2.SetPauseResponse:
         raise NotImplementedError
 

@@ -14,6 +14,7 @@ from relayfile.model import MemberKind, Outcome, Semantics
 from relayfile.paths import ancestors
 from relayfile.store.plan.digest import file_term
 from relayfile.store.plan.entry import Entry, Fold, Member
+from relayfile.store.plan.letters import LetterRef, LetterState, replay_fold, settle_replays
 from relayfile.store.plan.limits import PlanLimits
 from relayfile.store.plan.needs import first_needs, more_needs
 from relayfile.store.plan.planner import plan
@@ -86,6 +87,15 @@ class ModelStore:
         """`apply`, and the outcomes of all members in order."""
         return [result.outcome for results in self.apply(*folds, now_us=now_us) for result in results]
 
+    def replay(self, dead: DeadLetterRow) -> Outcome | None:
+        """Plan the change of a dead letter again and commit it; its outcome."""
+        assert dead.member is not None, "of the stage apply"
+        ref = letter_ref(dead)
+        planned = self.plan(replay_fold(ref, dead.member))
+        settle_replays(planned, [ref], 1)
+        self.commit(planned)
+        return planned.results[0][0].outcome
+
     def commit(self, planned: Plan) -> None:
         """What an engine does with a plan."""
         self.workspace = planned.workspace
@@ -110,7 +120,16 @@ class ModelStore:
             self.deliveries[delivery.key] = (delivery.envelope_id, delivery.outcome)
         self.duplicates.update(row.key for row in planned.duplicates_put)
         self.events.extend(planned.events)
-        self.dead_letters = [row for row in self.dead_letters if row.key not in planned.dead_letters_resolved]
+        self.dead_letters = [
+            row for row in self.dead_letters if (row.key, row.envelope_id) not in planned.dead_letters_resolved
+        ]
+        if planned.letters is not None:
+            gone = {ref.dead_letter_id for ref in planned.letters.removed}
+            self.dead_letters = [row for row in self.dead_letters if row.dead_letter_id not in gone]
+            for one in planned.letters.retried:
+                places = [row.dead_letter_id for row in self.dead_letters]
+                place = places.index(one.ref.dead_letter_id)
+                self.dead_letters[place] = self.dead_letters[place]._replace(failure=one.failure)
         self.dead_letters.extend(planned.dead_letters)
         for key, change in planned.outcome_counts.items():
             self.outcomes[key] += change
@@ -184,6 +203,14 @@ class ModelStore:
         loaded.files.update({path: self.files[path] for path in needs.files if path in self.files})
         loaded.directories.update({p: self.directories[p] for p in needs.directories if p in self.directories})
         loaded.contents.update({content_id: self.contents[content_id] for content_id in needs.contents})
+
+
+def letter_ref(dead: DeadLetterRow) -> LetterRef:
+    """A dead letter that is queued for another try."""
+    return LetterRef(
+        dead.dead_letter_id, dead.stage, LetterState.REPLAYING, dead.key, dead.envelope_id, dead.failure.reason,
+        dead.received_us, 0, 0,
+    )  # fmt: skip
 
 
 class Deliveries:

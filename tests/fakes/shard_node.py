@@ -59,6 +59,10 @@ class ShardNode(shard_pb2_grpc.ShardServiceServicer):
         self.sub_batches = 0
         self.folds: list[list[int]] = []
         """Members of each fold and how many of them were elided."""
+        self.finished: list[tuple[shard_pb2.RedoHead, shard_pb2.WorkspaceFolds]] = []
+        """Results of redos."""
+        self.redos: list[shard_pb2.Redo] = []
+        """Handed over with the welcome."""
         self.workspaces_in_flight_max = 0
         self.owner_elsewhere: Callable[[int], tuple[int, str] | None] = lambda shard: None
         self._credit_bytes = credit_bytes
@@ -95,7 +99,7 @@ class ShardNode(shard_pb2_grpc.ShardServiceServicer):
             if request.HasField("hello"):
                 session = request.hello.session_id
                 welcome = shard_pb2.StreamWelcome(shard_count=256, credit_bytes=self._credit_bytes)
-                yield shard_pb2.ApplyEnvelopesResponse(welcome=welcome)
+                yield shard_pb2.ApplyEnvelopesResponse(welcome=welcome, redos=self.redos)
                 continue
             for report in request.reports:
                 key = (report.workspace_id, report.provider)
@@ -119,6 +123,14 @@ class ShardNode(shard_pb2_grpc.ShardServiceServicer):
                     await context.abort(grpc.StatusCode.UNAVAILABLE, "cut")
                 else:
                     yield response
+
+    async def FinishRedo(
+        self, request_iterator: AsyncIterator[shard_pb2.FinishRedoRequest], context: object
+    ) -> shard_pb2.FinishRedoResponse:
+        requests = [request async for request in request_iterator]
+        body = b"".join([request.chunk.data for request in requests[1:]])
+        self.finished.append((requests[0].head, shard_pb2.WorkspaceFolds.FromString(body)))
+        return shard_pb2.FinishRedoResponse(taken=True)
 
     async def SetPause(self, request: shard_pb2.SetPauseRequest, context: object) -> shard_pb2.SetPauseResponse:
         raise NotImplementedError

@@ -24,15 +24,18 @@ from relayfile.store.commit import CommitLimits
 from relayfile.store.node import Node, NodePolicy
 from relayfile.store.ownership import StaticPlacement
 from relayfile.store.plan.limits import PlanLimits
+from relayfile.store.servicers.dead_letter_service import DeadLetterService
+from relayfile.store.servicers.reading import Reading
 from relayfile.store.shard_service import ShardService
 from relayfile.store.sqlite.engine import SqliteEngine, SqliteLimits, open_engine
 from relayfile.store.sqlite.schema import NodeIdentity
 from relayfile.telemetry import StoreInstruments
-from relayfile.v1 import shard_pb2, shard_pb2_grpc
+from relayfile.v1 import dead_letter_pb2_grpc, shard_pb2, shard_pb2_grpc, types_pb2
 
 SHARDS = 256
 POLICY = NodePolicy(commit=CommitLimits(), plan=PlanLimits(), creates_workspaces=True, expiry_interval_s=60.0)
 CREDIT_BYTES = 16 << 20
+LETTER_RETENTION_US = 7 * 86_400_000_000
 
 
 @dataclass(slots=True)
@@ -71,6 +74,9 @@ async def running_node(
             node = await Node.start(engine, placement, clock, IdSource(clock).new_id, instruments, policy)
             service = ShardService(node, CREDIT_BYTES)
             shard_pb2_grpc.add_ShardServiceServicer_to_server(service, server)
+            reading = Reading(engine, node.feed, node.ownership, 1.0)
+            letters = DeadLetterService(reading, node.dead_letters, LETTER_RETENTION_US)
+            dead_letter_pb2_grpc.add_DeadLetterServiceServicer_to_server(letters, server)
             port = server.add_insecure_port("127.0.0.1:0")
             await server.start()
             running = asyncio.ensure_future(node.run())
@@ -98,11 +104,13 @@ async def _as_service(call: Call) -> AsyncIterator[None]:
 class Sender:
     """The ingest side of one stream, by hand: sequences and refs are counted here."""
 
-    def __init__(self, address: str, session_id: str = "session", ingest_id: str = "ingest-0") -> None:
+    def __init__(
+        self, address: str, session_id: str = "session", ingest_id: str = "ingest-0", redos_max: int = 0
+    ) -> None:
         self._channel = grpc.aio.insecure_channel(address)
-        self._stub = shard_pb2_grpc.ShardServiceStub(self._channel)
-        self._call = self._stub.ApplyEnvelopes()
-        self._hello = shard_pb2.StreamHello(session_id=session_id, ingest_id=ingest_id)
+        self.stub = shard_pb2_grpc.ShardServiceStub(self._channel)
+        self._call = self.stub.ApplyEnvelopes()
+        self._hello = shard_pb2.StreamHello(session_id=session_id, ingest_id=ingest_id, redos_max=redos_max)
         self.acks: dict[tuple[int, int], shard_pb2.SubBatchAck] = {}
         self.resyncs: list[shard_pb2.Resync] = []
         self.pauses: dict[str, set[str]] = {}
@@ -111,6 +119,7 @@ class Sender:
         """Workspaces in each message of pauses."""
         self._pauses: dict[str, set[str]] = {}
         self._lists = 0
+        self.redos: list[shard_pb2.Redo] = []
         self.welcome = shard_pb2.StreamWelcome()
 
     async def __aenter__(self) -> Self:
@@ -147,6 +156,7 @@ class Sender:
         if response.pauses_complete:
             self.pauses, self._pauses = self._pauses, {}
             self._lists += 1
+        self.redos.extend(response.redos)
         return response
 
     async def answered(self, batch: shard_pb2.SubBatch) -> shard_pb2.SubBatchAck:
@@ -161,6 +171,39 @@ class Sender:
         while self._lists == lists:
             assert await self.read() is not None, "the stream ended before the list"
         return self.pauses
+
+    async def redo(self) -> shard_pb2.Redo:
+        """The next redo that is handed over."""
+        while not self.redos:
+            assert await self.read() is not None, "the stream ended before a redo"
+        return self.redos.pop(0)
+
+    async def finish(
+        self,
+        redo: shard_pb2.Redo,
+        *folds: shard_pb2.Fold,
+        failure: types_pb2.Failure | None = None,
+        forwarded: bool = False,
+        lease_id: str = "",
+    ) -> bool:
+        """Send what a redo amounts to; whether it was taken."""
+        body = (
+            shard_pb2.WorkspaceFolds(workspace_id=redo.workspace_id, folds=folds).SerializeToString() if folds else b""
+        )
+        head = shard_pb2.RedoHead(
+            workspace_id=redo.workspace_id,
+            dead_letter_id=redo.dead_letter_id,
+            lease_id=lease_id or redo.lease_id,
+            adapter_version="github/2",
+            failure=failure,
+            forwarded=forwarded,
+            folds_bytes=len(body),
+        )
+        messages = [shard_pb2.FinishRedoRequest(head=head)]
+        for start in range(0, len(body), 1 << 20):
+            chunk = types_pb2.ContentChunk(data=body[start : start + (1 << 20)])
+            messages.append(shard_pb2.FinishRedoRequest(chunk=chunk))
+        return (await self.stub.FinishRedo(iter(messages))).taken
 
     async def done_writing(self) -> None:
         """End our side."""

@@ -142,6 +142,8 @@ async def started_nodes(
                 limits=limits,
                 ownership=ownership,
                 maker=writer,
+                dead_letters=node.dead_letters,
+                dead_letter_retention_us=7 * 86_400_000_000,
                 routes=node.routes,
                 existence=WorkspaceExistence(engine, ownership, peers, partial(_bearer, service_token), 5.0),
                 clock=clock,

@@ -50,11 +50,13 @@ class NewFile(NamedTuple):
     stale_since_us: int | None
 
 
-def apply_member(tree: WorkingTree, subject: ObjectDraft, verdict: Verdict, ingest_id: str) -> None:
-    """Plan one upsert, delete, patch or signal of `subject`."""
+def apply_member(
+    tree: WorkingTree, subject: ObjectDraft, verdict: Verdict, ingest_id: str, *, replay: bool = False
+) -> None:
+    """Plan one upsert, delete, patch or signal of `subject`. A `replay` came long ago, whatever came in between."""
     member = verdict.member
     # Echoes of our own write-backs are `suppressed` here, before anything else, once there are operations.
-    age = _age(tree, subject, member, ingest_id)
+    age = _age(tree, subject, member, ingest_id, replay=replay)
     if age.mark is not NO_WATERMARK and is_stale(age.mark, member.kind, age.time_us, age.slack_us):
         verdict.outcome = Outcome.STALE
         return
@@ -71,11 +73,11 @@ def apply_member(tree: WorkingTree, subject: ObjectDraft, verdict: Verdict, inge
         _signal(tree, subject, verdict, age)
 
 
-def _age(tree: WorkingTree, subject: ObjectDraft, member: Member, ingest_id: str) -> Age:
+def _age(tree: WorkingTree, subject: ObjectDraft, member: Member, ingest_id: str, *, replay: bool) -> Age:
     time_us = provider_time(member.occurred_us, member.received_us)
     if time_us is not None:
         return Age(time_us, True, subject.provider, 0, ingest_id)
-    slack_us = 0 if ingest_id == subject.received_by else tree.limits.clock_skew_max_us
+    slack_us = 0 if replay or ingest_id == subject.received_by else tree.limits.clock_skew_max_us
     return Age(member.received_us, False, subject.received, slack_us, ingest_id)
 
 

@@ -44,7 +44,8 @@ class Fold(NamedTuple):
     ingest_id: str = ""
     """The ingest process that sent it: receive times of one process are compared exactly."""
     replay: bool = False
-    """Its members are dead letters of the same envelopes, to be planned again."""
+    """Its members are dead letters of the same envelopes, to be planned again; `relayfile.store.plan.letters` settles
+    what becomes of these."""
 
 
 class Entry(NamedTuple):

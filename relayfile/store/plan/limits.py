@@ -10,3 +10,7 @@ class PlanLimits(NamedTuple):
     """Of one file; beyond, the change is dead-lettered as `TOO_LARGE`."""
     clock_skew_max_us: int = 2_000_000
     """Receive times of different ingest processes are told apart only beyond this."""
+    dead_letters_max: int = 100_000
+    """Of one workspace, without those that were acknowledged; where there are as many, no more failures are taken."""
+    dead_letter_bytes_max: int = 1 << 30
+    """Their bodies and contents; as above."""

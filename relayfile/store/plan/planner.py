@@ -93,7 +93,12 @@ class _Planner:
         verdicts = [self._member(fold, member) for member in fold.members]
         if subject is not None:
             file = self.tree.own_file(subject)
-            if subject.undecided or (file is not None and file.content_id == ELIDED):
+            if (
+                subject.undecided
+                or (file is not None and file.content_id == ELIDED)
+                # A dead letter keeps its content, which nobody has here.
+                or any(verdict.failure is not None and verdict.member.content is None for verdict in verdicts)
+            ):
                 self.tree.undo()
                 self._forget(verdicts)
                 self._undecided.add(object_key)
@@ -121,7 +126,7 @@ class _Planner:
             verdict.outcome = Outcome.DEAD_LETTERED
         else:
             subject = self.tree.object(ObjectKey(fold.provider, fold.change_key))
-            apply_member(self.tree, subject, verdict, fold.ingest_id)
+            apply_member(self.tree, subject, verdict, fold.ingest_id, replay=fold.replay)
             if verdict.failure is not None:
                 verdict.outcome = Outcome.DEAD_LETTERED
         return verdict
@@ -148,7 +153,6 @@ class _Planner:
         again = outcome is Outcome.DEAD_LETTERED
         if envelope_id == member.envelope_id:
             if again and fold.replay:
-                verdict.earlier_envelope = envelope_id
                 return False
             verdict.outcome, verdict.counted = outcome, False
             return True

@@ -1,7 +1,7 @@
 """What a plan says: the rows to write in one transaction, and the answer for each member. Pure values."""
 
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from relayfile.model import Failure, Outcome
 from relayfile.store.plan.rows import (
@@ -18,6 +18,9 @@ from relayfile.store.plan.rows import (
     RequestRow,
     WorkspaceRow,
 )
+
+if TYPE_CHECKING:
+    from relayfile.store.plan.letters import LetterChanges
 
 
 class FilePut(NamedTuple):
@@ -55,8 +58,10 @@ class Plan:
     duplicates_put: list[DuplicateRow] = field(default_factory=list)
     events: list[EventRow] = field(default_factory=list)
     dead_letters: list[DeadLetterRow] = field(default_factory=list)
-    dead_letters_resolved: set[DeliveryKey] = field(default_factory=set)
-    """Changes that were planned again: their earlier dead letters go. To be removed before `dead_letters` are added."""
+    dead_letters_resolved: set[tuple[DeliveryKey, str]] = field(default_factory=set)
+    """(change, envelope) of dead letters whose redelivery was planned. Removed before `dead_letters` are added."""
+    letters: "LetterChanges | None" = None
+    """What becomes of dead letters that are named one by one: replays, acknowledgements."""
     outcome_counts: dict[tuple[str, Outcome], int] = field(default_factory=dict)
     """(provider, outcome) -> what to add; negative where a dead letter was planned again and its outcome moves."""
     last_received_us: dict[str, int] = field(default_factory=dict)

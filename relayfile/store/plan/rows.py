@@ -177,7 +177,9 @@ class DeadLetterRow(NamedTuple):
     received_us: int
     created_us: int
     member: Member | None = None
-    """Of the apply stage: the change that failed, so that a replay plans it again."""
+    """Of the apply stage: the change that failed, so that a replay plans it again. None when it is only known as the
+    bytes in `raw.body`."""
+    traceparent: str = ""
 
 
 class PauseRow(NamedTuple):

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable
 
 from relayfile.model import NO_SEMANTICS, EventType, MemberKind, Outcome, RawDelivery
 from relayfile.store.plan.digest import file_term
+from relayfile.store.plan.entry import WITHOUT_OBJECT
 from relayfile.store.plan.identity import ObjectDraft
 from relayfile.store.plan.result import FilePut, Plan
 from relayfile.store.plan.rows import (
@@ -201,34 +202,36 @@ def _settle_objects(tree: WorkingTree, plan: Plan, evented: set[str]) -> None:
 
 
 def _resolve_dead_letter(plan: Plan, verdict: Verdict, earlier_envelope: str, now_us: int) -> None:
-    """A dead letter was planned again: its outcome moves, so that the sums stay what was accepted."""
+    """A dead letter was delivered again: its outcome moves, so that the sums stay what was accepted."""
     counts, provider = plan.outcome_counts, verdict.key.provider
-    plan.dead_letters_resolved.add(verdict.key)
+    plan.dead_letters_resolved.add((verdict.key, earlier_envelope))
     dead = (provider, Outcome.DEAD_LETTERED)
     counts[dead] = counts.get(dead, 0) - 1
-    if earlier_envelope != verdict.member.envelope_id:
-        # A redelivery was accepted as well: of the two, the earlier one counts as the duplicate from now on.
-        duplicate = (provider, Outcome.DUPLICATE)
-        counts[duplicate] = counts.get(duplicate, 0) + 1
-        seen = DuplicateKey(earlier_envelope, verdict.member.change_index)
-        plan.duplicates_put.append(DuplicateRow(seen, now_us))
+    # A redelivery was accepted as well: of the two, the earlier one counts as the duplicate from now on.
+    duplicate = (provider, Outcome.DUPLICATE)
+    counts[duplicate] = counts.get(duplicate, 0) + 1
+    seen = DuplicateKey(earlier_envelope, verdict.member.change_index)
+    plan.duplicates_put.append(DuplicateRow(seen, now_us))
 
 
 def _dead_letter(verdict: Verdict, now_us: int, dead_letter_id: str) -> DeadLetterRow:
     member, failure = verdict.member, verdict.failure
     assert failure is not None, "a dead letter has a reason"
-    normalise = member.kind is MemberKind.FAILED
+    failed = member.kind is MemberKind.FAILED
+    # A change that nobody could read, or that met a fault of ours, comes as a failed one with itself as its raw body.
+    normalise = failed and verdict.key.change_key.startswith(WITHOUT_OBJECT)
     return DeadLetterRow(
         dead_letter_id=dead_letter_id,
         stage=STAGE_NORMALISE if normalise else STAGE_APPLY,
         key=verdict.key,
         envelope_id=member.envelope_id,
         failure=failure,
-        raw=(member.raw or _NO_RAW) if normalise else _NO_RAW,
+        raw=(member.raw or _NO_RAW) if failed else _NO_RAW,
         adapter_version=member.adapter_version,
         event_name=member.event_name,
         correlation_id=member.correlation_id,
         received_us=member.received_us,
         created_us=now_us,
-        member=None if normalise else member,
+        member=None if failed else member,
+        traceparent=member.traceparent,
     )

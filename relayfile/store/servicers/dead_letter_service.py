@@ -1,17 +1,24 @@
-"""DeadLetterService: what could not be processed, listed and described. Reading bodies and replays are not served yet.
+"""DeadLetterService: what could not be processed, listed, described, read, tried again and put aside.
 
-Owns filters and pages of the list. Headers are allow-listed before they are stored; nothing is hidden here.
+Owns filters and pages of the list, and what a request may ask for. Headers are allow-listed before they are stored;
+nothing is hidden here.
 """
 
+from collections.abc import AsyncGenerator
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING
 
-from relayfile.errors import DeadLetterNotFound
-from relayfile.interception import not_served
 from relayfile.page_token import seal, unseal
-from relayfile.store.engine import DeadLetterFilter
+from relayfile.store.dead_letters import NOT_REPLAYING, DeadLetters
+from relayfile.store.engine import DeadLetterFilter, WorkspaceKey
+from relayfile.store.letter_kinds import QueueAnswer, QueueRequest
+from relayfile.store.once import mark_of
+from relayfile.store.order import current_order
+from relayfile.store.plan.letters import LetterState
 from relayfile.store.servicers.checks import Checks
+from relayfile.store.servicers.dead_letter_reading import DeadLetterReading
 from relayfile.store.servicers.reading import Reading
-from relayfile.store.servicers.wire import STAGE_NAMES, fill_dead_letter
+from relayfile.store.servicers.wire import STAGE_NAMES
 from relayfile.v1 import dead_letter_pb2, dead_letter_pb2_grpc
 from relayfile.wire import to_us
 
@@ -21,17 +28,21 @@ if TYPE_CHECKING:
 PAGE_DEFAULT = 100
 PAGE_MAX = 1_000
 ID_BYTES_MAX = 64
+IDS_MAX = 1_000
+REPLAY_COUNT_DEFAULT = 1_000
+REPLAY_COUNT_MAX = 10_000
+SUBJECT_IDS_SHOWN = 3
+_SERVICE = "relayfile.v1.DeadLetterService"
 
 
 class DeadLetterService(dead_letter_pb2_grpc.DeadLetterServiceServicer):
     """Dead letters of this node's workspaces."""
 
-    ReadDeadLetter = not_served
-    ReplayDeadLetters = not_served
-    AcknowledgeDeadLetter = not_served
-
-    def __init__(self, reading: Reading) -> None:
+    def __init__(self, reading: Reading, letters: DeadLetters, retention_us: int) -> None:
+        """`retention_us`: how long an acknowledged dead letter stays."""
         self._reading = reading
+        self._letters = letters
+        self._kept = DeadLetterReading(reading, retention_us)
 
     async def ListDeadLetters(
         self, request: dead_letter_pb2.ListDeadLettersRequest, context: "Context"
@@ -47,9 +58,11 @@ class DeadLetterService(dead_letter_pb2_grpc.DeadLetterServiceServicer):
             binding = ("ListDeadLetters", request.workspace_id, workspace.history_id, repr(chosen))
             before_id = unseal(binding, request.page_token)
             kept = await view.dead_letters(chosen, before_id, size + 1)
-            answer.pending_count, answer.total_count = await view.dead_letter_counts()
+            totals = await view.letter_totals()
+        answer.pending_count = sum(each.letter_count for each in totals if each.state is LetterState.PENDING)
+        answer.total_count = sum(each.letter_count for each in totals)
         for each in kept[:size]:
-            fill_dead_letter(answer.dead_letters.add(), request.workspace_id, each)
+            self._kept.fill(answer.dead_letters.add(), request.workspace_id, each)
         if len(kept) > size:
             answer.next_page_token = seal(binding, kept[size - 1].row.dead_letter_id)
         return answer
@@ -57,22 +70,100 @@ class DeadLetterService(dead_letter_pb2_grpc.DeadLetterServiceServicer):
     async def GetDeadLetter(
         self, request: dead_letter_pb2.GetDeadLetterRequest, context: "Context"
     ) -> dead_letter_pb2.GetDeadLetterResponse:
+        return await self._kept.describe(self._checked_key(request), request.dead_letter_id)
+
+    async def ReadDeadLetter(
+        self, request: dead_letter_pb2.ReadDeadLetterRequest, context: "Context"
+    ) -> AsyncGenerator[dead_letter_pb2.ReadDeadLetterResponse, None]:
+        async for message in self._kept.read(self._checked_key(request), request.dead_letter_id):
+            yield message
+
+    async def ReplayDeadLetters(
+        self, request: dead_letter_pb2.ReplayDeadLettersRequest, context: "Context"
+    ) -> dead_letter_pb2.ReplayDeadLettersResponse:
+        chosen = _checked_replay(request)
+        key = self._reading.key(request.workspace_id)
+        async with self._reading.snapshot(key):
+            pass  # the workspace exists
+        most = min(request.replay_count_max or REPLAY_COUNT_DEFAULT, REPLAY_COUNT_MAX)
+        if chosen is None:
+            ids = sorted(set(request.dead_letter_ids))
+            replay = QueueRequest(tuple(ids[:most]), NOT_REPLAYING, len(ids[most:]))
+            subject = _some(ids)
+        else:
+            state = LetterState(chosen.state or LetterState.PENDING)
+            selected, remaining = await self._letters.choose(key, replace(chosen, state=state), most)
+            replay = QueueRequest(selected, NOT_REPLAYING & {state}, remaining)
+            subject = _described(chosen)
+        if request.validate_only:
+            return _answer(await self._preview(key, replay))
+        order = current_order(request.reason, request.request_id)
+        mark = mark_of(f"{_SERVICE}/ReplayDeadLetters", request)
+        return _answer(await self._letters.queue(key, replace(replay, order=order, subject=subject), mark))
+
+    async def AcknowledgeDeadLetter(
+        self, request: dead_letter_pb2.AcknowledgeDeadLetterRequest, context: "Context"
+    ) -> dead_letter_pb2.AcknowledgeDeadLetterResponse:
         checks = Checks()
-        checks.workspace(request.workspace_id)
-        if not request.dead_letter_id:
-            checks.refuse("dead_letter_id", "is required")
-        checks.require(
-            len(request.dead_letter_id) <= ID_BYTES_MAX, "dead_letter_id", f"is longer than {ID_BYTES_MAX} bytes"
-        )
-        checks.done()
-        async with self._reading.snapshot(self._reading.key(request.workspace_id)) as (view, _):
-            kept = await view.dead_letter(request.dead_letter_id)
-        if kept is None:
-            raise DeadLetterNotFound(dead_letter=request.dead_letter_id)
-        answer = dead_letter_pb2.GetDeadLetterResponse()
-        fill_dead_letter(answer.dead_letter, request.workspace_id, kept)
-        answer.headers.update(kept.row.raw.headers)
+        checks.reason(request.reason)
+        checks.request_id(request.request_id)
+        key = self._checked_key(request, checks)
+        async with self._reading.snapshot(key):
+            pass  # the workspace exists
+        order = current_order(request.reason, request.request_id)
+        mark = mark_of(f"{_SERVICE}/AcknowledgeDeadLetter", request)
+        kept = await self._letters.acknowledge(key, request.dead_letter_id, order, mark)
+        answer = dead_letter_pb2.AcknowledgeDeadLetterResponse()
+        self._kept.fill(answer.dead_letter, request.workspace_id, kept)
         return answer
+
+    def _checked_key(
+        self,
+        request: dead_letter_pb2.GetDeadLetterRequest
+        | dead_letter_pb2.ReadDeadLetterRequest
+        | dead_letter_pb2.AcknowledgeDeadLetterRequest,
+        checks: Checks | None = None,
+    ) -> WorkspaceKey:
+        """The workspace of a request about one dead letter."""
+        checks = checks or Checks()
+        checks.workspace(request.workspace_id)
+        _check_id(checks, request.dead_letter_id, "dead_letter_id")
+        checks.done()
+        return self._reading.key(request.workspace_id)
+
+    async def _preview(self, key: WorkspaceKey, replay: QueueRequest) -> QueueAnswer:
+        async with self._reading.engine.view(key) as view:
+            refs = await view.letter_refs(replay.dead_letter_ids)
+        states = [ref.state for ref in refs.values()]
+        return QueueAnswer(
+            sum(state in replay.states for state in states),
+            states.count(LetterState.REPLAYING),
+            replay.remaining_count,
+            tuple(each for each in replay.dead_letter_ids if each not in refs),
+        )
+
+
+def _check_id(checks: Checks, dead_letter_id: str, field: str) -> None:
+    if not dead_letter_id:
+        checks.refuse(field, "is required")
+    checks.require(len(dead_letter_id.encode()) <= ID_BYTES_MAX, field, f"is longer than {ID_BYTES_MAX} bytes")
+
+
+def _checked_replay(request: dead_letter_pb2.ReplayDeadLettersRequest) -> DeadLetterFilter | None:
+    """The filter of a replay; None: by ids."""
+    checks = Checks()
+    checks.workspace(request.workspace_id)
+    if bool(request.dead_letter_ids) is request.HasField("filter"):
+        checks.refuse("filter", "and dead_letter_ids: exactly one of them must be given")
+    checks.at_most(len(request.dead_letter_ids), IDS_MAX, "dead_letter_ids", "ids")
+    for index, dead_letter_id in enumerate(request.dead_letter_ids[:IDS_MAX]):
+        _check_id(checks, dead_letter_id, f"dead_letter_ids[{index}]")
+    chosen = _filter(checks, request.filter) if request.HasField("filter") else None
+    checks.not_negative(request.replay_count_max, "replay_count_max")
+    checks.reason(request.reason)
+    checks.request_id(request.request_id)
+    checks.done()
+    return chosen
 
 
 def _filter(checks: Checks, asked: dead_letter_pb2.DeadLetterFilter) -> DeadLetterFilter:
@@ -91,4 +182,23 @@ def _filter(checks: Checks, asked: dead_letter_pb2.DeadLetterFilter) -> DeadLett
         state=asked.state,
         received_from_us=to_us(asked.received_from) if asked.HasField("received_from") else None,
         received_before_us=to_us(asked.received_before) if asked.HasField("received_before") else None,
+    )
+
+
+def _some(ids: list[str]) -> str:
+    more = f" and {len(ids) - SUBJECT_IDS_SHOWN} more" if len(ids) > SUBJECT_IDS_SHOWN else ""
+    return ", ".join(ids[:SUBJECT_IDS_SHOWN]) + more
+
+
+def _described(chosen: DeadLetterFilter) -> str:
+    parts = [f"{name}={value}" for name, value in asdict(chosen).items() if value]
+    return " ".join(parts) or "all pending"
+
+
+def _answer(answer: QueueAnswer) -> dead_letter_pb2.ReplayDeadLettersResponse:
+    return dead_letter_pb2.ReplayDeadLettersResponse(
+        queued_count=answer.queued_count,
+        already_replaying_count=answer.already_replaying_count,
+        remaining_count=answer.remaining_count,
+        missing_dead_letter_ids=answer.missing_dead_letter_ids,
     )

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from relayfile.clock import Clock
 from relayfile.serving import Service
+from relayfile.store.dead_letters import DeadLetters
 from relayfile.store.existence import WorkspaceExistence
 from relayfile.store.ownership import Ownership
 from relayfile.store.servicers.admin_service import AdminService
@@ -39,6 +40,8 @@ class ServiceParts:
     limits: ReadLimits
     ownership: Ownership
     maker: WorkspaceMaker
+    dead_letters: DeadLetters
+    dead_letter_retention_us: int
     routes: RouteStore
     existence: WorkspaceExistence
     clock: Clock
@@ -53,7 +56,7 @@ def store_services(parts: ServiceParts) -> list[Service]:
     files = FileService(parts.reading, parts.limits)
     events = EventService(parts.reading, parts.clock, parts.mark_interval_s)
     workspaces = WorkspaceService(parts.reading, parts.maker)
-    dead_letters = DeadLetterService(parts.reading)
+    dead_letters = DeadLetterService(parts.reading, parts.dead_letters, parts.dead_letter_retention_us)
     topology = TopologyService(parts.ownership, parts.cluster_id, parts.version, parts.started_us)
     admin = AdminService(parts.reading)
     routes = RouteService(parts.reading, parts.routes, parts.existence)

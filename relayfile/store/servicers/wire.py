@@ -7,7 +7,7 @@ hundred thousand times.
 
 from typing import Final
 
-from relayfile.model import NO_SEMANTICS
+from relayfile.model import NO_SEMANTICS, MemberKind
 from relayfile.store.engine import KeptDeadLetter, ProviderOutcomes
 from relayfile.store.plan import digest
 from relayfile.store.plan.rows import DirectoryRow, EventRow, FileRow
@@ -20,6 +20,8 @@ _STAGES: Final = {
     "normalise": dead_letter_pb2.DEAD_LETTER_STAGE_NORMALISE,
     "apply": dead_letter_pb2.DEAD_LETTER_STAGE_APPLY,
 }
+CHANGE_KINDS: Final = frozenset(map(int, (MemberKind.UPSERT, MemberKind.DELETE, MemberKind.PATCH, MemberKind.SIGNAL)))
+"""Members that are changes: the numbers of `ChangeKind`."""
 STAGE_NAMES: Final = {number: name for name, number in _STAGES.items()}
 
 
@@ -124,3 +126,12 @@ def fill_dead_letter(into: dead_letter_pb2.DeadLetter, workspace_id: str, kept: 
     set_us(into.last_attempt_time, kept.last_attempt_us)
     into.raw_size_bytes = kept.body_size_bytes
     into.correlation_id = row.correlation_id
+    into.traceparent = row.traceparent
+    if kept.path:
+        into.path = kept.path
+    if kept.change_kind in CHANGE_KINDS:
+        into.change_kind = kept.change_kind  # type: ignore[assignment]  # as above
+    if kept.acknowledgement is not None:
+        set_us(into.acknowledge_time, kept.acknowledgement.time_us)
+        into.acknowledged_by = kept.acknowledgement.actor
+        into.acknowledge_reason = kept.acknowledgement.reason

@@ -36,6 +36,7 @@ from relayfile.store.sqlite.expiry import (
     remove_events,
     remove_garbage,
 )
+from relayfile.store.sqlite.letters import remove_acknowledged, replaying_workspaces
 from relayfile.store.sqlite.load import load_slice
 from relayfile.store.sqlite.orders import NODE_PAUSES
 from relayfile.store.sqlite.periods import slot_of
@@ -71,6 +72,8 @@ class SqliteLimits:
     """The write-ahead log stays below this: half of it asks for a checkpoint, three quarters wait for readers too."""
     delivery_retention_us: int = 7 * 86_400 * 1_000_000
     """Of request ids too."""
+    letter_retention_us: int = 7 * 86_400 * 1_000_000
+    """Age at which an acknowledged dead letter goes; others stay."""
     event_retention_us: int = 86_400 * 1_000_000
     events_max: int = 1_000_000
     """Of one workspace; the older ones go."""
@@ -199,6 +202,10 @@ class SqliteEngine:
         with read_errors_as_ours(self._fail):
             return list(self._loader.execute(NODE_PAUSES))
 
+    async def replaying_workspaces(self) -> list[WorkspaceKey]:
+        with read_errors_as_ours(self._fail):
+            return replaying_workspaces(self._loader, self._state.shard_ids)
+
     async def acquire_shards(self, shard_ids: Sequence[int], owner: int, address: str) -> list[ShardRow]:
         acquired: list[ShardRow] = []
         async with self._transaction():
@@ -219,6 +226,11 @@ class SqliteEngine:
             if removed < limit:
                 oldest_us = now_us - self._limits.admin_action_retention_us
                 removed += remove_actions(self._writer, self._state.shard_ids, oldest_us, limit - removed)
+            if removed < limit:
+                created_before_us = now_us - self._limits.letter_retention_us
+                removed += remove_acknowledged(
+                    self._writer, self._state.shard_ids, created_before_us, now_us, limit - removed
+                )
             if removed < limit:
                 oldest_us = now_us - self._limits.event_retention_us
                 swept_to = self._state.events_swept_to

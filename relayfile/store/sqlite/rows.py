@@ -9,7 +9,7 @@ from typing import TypeAlias
 import msgspec
 
 from relayfile.model import NO_SEMANTICS, EventType, Failure, Origin, Outcome, RawDelivery, Semantics
-from relayfile.store.engine import KeptDeadLetter
+from relayfile.store.engine import Acknowledgement, KeptDeadLetter
 from relayfile.store.plan.rows import (
     NO_PATCH_MARKS,
     NO_WATERMARK,
@@ -36,8 +36,9 @@ ObjectColumns: TypeAlias = tuple[
 ]  # fmt: skip
 EventColumns: TypeAlias = tuple[int, int, str, str, str, bytes, int, int, str, str, str, int, str]
 DeadLetterColumns: TypeAlias = tuple[
-    str, str, int, str, str, str, str, str, str, int, int, str | None, str, str, str, int, int, int, int
-]
+    str, str, int, str, str, str, str, str, str, int, int, str | None, str, str, str, int, int, int, int,
+    str, str, int, int | None, str | None, str | None,
+]  # fmt: skip
 
 WORKSPACE_COLUMNS = "history_id, revision, created_us, deleted_us, modified_us, files_max, total_bytes_max"
 FILE_COLUMNS = (
@@ -56,7 +57,7 @@ EVENT_COLUMNS = (
 DEAD_LETTER_COLUMNS = (
     "dead_letter_id, stage, state, provider, delivery_id, change_key, envelope_id, reason, message, content_id,"
     " body_size_bytes, headers, adapter_version, event_name, correlation_id, received_us, created_us, attempt_count,"
-    " last_attempt_us"
+    " last_attempt_us, traceparent, path, change_kind, acknowledged_us, acknowledged_by, acknowledge_reason"
 )
 
 _semantics = msgspec.json.Decoder(Semantics)
@@ -78,6 +79,11 @@ def encode_semantics(semantics: Semantics) -> str | None:
 def encode_mapping(mapping: Mapping[str, int] | Mapping[str, str]) -> str | None:
     """JSON, or None for an empty one."""
     return _encoder.encode(dict(mapping)).decode() if mapping else None
+
+
+def decode_headers(headers: str | None) -> dict[str, str]:
+    """Of a JSON column."""
+    return {} if headers is None else _headers.decode(headers)
 
 
 def file_row(columns: FileColumns) -> FileRow:
@@ -133,6 +139,7 @@ def kept_dead_letter(columns: DeadLetterColumns) -> KeptDeadLetter:
     (
         dead_letter_id, stage, state, provider, delivery_id, change_key, envelope_id, reason, message, content_id,
         size, headers, adapter_version, event_name, correlation_id, received_us, created_us, attempts, last_attempt_us,
+        traceparent, path, change_kind, acknowledged_us, acknowledged_by, acknowledge_reason,
     ) = columns  # fmt: skip
     row = DeadLetterRow(
         dead_letter_id=dead_letter_id,
@@ -140,11 +147,15 @@ def kept_dead_letter(columns: DeadLetterColumns) -> KeptDeadLetter:
         key=DeliveryKey(provider, delivery_id, change_key),
         envelope_id=envelope_id,
         failure=Failure(reason, message),
-        raw=RawDelivery(b"", {} if headers is None else _headers.decode(headers)),
+        raw=RawDelivery(b"", decode_headers(headers)),
         adapter_version=adapter_version,
         event_name=event_name,
         correlation_id=correlation_id,
         received_us=received_us,
         created_us=created_us,
+        traceparent=traceparent,
     )
-    return KeptDeadLetter(row, content_id, size, state, attempts, last_attempt_us)
+    seen = None
+    if acknowledged_us is not None:
+        seen = Acknowledgement(acknowledged_us, acknowledged_by or "", acknowledge_reason or "")
+    return KeptDeadLetter(row, content_id, size, state, attempts, last_attempt_us, path, change_kind, seen)

@@ -19,9 +19,11 @@ from relayfile.store.engine import (
     AdminActionFilter,
     DeadLetterFilter,
     KeptDeadLetter,
+    LetterTotal,
     ProviderOutcomes,
     WorkspaceKey,
 )
+from relayfile.store.plan.letters import LetterRef
 from relayfile.store.plan.rows import (
     AdminActionRow,
     DirectoryRow,
@@ -32,6 +34,7 @@ from relayfile.store.plan.rows import (
     RequestRow,
     WorkspaceRow,
 )
+from relayfile.store.sqlite import letters
 from relayfile.store.sqlite.orders import find_actions, find_pauses, find_requests
 from relayfile.store.sqlite.rows import (
     DEAD_LETTER_COLUMNS,
@@ -65,7 +68,6 @@ _OUTCOME_COUNTS = f"SELECT provider, outcome, count FROM outcome_count WHERE {_K
 _FAILURE_COUNTS = f"SELECT provider, reason, count FROM failure_count WHERE {_KEY} AND count > 0"
 _PROVIDERS_SEEN = f"SELECT provider, last_received_us, last_applied_us FROM provider_seen WHERE {_KEY}"
 _DEAD_LETTER = f"SELECT {DEAD_LETTER_COLUMNS} FROM dead_letter WHERE {_KEY} AND dead_letter_id = ?"
-_DEAD_LETTER_COUNTS = f"SELECT coalesce(sum(state = 1), 0), count(*) FROM dead_letter WHERE {_KEY}"
 
 NODE_OUTCOMES = "SELECT provider, outcome, sum(count) FROM outcome_total GROUP BY provider, outcome"
 NODE_FAILURES = (
@@ -166,9 +168,19 @@ class SqliteView:
         row = self._cursor.execute(_DEAD_LETTER, (*self._key, dead_letter_id)).fetchone()
         return None if row is None else kept_dead_letter(row)
 
-    async def dead_letter_counts(self) -> tuple[int, int]:
-        pending, total = self._cursor.execute(_DEAD_LETTER_COUNTS, self._key).get
-        return pending, total
+    async def letter_totals(self) -> list[LetterTotal]:
+        return letters.letter_totals(self._cursor.connection, self._key)
+
+    async def letters_after(
+        self, chosen: DeadLetterFilter, after_id: str, looked_at_max: int
+    ) -> tuple[list[LetterRef], str]:
+        return letters.letters_after(self._cursor.connection, self._key, chosen, after_id, looked_at_max)
+
+    async def replaying_letters(self, stage: str, limit: int) -> list[LetterRef]:
+        return letters.replaying_letters(self._cursor.connection, self._key, stage, limit)
+
+    async def letter_refs(self, dead_letter_ids: Sequence[str]) -> dict[str, LetterRef]:
+        return letters.letter_refs(self._cursor.connection, self._key, dead_letter_ids)
 
     async def requests(self, keys: Sequence[RequestKey]) -> dict[RequestKey, RequestRow]:
         return find_requests(self._cursor, self._key, keys)

@@ -12,10 +12,10 @@ from relayfile.model import NO_SEMANTICS
 from relayfile.store.engine import PlannedEntry, WorkspaceKey
 from relayfile.store.plan.result import Plan
 from relayfile.store.plan.rows import NO_WATERMARK, Watermark
+from relayfile.store.sqlite.letters import letter_statements
 from relayfile.store.sqlite.orders import order_statements
 from relayfile.store.sqlite.periods import SLOTS, slot_of
 from relayfile.store.sqlite.rows import Rows, Value, encode_mapping, encode_semantics
-from relayfile.store.wire import member_message
 
 
 def _insert(table: str, columns: int) -> str:
@@ -44,32 +44,12 @@ _OUTCOME_COUNT = (
     "INSERT INTO outcome_count (shard_id, workspace_id, provider, outcome, count) VALUES (?, ?, ?, ?, ?)"
     " ON CONFLICT (shard_id, workspace_id, provider, outcome) DO UPDATE SET count = count + excluded.count"
 )
-_FAILURE_COUNT = (
-    "INSERT INTO failure_count (shard_id, workspace_id, provider, reason, count) VALUES (?, ?, ?, ?, ?)"
-    " ON CONFLICT (shard_id, workspace_id, provider, reason) DO UPDATE SET count = count + excluded.count"
-)
 _PROVIDER_SEEN = (
     "INSERT INTO provider_seen (shard_id, workspace_id, provider, last_received_us, last_applied_us)"
     " VALUES (?, ?, ?, ?, ?) ON CONFLICT (shard_id, workspace_id, provider) DO UPDATE SET"
     " last_received_us = max(coalesce(last_received_us, 0), coalesce(excluded.last_received_us, last_received_us, 0)),"
     " last_applied_us = coalesce(excluded.last_applied_us, last_applied_us)"
 )
-_DEAD_LETTER = (
-    "INSERT INTO dead_letter (shard_id, workspace_id, dead_letter_id, stage, state, provider, delivery_id, change_key,"
-    " envelope_id, reason, message, content_id, body_size_bytes, headers, adapter_version, event_name, correlation_id,"
-    " received_us, created_us, attempt_count, last_attempt_us)"
-    " VALUES (?, ?, ?, ?, 1, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 1, ?)"
-)
-_RESOLVED = "shard_id = ?1 AND workspace_id = ?2 AND provider = ?3 AND delivery_id = ?4 AND change_key = ?5"
-_RESOLVED_GARBAGE = (
-    "INSERT INTO content_garbage (shard_id, released_us, content_id)"
-    f" SELECT shard_id, ?6, content_id FROM dead_letter WHERE {_RESOLVED} AND content_id > 0"
-)
-_RESOLVED_COUNT = (
-    "UPDATE failure_count SET count = count - 1 WHERE shard_id = ?1 AND workspace_id = ?2 AND provider = ?3"
-    f" AND reason IN (SELECT reason FROM dead_letter WHERE {_RESOLVED})"
-)
-_RESOLVED_DELETE = f"DELETE FROM dead_letter WHERE {_RESOLVED}"
 
 
 def statements(entries: Sequence[PlannedEntry], content_ids: "count[int]") -> Iterator[tuple[str, Rows]]:
@@ -93,7 +73,7 @@ def statements(entries: Sequence[PlannedEntry], content_ids: "count[int]") -> It
         ],
     )
     yield _PROVIDER_SEEN, [row for key, plan, _ in entries for row in _provider_seen(key, plan)]
-    yield from _dead_letters(entries, content_ids)
+    yield from letter_statements(entries, content_ids)
     yield from order_statements(entries)
 
 
@@ -199,35 +179,3 @@ def _provider_seen(key: WorkspaceKey, plan: Plan) -> Iterator[tuple[Value, ...]]
     applied = {event.provider: event.committed_us for event in plan.events if event.provider}
     for provider in plan.last_received_us.keys() | applied.keys():
         yield (*key, provider, plan.last_received_us.get(provider), applied.get(provider))
-
-
-def _dead_letters(entries: Sequence[PlannedEntry], content_ids: "count[int]") -> Iterator[tuple[str, Rows]]:
-    rows: Rows = []
-    contents: Rows = []
-    reasons: dict[tuple[WorkspaceKey, str, str], int] = {}
-    for key, plan, _ in entries:
-        for row in plan.dead_letters:
-            body = row.raw.body if row.member is None else member_message(row.member).SerializeToString()
-            content_id = 0
-            if body:
-                content_id = next(content_ids)
-                contents.append((content_id, key.shard_id, body))
-            rows.append(
-                (
-                    *key, row.dead_letter_id, row.stage, *row.key, row.envelope_id, row.failure.reason,
-                    row.failure.message, content_id, len(body), encode_mapping(row.raw.headers),
-                    row.adapter_version, row.event_name, row.correlation_id, row.received_us, row.created_us,
-                    row.created_us,
-                )
-            )  # fmt: skip
-            reason = (key, row.key.provider, row.failure.reason)
-            reasons[reason] = reasons.get(reason, 0) + 1
-    resolved: Rows = [
-        (*key, *delivery, planned_us) for key, plan, planned_us in entries for delivery in plan.dead_letters_resolved
-    ]
-    yield _RESOLVED_GARBAGE, resolved
-    yield _RESOLVED_COUNT, [row[:-1] for row in resolved]
-    yield _RESOLVED_DELETE, [row[:-1] for row in resolved]
-    yield _DEAD_LETTER, rows
-    yield _CONTENT, contents
-    yield _FAILURE_COUNT, [(*key, provider, reason, number) for (key, provider, reason), number in reasons.items()]

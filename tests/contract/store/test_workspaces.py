@@ -39,7 +39,8 @@ CALL: Any = _Call()
 async def services(path: Path) -> AsyncIterator[tuple[RunningNode, WorkspaceService, DeadLetterService]]:
     async with running_node(path) as running:
         reading = Reading(running.engine, running.node.feed, running.node.ownership, 1.0)
-        yield running, WorkspaceService(reading, running.node), DeadLetterService(reading)
+        letters = DeadLetterService(reading, running.node.dead_letters, 7 * 86_400_000_000)
+        yield running, WorkspaceService(reading, running.node), letters
 
 
 def failed(number: int, reason: str) -> shard_pb2.FoldMember:
