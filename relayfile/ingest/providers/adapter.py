@@ -28,6 +28,7 @@ from relayfile.model import Failure
 from relayfile.pinned_json import JsonValue
 from relayfile.v1 import types_pb2
 from relayfile.wire import (
+    CHANGES_MAX,
     DELIVERY_ID_BYTES_MAX,
     EVENT_NAME_BYTES_MAX,
     FAILURE_MESSAGE_BYTES_MAX,
@@ -202,6 +203,8 @@ class Provider:
         envelope = types_pb2.Envelope(delivery_id=found_id, event_name=event_name, adapter_version=self.adapter_version)
         try:
             documents = (element,) if definition.shape is None else self._shaped(headers, element)
+            if len(documents) > CHANGES_MAX:
+                raise Unexpected(f"it amounts to {len(documents)} changes; at most {CHANGES_MAX} are taken")
             for document in documents:
                 event, action = self._event_of(headers, document)
                 if not event:

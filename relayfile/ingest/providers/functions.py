@@ -9,12 +9,14 @@ from typing import Final
 
 from relayfile.ingest.providers.confluence import confluence
 from relayfile.ingest.providers.definition import Shape
+from relayfile.ingest.providers.hubspot import hubspot
 from relayfile.ingest.providers.intercom import intercom
 from relayfile.ingest.providers.shopify import shopify
 from relayfile.ingest.providers.standard_webhooks import standard_webhooks
 
 FUNCTIONS: Final[Mapping[str, Shape]] = {
     "confluence": confluence,
+    "hubspot": hubspot,
     "intercom": intercom,
     "shopify": shopify,
     "standard_webhooks": standard_webhooks,
