@@ -11,7 +11,19 @@ from collections.abc import Callable
 import typer
 
 from relayfile import __version__
-from relayfile.cli import address, config, demo, ingest_status, mirror, processes, routes, send, token, up
+from relayfile.cli import (
+    address,
+    config,
+    demo,
+    ingest_status,
+    mirror,
+    processes,
+    providers,
+    routes,
+    send,
+    token,
+    up,
+)
 from relayfile.errors import SettingError, StartRefused
 
 EXIT_FAILED = 1
@@ -42,6 +54,7 @@ COMMANDS: tuple[tuple[str, Callable[..., None]], ...] = (
 for _name, _command in COMMANDS:
     app.command(_name)(_command)
 app.add_typer(mirror.app, name="mirror")
+app.add_typer(providers.app, name="providers")
 app.add_typer(routes.app, name="routes")
 
 

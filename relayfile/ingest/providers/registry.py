@@ -17,13 +17,16 @@ BUILT_IN = Path(__file__).parent
 class ProviderRegistry(Mapping[str, Provider]):
     """Providers by name. Immutable after loading."""
 
-    def __init__(self, providers: Mapping[str, Provider]) -> None:
+    def __init__(self, providers: Mapping[str, Provider], files: Mapping[str, Path]) -> None:
         self._providers = dict(providers)
+        self.files = dict(files)
+        """Where each of them was read from."""
 
     @classmethod
     def load(cls, content_bytes_max: int, extra: Path | None = None) -> "ProviderRegistry":
         """All of the package's providers and those in the directory ``extra``. `StartRefused` names a broken file."""
         found: dict[str, Provider] = {}
+        files: dict[str, Path] = {}
         for directory in (BUILT_IN, extra):
             if directory is None:
                 continue
@@ -34,7 +37,8 @@ class ProviderRegistry(Mapping[str, Provider]):
                 if definition.name != path.stem:
                     raise StartRefused(why=f"provider file {path.name}: name is {definition.name!r}, not {path.stem!r}")
                 found[definition.name] = Provider(definition, content_bytes_max)
-        return cls(found)
+                files[definition.name] = path
+        return cls(found, files)
 
     def __getitem__(self, name: str) -> Provider:
         return self._providers[name]
