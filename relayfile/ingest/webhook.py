@@ -184,7 +184,10 @@ class WebhookFront:
         if route is None:
             exchange.reason = "NOT_FOUND"
             return http_answer.refused(404, "NOT_FOUND", exchange.correlation_id, closes=_has_body(exchange.headers))
+        provider = self._providers.get(route.provider)
         if scope["method"] != "POST":
+            if scope["method"] == "HEAD" and provider is not None and provider.definition.proof.answers_head:
+                return http_answer.plain("")
             exchange.reason = "METHOD_NOT_ALLOWED"
             return http_answer.refused(
                 405,
@@ -193,7 +196,6 @@ class WebhookFront:
                 headers=_METHOD_NOT_ALLOWED,
                 closes=_has_body(exchange.headers),
             )
-        provider = self._providers.get(route.provider)
         if provider is None:
             raise ProviderNotFound(provider=route.provider[:64])
         if route.app is None and check_workspace_id(route.workspace) is not None:

@@ -108,6 +108,8 @@ class Proof:
     """A bearer token may stand in for the signature."""
     challenge: Challenge | None = None
     handshake: Handshake | None = None
+    answers_head: bool = False
+    """Before a URL is set up, it is asked by HEAD whether somebody is there: 200, without proof and without effect."""
 
 
 @dataclass(frozen=True, slots=True)

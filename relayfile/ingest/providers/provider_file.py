@@ -108,7 +108,7 @@ def _proof(top: TomlTable) -> Proof:
         top.refuse("signature", "names a header twice: the second could never decide")
     challenge = _challenge(top.table("challenge")) if top.has("challenge") else None
     handshake = _handshake(top.table("handshake")) if top.has("handshake") else None
-    return Proof(schemes, accepts_token, challenge, handshake)
+    return Proof(schemes, accepts_token, challenge, handshake, answers_head=top.flag("answers_head"))
 
 
 def _challenge(table: TomlTable) -> Challenge:
