@@ -9,7 +9,7 @@ from pathlib import Path
 
 import uvloop
 
-from tests.bench import machine, p1a, p1b, p2, p3, p4, p5, p8
+from tests.bench import machine, p1a, p1b, p2, p3, p3b, p4, p5, p8, p12i
 from tests.bench.harness import Bench, bench_folder, measurement_folder
 from tests.bench.result import Figure, Result, table
 
@@ -18,9 +18,11 @@ BENCHMARKS: dict[str, Callable[[Bench], Awaitable[Result]]] = {
     "P1b": p1b.run,
     "P2": p2.run,
     "P3": p3.run,
+    "P3b": p3b.run,
     "P4": p4.run,
     "P5": p5.run,
     "P8": p8.run,
+    "P12i": p12i.run,
 }
 
 
