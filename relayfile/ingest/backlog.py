@@ -18,7 +18,9 @@ READ_BYTES = 256 << 10
 """What the backlog reads of one workspace before it is the next one's turn."""
 SLICE_CHANGES = 250
 """Changes that are worked on before others have their turn in the loop; the last row may bring more."""
-ARRIVED_BYTES_MAX = 32 << 20
+SLICE_PART = 8
+"""Of many that wait this part is worked on in one go: what arrives faster than it is worked on takes memory."""
+ARRIVED_BYTES_MAX = 8 << 20
 """Rows that arrived and wait in memory for their turn; more are left in the spool and read back."""
 
 
@@ -52,6 +54,7 @@ class Arrivals:
     def __init__(self, rows: Callable[[], Rows], failed: Callable[[Exception], None]) -> None:
         """`failed` hears of faults: nobody waits for what is done here."""
         self.size_bytes = 0
+        self.changes = 0
         self._rows = rows
         self._failed = failed
         self._waiting: dict[str, deque[PayloadBuilder]] = {}
@@ -64,6 +67,7 @@ class Arrivals:
                 self._rows().leave(row)
                 continue
             self.size_bytes += row.size_bytes
+            self.changes += row.member_count
             self._waiting.setdefault(row.workspace_id, deque()).append(row)
         if not self._is_working:
             self._work()
@@ -80,15 +84,15 @@ class Arrivals:
 
     def _work_on_slice(self) -> None:
         rows, waiting = self._rows(), self._waiting
-        changes = 0
-        while waiting and changes < SLICE_CHANGES:
+        left = self.changes - max(SLICE_CHANGES, self.changes // SLICE_PART)
+        while waiting and self.changes > left:
             workspace_id = next(iter(waiting))
             queue = waiting.pop(workspace_id)
             row = queue.popleft()
             if queue:
                 waiting[workspace_id] = queue
             self.size_bytes -= row.size_bytes
-            changes += row.member_count
+            self.changes -= row.member_count
             rows.arrived(row)
 
 

@@ -103,7 +103,7 @@ class Fold:
         """Upper bound of the content that is not elided."""
         self.note_bytes = 0
         self._records = bytearray()
-        self._notes: list[bytes | None] = []
+        self._notes: dict[int, bytes] | None = None
         # Places of the newest full change of each clock; places and not stamps, because there are many folds.
         self._winner = _NOWHERE
         self._winner_received = _NOWHERE
@@ -113,8 +113,10 @@ class Fold:
         row_id, ordinal, offset, length, index, kind, occurred_us, received_us, size = change
         occurred = _NO_TIME if occurred_us is None else occurred_us
         self._records += _RECORD.pack(row_id, ordinal, offset, length, index, kind, occurred, received_us, size)
-        self._notes.append(note)
         if note is not None:
+            if self._notes is None:
+                self._notes = {}
+            self._notes[self.count] = note
             self.note_bytes += len(note)
         mine = stamp(kind, occurred_us, received_us)
         by_receipt = mine.provider_us is None
@@ -134,7 +136,9 @@ class Fold:
         """Its changes in order, each with the verdict on its content."""
         winner = self._stamp_at(self._winner)[0] if self._winner != _NOWHERE else None
         received = self._stamp_at(self._winner_received)[0] if self._winner_received != _NOWHERE else None
-        for place, (record, note) in enumerate(zip(_RECORD.iter_unpack(self._records), self._notes, strict=True)):
+        notes = self._notes or {}
+        for place, record in enumerate(_RECORD.iter_unpack(self._records)):
+            note = notes.get(place)
             row_id, ordinal, offset, length, index, number, occurred, received_us, size = record
             kind = _KINDS[number]
             occurred_us = None if occurred == _NO_TIME else occurred
@@ -172,7 +176,8 @@ class Places:
     """Which windows named which path. A path is known by its hash: a collision costs an early flush and no more."""
 
     def __init__(self) -> None:
-        self._windows: dict[int, tuple[Window, ...]] = {}
+        self._windows: dict[int, Window | tuple[Window, ...]] = {}
+        """One window as it is: nearly every path is named by one object alone, and there are many."""
 
     def touch(self, window: Window, path: str) -> None:
         """The object of `window` names `path`."""
@@ -187,8 +192,10 @@ class Places:
             window.other_places.add(place)
         there = self._windows.get(place)
         if there is None:
-            self._windows[place] = (window,)
+            self._windows[place] = window
             return
+        if isinstance(there, Window):
+            there = (there,)
         self._windows[place] = (*there, window)
         for other in there:
             _rivals_of(other).add(window)
@@ -199,10 +206,11 @@ class Places:
         if window.place:
             for place in (window.place, *(window.other_places or ())):
                 there = self._windows[place]
-                if len(there) == 1:
+                if isinstance(there, Window):
                     del self._windows[place]
-                else:
-                    self._windows[place] = tuple([other for other in there if other is not window])
+                    continue
+                left = tuple([other for other in there if other is not window])
+                self._windows[place] = left[0] if len(left) == 1 else left
         if window.rivals is not None:
             for rival in window.rivals:
                 _rivals_of(rival).discard(window)

@@ -10,6 +10,7 @@ loop, in plain calls: no task and no future for a change. Refuses to wait: the p
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
+from sys import intern
 
 from relayfile.clock import Clock
 from relayfile.errors import DataCorrupted
@@ -210,7 +211,7 @@ class Dispatcher(Traffic):
                 if not bits >> ordinal & 1:
                     lone.add_without_change(envelope, spool_ref(row_id, ordinal))
                 continue
-            provider = envelope.provider
+            provider = intern(envelope.provider)  # every window keeps it
             for index, change in enumerate(changes):
                 ordinal += 1
                 if bits and bits >> ordinal & 1:
