@@ -47,7 +47,9 @@ def check_write_path(path: str) -> str | None:
         return "is the root itself"
     if path[0] != "/":
         return "does not start with /"
-    if _REFUSED.search(path) is not None:
+    # What nearly every path is, told apart by plain searches: they cost a third of the pattern.
+    is_plain = path.isascii() and path.isprintable() and "//" not in path and "/." not in path and "\\" not in path
+    if not (is_plain and path[-1] != "/") and _REFUSED.search(path) is not None:
         return _refusal(path)
     if len(path) * _UTF8_BYTES_PER_CHARACTER_MAX > SEGMENT_BYTES_MAX:
         return _length_refusal(path)

@@ -7,6 +7,7 @@ semantics. Refuses to complete an envelope (ids, times: `relayfile.ingest.delive
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -119,6 +120,8 @@ def check_envelope(
     envelope: types_pb2.Envelope, rules: EnvelopeRules, name: str = "envelope"
 ) -> InvalidArgument | None:
     """All that is wrong with ``envelope``, named from ``name`` on (``envelopes[3].changes[0].path``); None: nothing."""
+    if is_plain(envelope, rules.content_bytes_max):
+        return None
     found = _Violations(name)
     if (why := check_workspace_id(envelope.workspace_id)) is not None:
         found.add("workspace_id", why)
@@ -142,6 +145,56 @@ def check_envelope(
         for index, change in enumerate(changes):
             _check_change(change, index, rules, found)
     return found.error()
+
+
+def is_plain(envelope: types_pb2.Envelope, content_bytes_max: int) -> bool:
+    """Whether ``envelope`` is of the usual form, one normal change of known names, and nothing is wrong with it.
+
+    In one pass, at half the cost: what is not of that form, or only may be wrong, is for ``check_envelope``.
+    """
+    changes = envelope.changes
+    if len(changes) != 1 or not _are_names(envelope.workspace_id, envelope.provider) or envelope.envelope_id:
+        return False
+    change = changes[0]
+    path, object_id, size, kind = change.path, change.provider_object_id, len(change.content), change.kind
+    if kind not in _KINDS or size > content_bytes_max or (size and kind != _UPSERT and kind != _PATCH):
+        return False
+    if not path or check_write_path(path) is not None:
+        return False
+    if object_id and (len(object_id) * 4 > OBJECT_ID_BYTES_MAX or _OBJECT_ID.match(object_id) is None):
+        return False
+    if change.HasField("occurred_at"):
+        time = change.occurred_at
+        if not (0 <= time.seconds <= _TIME_SECONDS_MAX and 0 <= time.nanos < 1_000_000_000):
+            return False
+    texts = (
+        envelope.delivery_id
+        + envelope.correlation_id
+        + envelope.event_name
+        + envelope.adapter_version
+        + change.content_type
+        + change.operation_id
+    )
+    # Shorter together than any of them may be alone. What is printable has no control characters.
+    if len(texts) > OPERATION_ID_BYTES_MAX or not (texts.isascii() and texts.isprintable()):
+        return False
+    traceparent = envelope.traceparent
+    if traceparent and _TRACEPARENT.match(traceparent) is None:
+        return False
+    return not (
+        envelope.HasField("received_at")
+        or envelope.HasField("failure")
+        or envelope.HasField("raw")
+        or change.HasField("semantics")
+        or change.content_follows_bytes
+        or envelope.headers
+    )
+
+
+@lru_cache(maxsize=4096)
+def _are_names(workspace: str, provider: str) -> bool:
+    """Whether a workspace and a provider can be called so."""
+    return check_workspace_id(workspace) is None and _PROVIDER.match(provider) is not None
 
 
 class _Violations:

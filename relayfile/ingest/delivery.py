@@ -48,11 +48,12 @@ def complete(envelope: types_pb2.Envelope, arrival: Arrival, new_id: Callable[[]
         envelope.traceparent = arrival.traceparent
     if not envelope.correlation_id:
         envelope.correlation_id = arrival.correlation_id or envelope.envelope_id
-    for change in envelope.changes:
+    changes = envelope.changes
+    for change in changes:
         path = change.path
         if path and (path[0] != "/" or path[-1] == "/"):
             change.path = normalise(path)
-    if len(envelope.changes) > 1:
+    if len(changes) > 1:
         _fold_objects(envelope, name)
     if not envelope.delivery_id:
         envelope.delivery_id = _derived_delivery_id(envelope)

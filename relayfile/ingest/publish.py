@@ -30,7 +30,7 @@ from relayfile.ingest.request_body import BodyRoom
 from relayfile.ingest.workspaces import WorkspaceDirectory
 from relayfile.telemetry import IngestInstruments, Tracing
 from relayfile.v1 import ingest_pb2, types_pb2
-from relayfile.wire import EnvelopeRules, check_envelope
+from relayfile.wire import EnvelopeRules, check_envelope, is_plain
 
 WAITING_BYTES_MAX: Final = 4 << 20
 """What is read of one stream ahead of its answers."""
@@ -83,13 +83,38 @@ class Publisher:
         self._correlation_id = correlation_id
         self._traceparent = traceparent
         self._rules = EnvelopeRules(door.content_bytes_max, door.raw_bytes_max, service=principal.is_service)
+        self._admitted: set[str] = set()
+        """Workspaces that the caller may use and that are known to exist."""
 
-    async def prepare(self, envelope: types_pb2.Envelope, name: str, received_us: int) -> RelayfileError | None:
+    def arrival(self, received_us: int) -> Arrival:
+        """What ingest itself knows about what came then."""
+        return Arrival(received_us, self._correlation_id, self._traceparent)
+
+    async def prepare(self, envelope: types_pb2.Envelope, name: str, arrival: Arrival) -> RelayfileError | None:
         """Validate and complete ``envelope`` in place; why it cannot be accepted, or None."""
-        refused = check_envelope(envelope, self._rules, name)
-        if refused is not None:
-            return refused
+        invalid = check_envelope(envelope, self._rules, name)
+        if invalid is not None:
+            return invalid
         workspace = envelope.workspace_id
+        if workspace not in self._admitted:
+            refused = await self._admit(workspace)
+            if refused is not None:
+                return refused
+        try:
+            complete(envelope, arrival, self.door.ids.new_id, name)
+        except InvalidArgument as error:
+            return error
+        return None
+
+    def prepare_plain(self, envelope: types_pb2.Envelope, arrival: Arrival) -> bool:
+        """As `prepare`, of an envelope that nothing is wrong with; False: nothing happened, and `prepare` knows."""
+        if envelope.workspace_id not in self._admitted or not is_plain(envelope, self._rules.content_bytes_max):
+            return False
+        complete(envelope, arrival, self.door.ids.new_id)
+        return True
+
+    async def _admit(self, workspace: str) -> RelayfileError | None:
+        """Why nothing of a workspace is accepted, or None. What is accepted once is so for the whole call."""
         if not self._principal.may_use(workspace):
             return PermissionDenied(why=f"the token does not grant the workspace {workspace!r}")
         if not self.door.workspaces.is_known(workspace):
@@ -99,11 +124,8 @@ class Publisher:
                 await self.door.workspaces.admit(workspace, has_secret=has_proof)
             except (WorkspaceNotFound, Unavailable) as error:
                 return error
-        try:
-            arrival = Arrival(received_us, self._correlation_id, self._traceparent)
-            complete(envelope, arrival, self.door.ids.new_id, name)
-        except InvalidArgument as error:
-            return error
+        if self.door.workspaces.is_known(workspace):
+            self._admitted.add(workspace)
         return None
 
     async def publish_one(self, envelope: types_pb2.Envelope) -> str:
@@ -112,7 +134,7 @@ class Publisher:
         if size > INLINE_BYTES_MAX:
             why = f"have {size} bytes of content; more than {INLINE_BYTES_MAX} go by PublishEnvelopes, in chunks"
             raise InvalidArgument.of("envelope.changes", why)
-        refused = await self.prepare(envelope, "envelope", self.door.arrivals.now_us())
+        refused = await self.prepare(envelope, "envelope", self.arrival(self.door.arrivals.now_us()))
         if refused is not None:
             raise refused
         envelope_id = envelope.envelope_id
@@ -187,7 +209,8 @@ class PublishStream:
 
     async def _prepare(self, batch: _Batch, chunk_problem: RelayfileError | None) -> None:
         """Fill in a result for each envelope; ``chunk_problem`` is that of the last one."""
-        received_us = self._door.arrivals.now_us()
+        publisher = self._publisher
+        arrival = publisher.arrival(self._door.arrivals.now_us())
         last = len(batch.envelopes) - 1
         refusals = Refusals(self._refused)
         results, accepted = batch.answer.results, ingest_pb2.PUBLISH_STATUS_ACCEPTED
@@ -195,8 +218,8 @@ class PublishStream:
             if index % STRIDE == STRIDE - 1:
                 await asyncio.sleep(0)
             problem = chunk_problem if index == last else None
-            if problem is None:
-                problem = await self._publisher.prepare(envelope, f"envelopes[{index}]", received_us)
+            if problem is None and not publisher.prepare_plain(envelope, arrival):
+                problem = await publisher.prepare(envelope, f"envelopes[{index}]", arrival)
             if problem is None:
                 batch.acceptable.append(index)
                 results.add(envelope_id=envelope.envelope_id, status=accepted)
@@ -230,8 +253,9 @@ class PublishStream:
         if not places:
             return
         started = self._door.clock.monotonic()
-        parents = [batch.envelopes[index].traceparent for batch, index in places]
-        with self._door.tracing.batch("publish", parents, len(places)):
+        tracing = self._door.tracing
+        parents = [batch.envelopes[index].traceparent for batch, index in places] if tracing.records else []
+        with tracing.batch("publish", parents, len(places)):
             while places:
                 failure = await self._try(places)
                 if failure is None:
