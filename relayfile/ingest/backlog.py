@@ -22,6 +22,12 @@ SLICE_PART = 8
 """Of many that wait this part is worked on in one go: what arrives faster than it is worked on takes memory."""
 ARRIVED_BYTES_MAX = 8 << 20
 """Rows that arrived and wait in memory for their turn; more are left in the spool and read back."""
+BURST_BYTES = 256 << 10
+"""A commit of so much says that senders wait in line."""
+BURST_S = 0.05
+"""How long it says so."""
+HELD_PAUSE_S = 0.025
+"""Between slices of a burst whose changes are only held: they may as well wait in the spool, and senders do not."""
 
 
 class Rows(Protocol):
@@ -43,9 +49,38 @@ class Rows(Protocol):
         """Whether a lane may take one more row into memory."""
         ...
 
+    @property
+    def held_total(self) -> int:
+        """Changes that were held for a window so far."""
+        ...
+
     def stream(self, lane: Lane) -> NodeStream:
         """Whose queue the lane's room is a part of."""
         ...
+
+
+class Patience:
+    """Whether what is to be worked on may wait, because senders wait in line and nothing is sent sooner by it."""
+
+    def __init__(self) -> None:
+        self._burst_until_s = 0.0
+        self._held_before = 0
+        self._only_holds = False
+
+    def came(self, size_bytes: int) -> None:
+        """A commit brought so much."""
+        if size_bytes >= BURST_BYTES:
+            self._burst_until_s = asyncio.get_running_loop().time() + BURST_S
+
+    def worked(self, changes: int, held_total: int) -> None:
+        """So many changes were worked on, and so many were held in all until now."""
+        if changes:
+            self._only_holds = (held_total - self._held_before) * 10 >= changes * 9
+        self._held_before = held_total
+
+    def pause_s(self) -> float:
+        """How long to wait before the next slice."""
+        return HELD_PAUSE_S if self._only_holds and asyncio.get_running_loop().time() < self._burst_until_s else 0.0
 
 
 class Arrivals:
@@ -55,6 +90,7 @@ class Arrivals:
         """`failed` hears of faults: nobody waits for what is done here."""
         self.size_bytes = 0
         self.changes = 0
+        self.patience = Patience()
         self._rows = rows
         self._failed = failed
         self._waiting: dict[str, deque[PayloadBuilder]] = {}
@@ -62,6 +98,7 @@ class Arrivals:
 
     def put(self, rows: Sequence[PayloadBuilder]) -> None:
         """Work on these when it is their turn, the first ones at once. Rows of one workspace come in their order."""
+        self.patience.came(sum([row.size_bytes for row in rows]))
         for row in rows:
             if self.size_bytes > ARRIVED_BYTES_MAX:
                 self._rows().leave(row)
@@ -80,11 +117,16 @@ class Arrivals:
             return
         self._is_working = bool(self._waiting)
         if self._is_working:
-            asyncio.get_running_loop().call_soon(self._work)
+            loop, pause_s = asyncio.get_running_loop(), self.patience.pause_s()
+            if pause_s:
+                loop.call_later(pause_s, self._work)
+            else:
+                loop.call_soon(self._work)
 
     def _work_on_slice(self) -> None:
         rows, waiting = self._rows(), self._waiting
-        left = self.changes - max(SLICE_CHANGES, self.changes // SLICE_PART)
+        before = self.changes
+        left = before - max(SLICE_CHANGES, before // SLICE_PART)
         while waiting and self.changes > left:
             workspace_id = next(iter(waiting))
             queue = waiting.pop(workspace_id)
@@ -94,15 +136,19 @@ class Arrivals:
             self.size_bytes -= row.size_bytes
             self.changes -= row.member_count
             rows.arrived(row)
+        self.patience.worked(before - self.changes, rows.held_total)
 
 
 class Backlog:
     """Reads rows that had no room when they came, one workspace after the other, as their lanes get room."""
 
-    def __init__(self, rows: Callable[[], Rows], read: Callable[[str, int, int, int], list[StoredRow]]) -> None:
+    def __init__(
+        self, rows: Callable[[], Rows], read: Callable[[str, int, int, int], list[StoredRow]], patience: Patience
+    ) -> None:
         """`read` is `SpoolReader.rows_between`."""
         self._rows = rows
         self._read = read
+        self._patience = patience
         self._lanes: deque[Lane] = deque()
         self._starved: dict[NodeStream, deque[Lane]] = {}
         """Lanes with nothing in memory that found the queue of their node full; they come first when it has room."""
@@ -129,7 +175,7 @@ class Backlog:
                 await self._marked.wait()
             else:
                 self._feed(lane)
-                await asyncio.sleep(0)
+                await asyncio.sleep(self._patience.pause_s())
 
     def _next(self) -> Lane | None:
         for stream, starved in self._starved.items():
@@ -153,6 +199,7 @@ class Backlog:
         read = self._read(lane.workspace_id, lane.last_row_id, lane.newest_row_id, READ_BYTES)
         for row in read:
             rows.read_back(lane, row)
+        self._patience.worked(sum([row.member_count for row in read]), rows.held_total)
         if not read:
             lane.last_row_id = lane.newest_row_id
         self.mark(lane)

@@ -235,6 +235,8 @@ class Coalescer:
         self._is_closed = False
         self.members_held = 0
         """Changes that are held, without those that wait to be taken."""
+        self.held_total = 0
+        """Changes that were held since the start."""
 
     @property
     def objects(self) -> int:
@@ -272,6 +274,7 @@ class Coalescer:
             fold = window.fold = Fold(window.key)
         fold.add(change, note)
         self.members_held += 1
+        self.held_total += 1
         if fold.count >= limits.fold_members_max:
             self._flush(window)
         while self.members_held > limits.members_max:

@@ -130,6 +130,11 @@ class Dispatcher(Traffic):
             charges = parse_charges(row.providers, len(row.payload))
             self._place(lane, row.row_id, row.member_count, row.bits, charges, placed, row.payload)
 
+    @property
+    def held_total(self) -> int:
+        """Changes that were held for a window so far."""
+        return self._coalescer.held_total
+
     def has_room(self, lane: Lane) -> bool:
         """Whether a lane may take one more row into memory."""
         return (

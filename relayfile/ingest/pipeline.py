@@ -71,7 +71,7 @@ class Pipeline:
             waiting_bytes=lambda: self.spool.waiting_bytes,
         )
         self.coalescer = Coalescer(_coalesce_limits(settings))
-        self._backlog = Backlog(lambda: self.dispatcher, self.reader.rows_between)
+        self._backlog = Backlog(lambda: self.dispatcher, self.reader.rows_between, self._arrivals.patience)
         self._streams = Streams(self._stream)
         self._workers = Workers(settings.envelope_workers)
         self.dispatcher = Dispatcher(

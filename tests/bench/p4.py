@@ -47,6 +47,7 @@ async def run(bench: Bench) -> Result:
 async def published(bench: Bench, root: Path, envelopes: int, number: int, *, is_new: bool) -> tuple[float, float, int]:
     """Publish new objects into the workspaces of the store in `root`: envelopes/s until durable there, microseconds of
     the store for each, how many were not applied."""
+    assert envelopes % WORKSPACES == 0, "every workspace gets equally many, whichever round it is"
     async with bench.system(only=STORE_AND_INGEST, data=root) as (_, client):
         if is_new:
             await create_workspaces(client, "bench-", WORKSPACES)
