@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from relayfile.cli.table import table
 from relayfile.errors import InvalidArgument, SettingError
-from relayfile.placement import check_workspace_id
+from relayfile.placement import app_of, check_any_workspace_id
 from relayfile.settings import IngestSettings, load
 from relayfile.settings.definition import parse_duration
 
@@ -46,14 +47,9 @@ def list_providers(as_json: bool = _JSON_OPTION) -> None:
     if as_json:
         print(json.dumps(rows, indent=2))
         return
-    table = [("name", "version", "events", "title", "proven by")]
-    table += [
-        (str(row["name"]), str(row["version"]), str(row["events"] or "-"), str(row["title"]), str(row["proof"]))
-        for row in rows
-    ]
-    widths = [max(len(row[column]) for row in table) for column in range(5)]
-    for row in table:
-        print("  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip())
+    headings = ("name", "version", "events", "title", "proven by")
+    cells = [(row["name"], row["version"], row["events"] or "-", row["title"], row["proof"]) for row in rows]
+    print(table(headings, cells))
 
 
 @app.command()
@@ -137,7 +133,7 @@ def try_payload(
 
 @app.command("await")
 def await_handshake(
-    workspace: str = typer.Argument(help="The workspace that it is for."),
+    workspace: str = typer.Argument(help="The workspace that it is for; `_app/<app>` for an app."),
     name: str = typer.Argument(help="The provider."),
     lasts: str = typer.Option("1h", "--for", help="How long one handshake is accepted, at most 24h."),
     data_dir: Path = typer.Option(
@@ -152,7 +148,7 @@ def await_handshake(
     if _chosen(registry, name).handshake is None:
         shaking = ", ".join(sorted(each for each, provider in registry.items() if provider.handshake is not None))
         raise typer.BadParameter(f"{name} sends no handshake; these do: {shaking}", param_hint="NAME")
-    if why := check_workspace_id(workspace):
+    if why := check_any_workspace_id(workspace):
         raise typer.BadParameter(f"{workspace!r} {why}", param_hint="WORKSPACE")
     try:
         seconds = parse_duration(lasts)
@@ -172,7 +168,9 @@ def await_handshake(
         ) from None
     until = datetime.fromtimestamp(until_us // 1_000_000, UTC).isoformat().replace("+00:00", "Z")
     print(f"one handshake of {name} for {workspace} is awaited until {until}, in {directory / workspace / name}")
-    print(f"its URL ends in /v1/workspaces/{workspace}/webhooks/{name}")
+    of_app = app_of(workspace)
+    url = f"/v1/apps/{of_app}/webhooks" if of_app else f"/v1/workspaces/{workspace}/webhooks/{name}"
+    print(f"its URL ends in {url}")
 
 
 def _registry() -> "ProviderRegistry":

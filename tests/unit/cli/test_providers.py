@@ -146,6 +146,13 @@ def test_await_opens_the_window(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert path.read_text().count("awaiting") == 1
 
 
+def test_await_for_an_app(tmp_path: Path) -> None:
+    (tmp_path / "data" / "secrets").mkdir(parents=True)
+    done = run("await", "_app/wiki", "notion", "--data-dir", "data")
+    assert "its URL ends in /v1/apps/wiki/webhooks\n" in done.stdout
+    assert secret_file.read(tmp_path / "data" / "secrets" / "_app" / "wiki" / "notion").awaits_until_us
+
+
 def test_await_finds_the_directory_of_a_local_system(tmp_path: Path) -> None:
     (tmp_path / "data" / "secrets").mkdir(parents=True)
     assert run("await", "acme", "asana", "--data-dir", "data").exit_code == 0

@@ -10,6 +10,7 @@ import pytest
 from relayfile.ingest import secret_file
 from relayfile.ingest.providers.adapter import Provider
 from relayfile.ingest.providers.provider_file import load_provider
+from relayfile.ingest.providers.registry import ProviderRegistry
 from relayfile.ingest.signature import SignedRequest, sign
 from tests.unit.ingest.front import NOW_US, WORKSPACE, Front, Response, ask, request_bytes, running_front
 
@@ -48,7 +49,11 @@ async def front(tmp_path: Path) -> AsyncIterator[Front]:
     (tmp_path / "providers").mkdir()
     (tmp_path / "providers" / "shop.toml").write_text(SHOP)
     (tmp_path / "providers" / "quiz.toml").write_text(QUIZ)
-    options = {"providers_dir": tmp_path / "providers", "public_url": "https://hooks.example"}
+    options = {
+        "providers_dir": tmp_path / "providers",
+        "public_url": "https://hooks.example",
+        "apps": '{"wiki": {"provider": "quiz", "tenant": "shop"}}',
+    }
     async with running_front(tmp_path, body_bytes_max=2_000_000, bodies_bytes_max=9_000_000, **options) as running:  # type: ignore[arg-type]  # by name
         yield running
 
@@ -168,6 +173,36 @@ async def test_an_awaited_handshake_brings_the_secret_once(front: Front, tmp_pat
     assert (response.status, logged(front)) == (401, "HANDSHAKE_NOT_AWAITED")
     assert b"hand" not in response.body
     assert "another" not in str(front.rejected.newest("", 0, 9))
+
+
+async def test_an_app_shakes_hands_too(front: Front, tmp_path: Path) -> None:
+    secret_file.await_handshake(tmp_path / "secrets", "_app/wiki", "quiz", NOW_US + 60_000_000)
+    body = json.dumps({"token": "a-long-token"}).encode()
+    assert (await ask(front.address, request_bytes("/v1/apps/wiki/webhooks", body))).status == 200
+    assert (tmp_path / "secrets" / "_app" / "wiki" / "quiz").read_text() == "a-long-token\n"
+
+
+async def test_secrets_of_both_sources_rotate_without_a_restart(front: Front, tmp_path: Path) -> None:
+    github = ProviderRegistry.load(1000)["github"].scheme
+    assert github is not None
+    hook, body = f"/v1/workspaces/{WORKSPACE}/webhooks/github", b"{}"
+
+    async def statuses(*secrets: str) -> list[int]:
+        heads = [{"x-hub-signature-256": sign(github, SignedRequest({}, body), each)} for each in secrets]
+        return [(await ask(front.address, request_bytes(hook, body, head))).status for head in heads]
+
+    every = ("new secret", "old secret", "first", "second")  # the first two are in the settings
+    assert await statuses(*every) == [200, 200, 401, 401]
+    path = configure(tmp_path, "first\n", "github")
+    front.clock.advance(1)
+    assert await statuses(*every) == [200, 200, 200, 401]
+    path.with_name("github.new").write_text("second\nfirst\n")
+    path.with_name("github.new").replace(path)
+    front.clock.advance(1)
+    assert await statuses(*every) == [200, 200, 200, 200]
+    path.write_text("second\n")
+    front.clock.advance(1)
+    assert await statuses(*every) == [200, 200, 401, 200]
 
 
 async def test_a_handshake_after_its_time_is_refused(front: Front, tmp_path: Path) -> None:
