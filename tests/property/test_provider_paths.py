@@ -4,6 +4,7 @@ Every rule of every file meets hostile values in every identifier that it names:
 whole request where the provider has no function of its own.
 """
 
+import copy
 import json
 import re
 import tomllib
@@ -100,15 +101,17 @@ def cases() -> Iterator[Case]:
             yield Case(file.stem, event, rule, path, written["object"], relations, expressions)
 
 
-def put(document: dict[str, JsonValue], expression: str, value: JsonValue) -> None:
-    """Make ``value`` what the first alternative of ``expression`` finds, unless another has that place."""
+def steps_of(expression: str) -> list[str | int]:
+    """The way to what the first alternative of ``expression`` finds."""
+    found = STEP.findall(expression.split("||", maxsplit=1)[0])
+    return [int(index) if index else quoted or field for quoted, field, index in found]
+
+
+def put(document: dict[str, JsonValue], steps: list[str | int], value: JsonValue) -> None:
+    """Make ``value`` what is found at ``steps``, unless something else has that place."""
     place: JsonValue = document
-    steps: list[str | int] = [
-        int(index) if index else quoted or field
-        for quoted, field, index in STEP.findall(expression.split("||", maxsplit=1)[0])
-    ]
     for step, following in zip(steps, [*steps[1:], None], strict=True):
-        empty: JsonValue = value if following is None else [] if isinstance(following, int) else {}
+        empty: JsonValue = copy.deepcopy(value) if following is None else [] if isinstance(following, int) else {}
         if isinstance(place, dict) and isinstance(step, str):
             place = place.setdefault(step, empty)
         elif isinstance(place, list) and isinstance(step, int):
@@ -120,10 +123,14 @@ def put(document: dict[str, JsonValue], expression: str, value: JsonValue) -> No
 
 
 def document_of(case: Case, values: list[JsonValue]) -> dict[str, JsonValue]:
-    """A payload in which the n-th expression finds the n-th value, and the last value from there on."""
+    """A payload in which the n-th expression finds the n-th value, and the last value from there on.
+
+    Short ways first: where one is the beginning of another (`channel`, `channel.id || channel`), both find it.
+    """
     document: dict[str, JsonValue] = {}
-    for position, expression in enumerate(case.expressions):
-        put(document, expression, values[min(position, len(values) - 1)])
+    ways = [(steps_of(expression), position) for position, expression in enumerate(case.expressions)]
+    for steps, position in sorted(ways, key=lambda way: len(way[0])):
+        put(document, steps, values[min(position, len(values) - 1)])
     return document
 
 
