@@ -84,6 +84,10 @@ class DeadLetters:
                 return tuple(ids), beyond
             await asyncio.sleep(0)
 
+    def wake(self) -> None:
+        """An entry has queued something."""
+        self._replayer.wake()
+
     async def queue(self, key: WorkspaceKey, request: QueueRequest, mark: RequestMark | None = None) -> QueueAnswer:
         """Queue dead letters for another try."""
         count = max(1, len(request.dead_letter_ids))

@@ -19,6 +19,7 @@ from relayfile.store.plan.limits import PlanLimits
 from relayfile.store.plan.planner import plan
 from relayfile.store.plan.result import MemberResult, Plan
 from relayfile.store.plan.rows import WorkspaceRow
+from relayfile.store.unrouted import queue_routed
 from relayfile.store.wire import member_message
 from relayfile.telemetry import get_logger
 
@@ -77,6 +78,9 @@ class ApplyFolds:
         planned = await self.planned(key, folds)
         if planned.dead_letters:
             await self._require_room(key, planned)
+            if app_of(key.workspace_id):
+                async with self._context.engine.view(key) as view:
+                    await queue_routed(view, planned)
         results: list[FoldResults] = []
         start = 0
         for mutation in mutations:

@@ -30,6 +30,7 @@ from relayfile.store.plan.letters import (
 from relayfile.store.plan.result import Plan
 from relayfile.store.plan.rows import DeliveryKey, DeliveryRow
 from relayfile.store.plan.settle import STAGE_APPLY, STAGE_NORMALISE
+from relayfile.store.unrouted import UNROUTED, is_routed_since
 from relayfile.store.wire import read_member
 from relayfile.telemetry import get_logger
 from relayfile.v1 import shard_pb2
@@ -242,6 +243,9 @@ class FinishRedos:
         if result.failure is not None:
             plan = Plan(key.workspace_id, None)
             fail_again(plan, ref, result.failure, now_us, result.adapter_version)
+            if result.failure.reason == UNROUTED and await self._is_routed_since(key, ref):
+                assert plan.letters is not None, "it failed again"
+                plan.letters.queued.append(ref)
             return plan, answers
         plan = await self._planned(key, result.folds)
         settle_redo(plan, ref)
@@ -250,6 +254,11 @@ class FinishRedos:
             # nothing.
             plan.deliveries_put.append(DeliveryRow(ref.key, ref.envelope_id, Outcome.IGNORED, now_us))
         return plan, answers
+
+    async def _is_routed_since(self, key: WorkspaceKey, ref: LetterRef) -> bool:
+        async with self._context.engine.view(key) as view:
+            kept = await view.dead_letter(ref.dead_letter_id)
+            return kept is not None and await is_routed_since(view, kept)
 
     async def _planned(self, key: WorkspaceKey, folds: Sequence[Fold]) -> Plan:
         try:

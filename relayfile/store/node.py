@@ -65,9 +65,9 @@ class Node:
         self.committer = Committer(engine, ownership, self.feed, clock, instruments, policy.commit, tracing)
         context = PlanContext(engine, clock, new_id)
         self.apply_folds = ApplyFolds(context, policy.plan, creates_workspaces=policy.creates_workspaces)
-        self.routes = RouteWriter(context, policy.plan, self.committer, ownership)
         self.change_pauses = Once(context, ChangePauses(context), encode=lambda _: b"", decode=lambda _: None)
         self.dead_letters = DeadLetters(context, self.apply_folds, self.committer, ownership, policy.replay)
+        self.routes = RouteWriter(context, policy.plan, self.committer, ownership, self.dead_letters)
         self._create_workspaces = Once(
             context,
             CreateWorkspaces(context),

@@ -23,6 +23,8 @@ BATCH_LETTERS_MAX = 50
 BATCH_BYTES_MAX = 8 << 20
 """Their contents; a single one may be larger."""
 RETRY_S = 1.0
+REST_S_MAX = 2.0
+"""Longest pause before it is looked whether something was queued."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,11 +68,12 @@ class Replayer:
                 await self._rest()
 
     async def _rest(self) -> None:
+        lease_end_s = self._desk.next_end_s()
         try:
-            async with asyncio.timeout(self._desk.next_end_s()):
+            async with asyncio.timeout(REST_S_MAX if lease_end_s is None else min(lease_end_s, REST_S_MAX)):
                 await self._wake.wait()
         except TimeoutError:
-            pass  # A lease has ended.
+            pass  # A lease has ended, or something was queued by an entry that wakes nobody.
 
     async def _round(self) -> int:
         """Something of each workspace in turn; how many were tried or handed over."""

@@ -14,16 +14,19 @@ from relayfile.model import Origin
 from relayfile.placement import app_of, app_workspace
 from relayfile.route_file import RouteFile, read_route, route_path, write_route
 from relayfile.store.commit import Committer
+from relayfile.store.dead_letters import DeadLetters
 from relayfile.store.engine import WorkspaceKey, WorkspaceView
 from relayfile.store.entry_kinds import PlanContext
 from relayfile.store.once import Asked, Once, RequestMark
 from relayfile.store.order import Order
 from relayfile.store.ownership import Ownership
 from relayfile.store.plan.file_write import FileWrite, plan_write, write_needs
+from relayfile.store.plan.letters import LetterChanges
 from relayfile.store.plan.limits import PlanLimits
 from relayfile.store.plan.result import Plan
 from relayfile.store.plan.rows import FileRow, WorkspaceRow
 from relayfile.store.plan.slice import Slice
+from relayfile.store.unrouted import QUEUED_AT_ONCE_MAX, UNROUTED, pending_of
 
 BYTES_PER_CHANGE = 1_024
 """What a waiting change of a route counts for in the node's queue."""
@@ -87,6 +90,9 @@ class RouteChanges:
         )
         plan, written = plan_write(key.workspace_id, write, loaded, now_us=now_us, limits=self._limits)
         plan = plan or Plan(key.workspace_id, loaded.workspace)
+        waiting = await pending_of(self._context.engine, key, change.tenant) if change.workspace_id else []
+        if waiting:
+            plan.letters = LetterChanges(queued=waiting)
         plan.workspace_changed |= is_first
         plan.admin_actions_put.append(
             change.order.action(
@@ -97,7 +103,12 @@ class RouteChanges:
             )
         )
         answer = RouteChanged(
-            change.workspace_id, written.revision, created_us, written.modified_us, created=written.created
+            change.workspace_id,
+            written.revision,
+            created_us,
+            written.modified_us,
+            created=written.created,
+            replayed_count=len(waiting),
         )
         return plan, [answer]
 
@@ -105,8 +116,16 @@ class RouteChanges:
 class RouteWriter:
     """Queues changes of routes at the node that owns the app's system workspace."""
 
-    def __init__(self, context: PlanContext, limits: PlanLimits, committer: Committer, ownership: Ownership) -> None:
+    def __init__(
+        self,
+        context: PlanContext,
+        limits: PlanLimits,
+        committer: Committer,
+        ownership: Ownership,
+        dead_letters: DeadLetters,
+    ) -> None:
         self._committer = committer
+        self._dead_letters = dead_letters
         self._ownership = ownership
         self._kind = Once(
             context,
@@ -119,9 +138,15 @@ class RouteWriter:
         """Return when it is durable. `RevisionConflict`, `RouteNotFound`, `RequestIdReused`; `NotOwner` elsewhere."""
         key = self._ownership.local_key(app_workspace(app))
         alone = object()
-        return await self._committer.submit(
+        changed = await self._committer.submit(
             key, self._kind, Asked(change, mark), change_count=1, byte_count=BYTES_PER_CHANGE, merge_key=alone
         )
+        if changed.replayed_count:
+            self._dead_letters.wake()
+        if changed.replayed_count >= QUEUED_AT_ONCE_MAX:
+            more = await self._dead_letters.queue_tenant(key.workspace_id, UNROUTED, change.tenant)
+            changed = changed._replace(replayed_count=changed.replayed_count + more)
+        return changed
 
 
 async def _load(view: WorkspaceView, change: RouteChange) -> Slice:

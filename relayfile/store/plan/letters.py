@@ -8,15 +8,12 @@ same dead letter, with its new reason.
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
 from relayfile.model import Failure, Outcome
 from relayfile.store.plan.entry import Fold, Member
 from relayfile.store.plan.result import Plan
 from relayfile.store.plan.rows import DeliveryKey
-
-TENANT_HEADER: Final = "x-relayfile-tenant"
-"""Kept header of a delivery of an app: the tenant that no route names."""
 
 
 class LetterState(IntEnum):

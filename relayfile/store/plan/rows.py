@@ -180,6 +180,8 @@ class DeadLetterRow(NamedTuple):
     """Of the apply stage: the change that failed, so that a replay plans it again. None when it is only known as the
     bytes in `raw.body`."""
     traceparent: str = ""
+    is_queued: bool = False
+    """To be tried again at once."""
 
 
 class PauseRow(NamedTuple):

@@ -10,8 +10,9 @@ from typing import Final, TypeAlias
 
 import apsw
 
+from relayfile.route_file import TENANT_HEADER
 from relayfile.store.engine import DeadLetterFilter, LetterTotal, PlannedEntry, WorkspaceKey
-from relayfile.store.plan.letters import TENANT_HEADER, LetterChanges, LetterRef, LetterState
+from relayfile.store.plan.letters import LetterChanges, LetterRef, LetterState
 from relayfile.store.plan.rows import DeadLetterRow, DeliveryKey
 from relayfile.store.sqlite.rows import Rows, decode_headers, encode_mapping
 from relayfile.store.wire import member_message
@@ -19,6 +20,7 @@ from relayfile.store.wire import member_message
 RefColumns: TypeAlias = tuple[str, str, int, str, str, str, str, str, int, int, int, str | None]
 
 _KEY = "shard_id = ?1 AND workspace_id = ?2"
+_PENDING_STATE, _REPLAYING_STATE = int(LetterState.PENDING), int(LetterState.REPLAYING)
 _ID = f"{_KEY} AND dead_letter_id = ?3"
 _REF_COLUMNS = (
     "dead_letter_id, stage, state, provider, delivery_id, change_key, envelope_id, reason, received_us, content_id,"
@@ -36,7 +38,7 @@ _INSERT = (
     "INSERT INTO dead_letter (shard_id, workspace_id, dead_letter_id, stage, state, provider, delivery_id, change_key,"
     " envelope_id, reason, message, content_id, body_size_bytes, headers, adapter_version, event_name, correlation_id,"
     " received_us, created_us, attempt_count, last_attempt_us, traceparent, path, change_kind)"
-    " VALUES (?, ?, ?, ?, 1, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 1, ?, ?, ?, ?)"
+    " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 1, ?, ?, ?, ?)"
 )
 _QUEUE = f"UPDATE dead_letter SET state = 3 WHERE {_ID}"
 _RETRIED = (
@@ -88,8 +90,9 @@ def letter_statements(entries: Sequence[PlannedEntry], content_ids: "count[int]"
             member = row.member
             rows.append(
                 (
-                    *key, row.dead_letter_id, row.stage, *row.key, row.envelope_id, row.failure.reason,
-                    row.failure.message, content_id, size_bytes, encode_mapping(row.raw.headers),
+                    *key, row.dead_letter_id, row.stage, _REPLAYING_STATE if row.is_queued else _PENDING_STATE,
+                    *row.key, row.envelope_id, row.failure.reason, row.failure.message, content_id, size_bytes,
+                    encode_mapping(row.raw.headers),
                     row.adapter_version, row.event_name, row.correlation_id, row.received_us, row.created_us,
                     row.created_us, row.traceparent, "" if member is None else member.path,
                     0 if member is None else int(member.kind),
@@ -110,7 +113,6 @@ def _changes(changes: Sequence[tuple[WorkspaceKey, LetterChanges, int]]) -> Iter
     removed = [(key, ref, planned_us) for key, letters, planned_us in changes for ref in letters.removed]
     yield _GARBAGE, [(key.shard_id, at, ref.content_id) for key, ref, at in removed if ref.content_id]
     yield _DELETE, [(*key, ref.dead_letter_id) for key, ref, _ in removed]
-    yield _QUEUE, [(*key, ref.dead_letter_id) for key, letters, _ in changes for ref in letters.queued]
     yield (
         _RETRIED,
         [
@@ -119,6 +121,8 @@ def _changes(changes: Sequence[tuple[WorkspaceKey, LetterChanges, int]]) -> Iter
             for one in letters.retried
         ],
     )
+    # After the try that failed: it may be queued again at once.
+    yield _QUEUE, [(*key, ref.dead_letter_id) for key, letters, _ in changes for ref in letters.queued]
     yield (
         _ACKNOWLEDGE,
         [
