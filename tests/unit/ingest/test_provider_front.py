@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import hmac
+import json
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -47,6 +48,32 @@ def gitlab_token(body: bytes, key: bytes, at_s: int) -> dict[str, str]:
     return {"x-gitlab-token": key.decode()}
 
 
+def asana(body: bytes, key: bytes, at_s: int) -> dict[str, str]:
+    return {"x-hook-signature": hmac.new(key, body, hashlib.sha256).hexdigest()}
+
+
+def hubspot(body: bytes, key: bytes, at_s: int) -> dict[str, str]:
+    url = f"https://test/v1/workspaces/{WORKSPACE}/webhooks/hubspot".encode()
+    signed = hmac.new(key, b"POST%b%b%d000" % (url, body, at_s), hashlib.sha256).digest()
+    return {
+        "x-hubspot-signature-v3": base64.b64encode(signed).decode(),
+        "x-hubspot-request-timestamp": f"{at_s}000",
+    }
+
+
+def linear(body: bytes, key: bytes, at_s: int) -> dict[str, str]:
+    return {"linear-signature": hmac.new(key, body, hashlib.sha256).hexdigest()}
+
+
+def notion(body: bytes, key: bytes, at_s: int) -> dict[str, str]:
+    return {"x-notion-signature": "sha256=" + hmac.new(key, body, hashlib.sha256).hexdigest()}
+
+
+def slack(body: bytes, key: bytes, at_s: int) -> dict[str, str]:
+    signed = hmac.new(key, b"v0:%d:%b" % (at_s, body), hashlib.sha256).hexdigest()
+    return {"x-slack-signature": f"v0={signed}", "x-slack-request-timestamp": str(at_s)}
+
+
 class Sender(NamedTuple):
     """How one provider proves itself."""
 
@@ -57,9 +84,16 @@ class Sender(NamedTuple):
     is_timed: bool
     kinds: list[int]
     """Of the changes that are accepted."""
+    stamp: str = ""
+    """The member of the body that says, in milliseconds, when it was sent."""
 
 
 SENDERS = [
+    Sender("asana", "project_deleted", asana, SECRET.encode(), False, [2]),
+    Sender("hubspot", "created", hubspot, SECRET.encode(), True, [3]),
+    Sender("linear", "issue_created", linear, SECRET.encode(), True, [1], stamp="webhookTimestamp"),
+    Sender("notion", "page_created", notion, SECRET.encode(), False, [4]),
+    Sender("slack", "message_changed", slack, SECRET.encode(), True, [1]),
     Sender("gitlab", "issue_open", gitlab_token, SECRET.encode(), False, [1]),
     Sender("gitlab", "issue_open", standard, KEY, True, [1]),
     Sender("jira", "issue_deleted", hub, SECRET.encode(), False, [2]),
@@ -94,9 +128,12 @@ async def post(
         for name, value in facts.headers.items()
         if "signature" not in name and "hmac" not in name and not name.startswith("webhook-")
     }
-    proof = sender.proof(facts.body, key, NOW_S - late_s) if is_proven else {}
+    body = facts.body
+    if sender.stamp:
+        body = json.dumps(json.loads(body) | {sender.stamp: (NOW_S - late_s) * 1000}).encode()
+    proof = sender.proof(body, key, NOW_S - late_s) if is_proven else {}
     target = f"/v1/workspaces/{WORKSPACE}/webhooks/{sender.provider}"
-    response = await ask(front.address, request_bytes(target, facts.body + more, unsigned | proof))
+    response = await ask(front.address, request_bytes(target, body + more, unsigned | proof))
     newest = front.rejected.newest("", 0, 1)
     return response.status, newest[0].reason if newest else ""
 

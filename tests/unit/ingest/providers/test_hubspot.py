@@ -20,12 +20,17 @@ ASSOCIATION: Final = f"{PORTAL}/associations/CONTACT_TO_COMPANY/1/2.json"
 ASSOCIATION_ID: Final = "association/12345678:CONTACT_TO_COMPANY:1:2"
 
 
-def delivery(event: int, of: int, changed: str = "whole") -> str:
-    return f"12345678:234567:{event}:{of}:{changed}:1708986598741"
+def delivery(event: int, of: int, changed: str = "whole", at_ms: int = 1_708_986_598_741) -> str:
+    return f"12345678:234567:{event}:{of}:{changed}:{at_ms}"
 
 
-def made(kind: str, folder: str, number: int, content: JsonValue = None) -> Made:
-    return Made(kind, f"{PORTAL}/{folder}/{number}.json", f"object/12345678:{folder}:{number}", AT, content)
+def made(kind: str, folder: str, number: int, content: JsonValue = None, at: str = AT) -> Made:
+    return Made(kind, f"{PORTAL}/{folder}/{number}.json", f"object/12345678:{folder}:{number}", at, content)
+
+
+def deleted(event: int, subscription: str, folder: str, number: int) -> Outcome:
+    change = made(DELETE, folder, number, at="2024-02-26T22:30:00.741Z")
+    return Outcome(delivery(event, number, at_ms=1_708_986_600_741), subscription, [change])
 
 
 EXPECTED: Final = {
@@ -52,9 +57,9 @@ EXPECTED: Final = {
         Outcome(delivery(5, 8, "subject"), "ticket.propertyChange", [made(PATCH, "tickets", 8, {"subject": None})]),
     ],
     "deleted": [
-        Outcome(delivery(6, 65059681032), "contact.deletion", [Made(DELETE, ADA, ADA_ID, AT)]),
-        Outcome(delivery(7, 12), "object.deletion", [made(DELETE, "companies", 12)]),
-        Outcome(delivery(8, 13), "contact.privacyDeletion", [made(DELETE, "contacts", 13)]),
+        deleted(6, "contact.deletion", "contacts", 65059681032),
+        deleted(7, "object.deletion", "companies", 12),
+        deleted(8, "contact.privacyDeletion", "contacts", 13),
     ],
     "restored": [Outcome(delivery(9, 14), "deal.restore", [made(SIGNAL, "deals", 14)])],
     "merged": [
