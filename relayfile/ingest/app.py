@@ -2,12 +2,14 @@
 
 Starts in the order spool, streams, ports; stops in the order of `relayfile.lifecycle.Phase`: nothing new is accepted,
 what is held is sent and settled as far as the grace goes, then everything closes. The exit code says whether the spool
-is empty: 3 means that it is not, and the next start sends the rest.
+is empty: 3 means that it is not, and the next start sends the rest. Here, and nowhere else, it is decided whether
+there is a spool (`RELAYFILE_SPOOL_MODE`).
 """
 
 import asyncio
 import socket
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 
 import grpc.aio
@@ -21,18 +23,21 @@ from relayfile.ingest.app_deliveries import AppDeliveries
 from relayfile.ingest.app_routes import AppRoutes
 from relayfile.ingest.apps import Apps
 from relayfile.ingest.express import Express
-from relayfile.ingest.held import PipelineHolding
+from relayfile.ingest.held import ModeHolding
 from relayfile.ingest.http_protocol import HttpLimits, bounded_protocol
 from relayfile.ingest.meter import Meter
+from relayfile.ingest.mode import Mode
 from relayfile.ingest.node_channels import NodeChannels
 from relayfile.ingest.owner_outcomes import OwnerOutcomes
-from relayfile.ingest.pipeline import Pipeline, Surroundings
+from relayfile.ingest.pipeline import Pipeline
 from relayfile.ingest.providers.registry import ProviderRegistry
 from relayfile.ingest.publish import Door
 from relayfile.ingest.rejected import RejectedRequests
 from relayfile.ingest.request_body import BodyRoom
 from relayfile.ingest.route_feed import RouteFeed
 from relayfile.ingest.servicer import IngestServicer
+from relayfile.ingest.streams import Surroundings
+from relayfile.ingest.through import Through
 from relayfile.ingest.webhook import Access, FrontLimits, FrontSurroundings, WebhookFront
 from relayfile.ingest.webhook_secrets import WebhookSecrets
 from relayfile.ingest.workspaces import OwnerLookup, WorkspaceDirectory
@@ -54,51 +59,67 @@ async def run(settings: IngestSettings, stop: Stop) -> int:
             variable="RELAYFILE_NODES", problem="is empty", way_out="list the gRPC addresses of the store nodes"
         )
     if settings.spool_mode == "through":
-        raise SettingError(
-            variable="RELAYFILE_SPOOL_MODE", problem="is through, which this version does not serve", way_out="use disk"
-        )
+        _check_stateless(settings)
     foundation = lay("ingest", settings)
     rejected = RejectedRequests(settings.rejected_requests_max)
-    with DataDirectory(settings.data_dir) as directory:
-        pipeline = Pipeline(settings, _around(directory, settings, foundation, rejected))
+    with _mode(settings, foundation, rejected) as mode:
         try:
-            await _serve(pipeline, settings, foundation, rejected, stop)
+            await _serve(mode, settings, foundation, rejected, stop)
         finally:
-            left = await pipeline.close()
+            left = await mode.close()
             await asyncio.to_thread(foundation.tracing.close)
     if left:
         _log.warning("stopped with changes in the spool; the next start sends them", left=left)
     return EXIT_NOT_EMPTY if left else EXIT_OK
 
 
-def _around(
-    directory: DataDirectory, settings: IngestSettings, foundation: Foundation, rejected: RejectedRequests
-) -> Surroundings:
+@contextmanager
+def _mode(settings: IngestSettings, foundation: Foundation, rejected: RejectedRequests) -> Iterator[Mode]:
+    """What accepts: with a spool, whose directory is locked meanwhile, or without."""
+    if settings.spool_mode == "through":
+        _, _, port = settings.http_address.rpartition(":")
+        yield Through(settings, _around(settings, foundation, rejected, f"through-{port}"))
+    else:
+        with DataDirectory(settings.data_dir) as directory:
+            around = _around(settings, foundation, rejected, settings.data_dir.resolve().name)
+            yield Pipeline(settings, directory, around)
+
+
+def _check_stateless(settings: IngestSettings) -> None:
+    """Without a data directory there is no place for keys that the process would make for itself."""
+    if settings.keys_dir is None and (settings.service_token_file is None or settings.jwks_file is None):
+        raise SettingError(
+            variable="RELAYFILE_SPOOL_MODE",
+            problem="is through, which keeps nothing on disk, and the process has no keys",
+            way_out="set RELAYFILE_SERVICE_TOKEN_FILE and RELAYFILE_JWKS_FILE, or RELAYFILE_KEYS_DIR",
+        )
+
+
+def _around(settings: IngestSettings, foundation: Foundation, rejected: RejectedRequests, name: str) -> Surroundings:
     def connect(address: str) -> tuple[grpc.aio.Channel, Sequence[tuple[str, str]]]:
         return channel(address, settings), foundation.credentials.metadata()
 
     return Surroundings(
-        directory=directory,
         clock=foundation.clock,
         connect=connect,
         tracing=foundation.tracing,
         session_id=foundation.ids.new_id(),
-        ingest_id=f"{socket.gethostname()}/{settings.data_dir.resolve().name}",
+        ingest_id=f"{socket.gethostname()}/{name}",
         refused=rejected.by_sender,
     )
 
 
 async def _serve(
-    pipeline: Pipeline, settings: IngestSettings, foundation: Foundation, rejected: RejectedRequests, stop: Stop
+    mode: Mode, settings: IngestSettings, foundation: Foundation, rejected: RejectedRequests, stop: Stop
 ) -> None:
     instruments = IngestInstruments.declare(foundation.registry)
     meter = Meter(instruments)
-    channels = NodeChannels(pipeline.router, partial(channel, settings=settings))
+    channels = NodeChannels(mode.router, partial(channel, settings=settings))
     room = BodyRoom(settings.bodies_bytes_max)
     providers = ProviderRegistry.load(settings.content_bytes_max, settings.providers_dir)
-    routes = _routes(pipeline, providers, channels, settings, foundation)
-    workspaces = _workspaces(pipeline, routes.apps, channels, settings, foundation)
-    arrivals = SteadyClock(foundation.clock, pipeline.newest_received_us)
+    routes = _routes(mode, providers, channels, settings, foundation)
+    workspaces = _workspaces(mode, routes.apps, channels, settings, foundation)
+    arrivals = SteadyClock(foundation.clock, mode.memory.newest_received_us)
     around = FrontSurroundings(
         clock=foundation.clock,
         arrivals=arrivals,
@@ -107,9 +128,9 @@ async def _serve(
         instruments=instruments,
     )
     deliveries = AppDeliveries(routes.apps, routes.table)
-    http = _webhooks(pipeline, providers, deliveries, workspaces, rejected, room, settings, foundation, around)
+    http = _webhooks(mode, providers, deliveries, workspaces, rejected, room, settings, foundation, around)
     door = Door(
-        intake=pipeline,
+        intake=mode,
         workspaces=workspaces,
         room=room,
         content_bytes_max=settings.content_bytes_max,
@@ -120,7 +141,7 @@ async def _serve(
         tracing=foundation.tracing,
         instruments=instruments,
     )
-    services = [_ingest_service(pipeline, door, rejected, channels, settings, foundation)]
+    services = [_ingest_service(mode, door, rejected, channels, settings, foundation)]
     server = GrpcServer(settings, settings.grpc_address, services, foundation.policy)
     admin = AdminPorts(
         settings,
@@ -132,17 +153,17 @@ async def _serve(
     lifecycle = Lifecycle(settings.shutdown_grace_s)
     admin.stop_with(lifecycle, server)
     lifecycle.on_stop(Phase.STOP_ACCEPTING, "HTTP port", http.stop)
-    lifecycle.on_stop(Phase.DRAIN, "spool", pipeline.drain)
+    lifecycle.on_stop(Phase.DRAIN, "accepted changes", mode.drain)
     lifecycle.on_stop(Phase.CLOSE_STREAMS, "questions to nodes", channels.close)
 
     async def measure() -> None:
         while True:
-            meter.update(pipeline)
+            meter.update(mode.figures())
             instruments.routes.set(routes.table.count)
             await asyncio.sleep(METER_S)
 
     def work(tasks: asyncio.TaskGroup) -> None:
-        tasks.create_task(pipeline.run(), name="pipeline")
+        tasks.create_task(mode.run(), name="intake")
         tasks.create_task(http.serve(), name="http")
         tasks.create_task(admin.http.serve(), name="admin-http")
         tasks.create_task(measure(), name="meter")
@@ -153,7 +174,7 @@ async def _serve(
 
 
 def _ingest_service(
-    pipeline: Pipeline,
+    mode: Mode,
     door: Door,
     rejected: RejectedRequests,
     channels: NodeChannels,
@@ -164,13 +185,13 @@ def _ingest_service(
         channels.to_owner, channels.to_all, foundation.credentials.metadata, settings.call_timeout_s
     )
     servicer = IngestServicer(  # type: ignore[abstract]  # what it leaves out answers that it is served later
-        door, rejected, PipelineHolding(pipeline, pipeline.ingest_id), outcomes
+        door, rejected, ModeHolding(mode), outcomes
     )
     return Service("relayfile.v1.IngestService", ingest_pb2_grpc.add_IngestServiceServicer_to_server, servicer)
 
 
 def _routes(
-    pipeline: Pipeline,
+    mode: Mode,
     providers: ProviderRegistry,
     channels: NodeChannels,
     settings: IngestSettings,
@@ -178,16 +199,16 @@ def _routes(
 ) -> AppRoutes:
     feed = RouteFeed(channels.to_owner, foundation.credentials.metadata, settings.call_timeout_s)
     apps = Apps.load(settings.apps, providers)
-    return AppRoutes(apps, settings.routes_max, feed, pipeline.spool, pipeline.reader.routes, foundation.clock)
+    return AppRoutes(apps, settings.routes_max, feed, mode.memory, mode.memory.routes, foundation.clock)
 
 
 def _workspaces(
-    pipeline: Pipeline, apps: Apps, channels: NodeChannels, settings: IngestSettings, foundation: Foundation
+    mode: Mode, apps: Apps, channels: NodeChannels, settings: IngestSettings, foundation: Foundation
 ) -> WorkspaceDirectory:
     lookup = OwnerLookup(channels.to_owner, foundation.credentials.metadata, settings.workspace_lookup_timeout_s)
     return WorkspaceDirectory(
-        {*pipeline.reader.known_workspaces(), *(app.workspace for app in apps.values())},
-        pipeline.spool,
+        {*mode.memory.known_workspaces(), *(app.workspace for app in apps.values())},
+        mode.memory,
         lookup,
         foundation.clock,
         creates=settings.create_workspaces == "on-first-write",
@@ -195,7 +216,7 @@ def _workspaces(
 
 
 def _webhooks(
-    pipeline: Pipeline,
+    mode: Mode,
     providers: ProviderRegistry,
     deliveries: AppDeliveries,
     workspaces: WorkspaceDirectory,
@@ -217,14 +238,15 @@ def _webhooks(
         signature_tolerance_s=settings.signature_tolerance_s,
         public_url=settings.public_url,
     )
-    front = WebhookFront(pipeline, providers, access, limits, rejected, room, around)
-    express = Express(front, pipeline, providers, access, limits, rejected, room, around)
+    front = WebhookFront(mode, providers, access, limits, rejected, room, around)
+    prompt = mode.prompt
+    express = Express(front, prompt, providers, access, limits, rejected, room, around) if prompt is not None else None
     return _listener(front, express, rejected, settings, foundation)
 
 
 def _listener(
     front: WebhookFront,
-    express: Express,
+    express: Express | None,
     rejected: RejectedRequests,
     settings: IngestSettings,
     foundation: Foundation,

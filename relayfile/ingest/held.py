@@ -1,21 +1,19 @@
-"""What the pipeline holds, for the status: a view of its lanes, its spool and its windows. Owns nothing."""
+"""What the process holds, for the status: a view of its lanes and figures. Owns nothing."""
 
-from relayfile.ingest.pipeline import Pipeline
+from relayfile.ingest.mode import Mode
 from relayfile.ingest.status_report import HeldHere
 from relayfile.v1 import shard_pb2
 
 
-class PipelineHolding:
+class ModeHolding:
     """See `servicer.Holding`."""
 
-    def __init__(self, pipeline: Pipeline, ingest_id: str) -> None:
-        self._pipeline = pipeline
-        self._ingest_id = ingest_id
+    def __init__(self, mode: Mode) -> None:
+        self._mode = mode
 
     def held(self, workspace: str, refused: dict[str, int]) -> HeldHere:
         """Costs O(providers) for one workspace, O(lanes) for all."""
-        pipeline = self._pipeline
-        lanes = pipeline.dispatcher.lanes
+        lanes = self._mode.traffic.lanes
         chosen = list(lanes.values()) if not workspace else [lane] if (lane := lanes.get(workspace)) is not None else []
         reports: list[shard_pb2.PendingReport] = []
         for lane in chosen:
@@ -29,11 +27,12 @@ class PipelineHolding:
                 for provider, count in lane.pending.items()
                 if count
             ]
+        figures = self._mode.figures()
         return HeldHere(
-            ingest_id=self._ingest_id,
+            ingest_id=self._mode.ingest_id,
             pending=reports,
             refused=refused,
-            spool_bytes=pipeline.admission.stored_bytes,
-            spool_bytes_max=pipeline.admission.bytes_max,
-            queued_objects=pipeline.coalescer.objects,
+            spool_bytes=figures.spool_bytes,
+            spool_bytes_max=figures.spool_bytes_max,
+            queued_objects=figures.objects_held,
         )

@@ -1,15 +1,18 @@
-"""The door between the fronts (HTTP, gRPC) and the spool: what a front may count on when it answers a sender.
+"""The door between the fronts (HTTP, gRPC) and what takes envelopes: what a front may count on when it answers.
 
-Owns the one method that makes envelopes durable, and the refusal of a part of them. Refuses to validate or complete
-them: that is the front's work.
+Owns the one method by which envelopes become durable, in the spool or in their shard, and the refusal of a part of
+them. Refuses to validate or complete them: that is the front's work.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Protocol
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Protocol, TypeAlias
 
-from relayfile.errors import Overloaded
+from relayfile.errors import Overloaded, RelayfileError
 from relayfile.ingest.shares import Account
 from relayfile.v1 import types_pb2
+
+Fate: TypeAlias = Sequence[types_pb2.Outcome.ValueType] | RelayfileError
+"""The durable outcome of each change of an envelope (one for an envelope without changes), or why it has none."""
 
 
 class PastShare(Overloaded):
@@ -33,17 +36,21 @@ class PastShare(Overloaded):
 class Intake(Protocol):
     """Takes complete envelopes and returns when they survive a power cut."""
 
-    async def accept(self, envelopes: Sequence[types_pb2.Envelope]) -> None:
-        """Make all of ``envelopes`` durable, of however many workspaces; all of them or, by raising, none.
+    async def accept(self, envelopes: Sequence[types_pb2.Envelope]) -> Sequence[Fate]:
+        """Make ``envelopes`` durable, of however many workspaces.
+
+        With a spool: all of them or, by raising, none; returns an empty sequence, because outcomes follow later.
+        Without (`through`): returns what became of each one, in order. One that has no outcome in time is not accepted,
+        though it may still be committed; its sender's retry is a `duplicate` then.
 
         Each one is validated and complete: ``envelope_id``, ``received_at``, ``correlation_id``, ``delivery_id`` and
         ``traceparent`` set, paths normalised, several changes of one object folded into one, contents inline however
         large (no ``content_follows_bytes``). The messages belong to the intake from then on: do not change them.
 
         Answers or raises within 2.5 s. ``PastShare``: some workspaces' providers are past their shares (429).
-        ``Unavailable``: the spool is full (503). ``Draining``: the process is stopping (503). ``StorageFailed``: the
-        disk failed, nothing was accepted and the process ends. A call that is cancelled may or may not have been
-        accepted.
+        ``Unavailable``: the spool is full, or the store is away (503). ``Paused``: without a spool nothing can be held
+        (503). ``Draining``: the process is stopping (503). ``StorageFailed``: the disk failed, nothing was accepted and
+        the process ends. A call that is cancelled may or may not have been accepted.
         """
         ...
 
@@ -57,3 +64,10 @@ class PromptIntake(Intake, Protocol):
         Raises, and then tells nothing, where nothing was accepted and that is known at once.
         """
         ...
+
+
+def raise_refusal(fates: Iterable[Fate]) -> None:
+    """Raise the first refusal of a call that is answered as a whole."""
+    for fate in fates:
+        if isinstance(fate, RelayfileError):
+            raise fate

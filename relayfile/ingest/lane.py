@@ -101,6 +101,18 @@ class Lane:
         self.queued_bytes += size
         return size
 
+    def remove(self, parcel: Parcel) -> int:
+        """Forget a parcel that was not taken; returns the bytes by which the queue shrank: 0 when it is not there.
+
+        Callers give up in about the order in which they came, so that it is found near the front.
+        """
+        try:
+            self._queue.remove(parcel)
+        except ValueError:
+            return 0
+        self.queued_bytes -= parcel.size_bytes
+        return parcel.size_bytes
+
     def take(self, bytes_max: int, changes_max: int, build: Callable[[Fold], Iterable[Parcel]]) -> list[Parcel]:
         """The next sub-batch: at least one parcel, and no more than the bounds unless that one is larger.
 

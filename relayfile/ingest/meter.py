@@ -1,13 +1,31 @@
-"""The pipeline's figures for /metrics, brought up to date once a second so that the hot path counts plain integers."""
+"""The figures of an intake for /metrics, brought up to date once a second: the hot path counts plain integers."""
 
 from collections import Counter
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 from relayfile.model import Outcome
 from relayfile.telemetry import IngestInstruments
 
-if TYPE_CHECKING:
-    from relayfile.ingest.pipeline import Pipeline
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Figures:
+    """What an intake counts; since the process started, or at present."""
+
+    accepted: int
+    """Changes."""
+    outcomes: Mapping[int, int]
+    """Outcome number to changes."""
+    batches_sent: int
+    streams_open: int
+    spool_bytes: int
+    """Waiting for the shards: in the spool, or without one in memory."""
+    spool_bytes_max: int
+    spool_rows: int = 0
+    spool_commits: int = 0
+    unreadable: int = 0
+    """Changes of damaged rows."""
+    objects_held: int = 0
 
 
 class Meter:
@@ -20,23 +38,21 @@ class Meter:
         self._commits = 0
         self._batches = 0
 
-    def update(self, pipeline: "Pipeline") -> None:
-        """Read everything anew."""
-        to, counted = self._instruments, pipeline.dispatcher.counters
-        for outcome, count in counted.outcomes.items():
+    def update(self, figures: Figures) -> None:
+        """Tell everything anew."""
+        to = self._instruments
+        for outcome, count in figures.outcomes.items():
             if count != self._outcomes[outcome]:
                 to.outcomes_total.labels(outcome=Outcome(outcome).name.lower()).inc(count - self._outcomes[outcome])
                 self._outcomes[outcome] = count
-        to.changes_accepted_total.inc(counted.accepted - self._accepted)
-        self._accepted = counted.accepted
-        commits = pipeline.spool.counters.transactions
-        to.spool_commits_total.inc(commits - self._commits)
-        self._commits = commits
-        batches = sum(stream.batches_sent for stream in pipeline.streams)
-        to.batches_sent_total.inc(batches - self._batches)
-        self._batches = batches
-        to.changes_unreadable.set(counted.unreadable)
-        to.spool_rows.set(len(pipeline.dispatcher.ledger))
-        to.spool_bytes.set(pipeline.admission.stored_bytes)
-        to.objects_held.set(pipeline.coalescer.objects)
-        to.streams_open.set(sum(stream.is_connected for stream in pipeline.streams))
+        to.changes_accepted_total.inc(figures.accepted - self._accepted)
+        self._accepted = figures.accepted
+        to.spool_commits_total.inc(figures.spool_commits - self._commits)
+        self._commits = figures.spool_commits
+        to.batches_sent_total.inc(figures.batches_sent - self._batches)
+        self._batches = figures.batches_sent
+        to.changes_unreadable.set(figures.unreadable)
+        to.spool_rows.set(figures.spool_rows)
+        to.spool_bytes.set(figures.spool_bytes)
+        to.objects_held.set(figures.objects_held)
+        to.streams_open.set(figures.streams_open)

@@ -7,7 +7,6 @@ one that closes windows, one that reads the backlog, one that ticks once a secon
 import asyncio
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import partial
 
 from relayfile import faults
@@ -18,6 +17,9 @@ from relayfile.ingest.backlog import Arrivals, Backlog
 from relayfile.ingest.coalesce import CoalesceLimits, Coalescer
 from relayfile.ingest.dispatch import Dispatcher, DispatchLimits, DispatchPorts
 from relayfile.ingest.flight import Workers
+from relayfile.ingest.intake import Fate, PromptIntake
+from relayfile.ingest.memory import SpoolMemory
+from relayfile.ingest.meter import Figures
 from relayfile.ingest.node_stream import NodeStream
 from relayfile.ingest.parcel import RecentPayloads
 from relayfile.ingest.payload import PayloadBuilder, parse_changes, parse_charges, read_row
@@ -25,7 +27,8 @@ from relayfile.ingest.refusal_reports import RefusalReports
 from relayfile.ingest.router import Router
 from relayfile.ingest.spool import Done, Spool, SpoolLimits, tell_future
 from relayfile.ingest.spool_file import Remainder, StoredRow
-from relayfile.ingest.streams import Streams, StreamSurroundings, node_stream
+from relayfile.ingest.streams import Streams, Surroundings, node_stream
+from relayfile.ingest.traffic import Traffic
 from relayfile.settings import IngestSettings
 from relayfile.v1 import types_pb2
 
@@ -38,25 +41,18 @@ EXPIRE_S_MIN = 0.005
 DRAIN_POLL_S = 0.02
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Surroundings(StreamSurroundings):
-    """What the pipeline is given by the process around it."""
-
-    directory: DataDirectory
-    """Locked by the caller."""
-
-
 class Pipeline:
     """See the module. Make it in the running loop, `open` it, `run` it in a task, `drain` and then `close` it."""
 
-    def __init__(self, settings: IngestSettings, around: Surroundings) -> None:
+    def __init__(self, settings: IngestSettings, directory: DataDirectory, around: Surroundings) -> None:
+        """`directory` is locked by the caller."""
         self._settings = settings
         self._around = around
         self.router = Router(settings.nodes, settings.shard_count)
         self._state = _State()
         self._arrivals = Arrivals(lambda: self.dispatcher, self._state.fail)
         self.spool = Spool(
-            around.directory,
+            directory,
             _spool_limits(settings),
             stored=self._stored,
             arrived=self._arrivals.put,
@@ -88,18 +84,18 @@ class Pipeline:
             ),
         )
         self.dispatcher.refusals = RefusalReports(self.router, around.refused)
-        self.newest_received_us = 0
-        """The newest receive time of what the spool held at the start."""
+        self.memory = SpoolMemory(self.spool, self.reader)
         for row in self.reader.remainders():
             self._recover(row)
 
     # ... Intake
 
-    async def accept(self, envelopes: Sequence[types_pb2.Envelope]) -> None:
+    async def accept(self, envelopes: Sequence[types_pb2.Envelope]) -> Sequence[Fate]:
         """See `Intake.accept`."""
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.offer(envelopes, partial(tell_future, future))
         await future
+        return ()
 
     def offer(self, envelopes: Sequence[types_pb2.Envelope], done: Done) -> None:
         """See `PromptIntake.offer`."""
@@ -133,6 +129,32 @@ class Pipeline:
     def streams(self) -> Sequence[NodeStream]:
         """One for each node that is known."""
         return self._streams.all
+
+    @property
+    def prompt(self) -> PromptIntake:
+        """It takes without a task, too."""
+        return self
+
+    @property
+    def traffic(self) -> Traffic:
+        """What is on its way."""
+        return self.dispatcher
+
+    def figures(self) -> Figures:
+        """For metrics and status."""
+        counters = self.dispatcher.counters
+        return Figures(
+            accepted=counters.accepted,
+            outcomes=counters.outcomes,
+            batches_sent=sum(stream.batches_sent for stream in self.streams),
+            streams_open=sum(stream.is_connected for stream in self.streams),
+            spool_bytes=self.admission.stored_bytes,
+            spool_bytes_max=self.admission.bytes_max,
+            spool_rows=len(self.dispatcher.ledger),
+            spool_commits=self.spool.counters.transactions,
+            unreadable=counters.unreadable,
+            objects_held=self.coalescer.objects,
+        )
 
     # ... life
 
@@ -192,7 +214,7 @@ class Pipeline:
             # Which providers' changes are settled is known only after reading: a rare row, read once.
             [row] = self.reader.rows_between(left.workspace_id, left.row_id - 1, left.row_id, 1)
             counts = _open_counts(row, left.workspace_id, counts)
-        self.newest_received_us = max(self.newest_received_us, left.received_us)
+        self.memory.newest_received_us = max(self.memory.newest_received_us, left.received_us)
         self.admission.recovered(left.workspace_id, parse_charges(left.providers, left.payload_bytes))
         self.dispatcher.left(left.row_id, left.workspace_id, counts, left.received_us)
 

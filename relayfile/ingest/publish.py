@@ -25,7 +25,7 @@ from relayfile.errors import (
 from relayfile.ids import IdSource
 from relayfile.ingest.chunks import Assembly
 from relayfile.ingest.delivery import Arrival, complete
-from relayfile.ingest.intake import Intake, PastShare
+from relayfile.ingest.intake import Fate, Intake, PastShare
 from relayfile.ingest.request_body import BodyRoom
 from relayfile.ingest.workspaces import WorkspaceDirectory
 from relayfile.telemetry import IngestInstruments, Tracing
@@ -128,8 +128,8 @@ class Publisher:
             self._admitted.add(workspace)
         return None
 
-    async def publish_one(self, envelope: types_pb2.Envelope) -> str:
-        """Accept one envelope; returns its id. `RelayfileError` when it cannot be accepted."""
+    async def publish_one(self, envelope: types_pb2.Envelope) -> ingest_pb2.PublishEnvelopeResponse:
+        """Accept one envelope. `RelayfileError` when it cannot be accepted."""
         size = sum(len(change.content) for change in envelope.changes) + len(envelope.raw.body)
         if size > INLINE_BYTES_MAX:
             why = f"have {size} bytes of content; more than {INLINE_BYTES_MAX} go by PublishEnvelopes, in chunks"
@@ -137,9 +137,12 @@ class Publisher:
         refused = await self.prepare(envelope, "envelope", self.arrival(self.door.arrivals.now_us()))
         if refused is not None:
             raise refused
-        envelope_id = envelope.envelope_id
-        await self.door.intake.accept([envelope])
-        return envelope_id
+        response = ingest_pb2.PublishEnvelopeResponse(envelope_id=envelope.envelope_id)
+        for fate in await self.door.intake.accept([envelope]):
+            if isinstance(fate, RelayfileError):
+                raise fate
+            response.outcomes.extend(fate)
+        return response
 
 
 @dataclass(slots=True)
@@ -257,32 +260,30 @@ class PublishStream:
         parents = [batch.envelopes[index].traceparent for batch, index in places] if tracing.records else []
         with tracing.batch("publish", parents, len(places)):
             while places:
-                failure = await self._try(places)
-                if failure is None:
-                    break
-                places = self._refuse(places, failure)
+                places = await self._settle(places)
         self._door.instruments.accept_seconds.observe(self._door.clock.monotonic() - started)
 
-    async def _try(self, places: Sequence[tuple[_Batch, int]]) -> RelayfileError | None:
+    async def _settle(self, places: Sequence[tuple[_Batch, int]]) -> list[tuple[_Batch, int]]:
+        """Accept, and write down what became of each; what is left may be offered again, as others were refused."""
+        fates: Sequence[Fate | None]
         try:
-            await self._door.intake.accept([batch.envelopes[index] for batch, index in places])
-        except (PastShare, Unavailable, Draining, Paused) as error:
-            return error
-        return None
-
-    def _refuse(self, places: Sequence[tuple[_Batch, int]], failure: RelayfileError) -> list[tuple[_Batch, int]]:
-        """Write the refusal down where it holds; what is left may be offered again."""
+            fates = await self._door.intake.accept([batch.envelopes[index] for batch, index in places])
+        except PastShare as error:
+            past = error.apart()
+            envelopes = [batch.envelopes[index] for batch, index in places]
+            fates = [past.get((envelope.workspace_id, envelope.provider)) for envelope in envelopes]
+        except (Unavailable, Draining, Paused) as error:
+            fates = [error] * len(places)
         left: list[tuple[_Batch, int]] = []
         refusals = Refusals(self._refused)
-        past = failure.apart() if isinstance(failure, PastShare) else None
-        for batch, index in places:
-            envelope = batch.envelopes[index]
-            error = failure if past is None else past.get((envelope.workspace_id, envelope.provider))
-            if error is None:
+        for (batch, index), fate in zip(places, fates, strict=bool(fates)):
+            if fate is None:
                 left.append((batch, index))
-                continue
-            batch.answer.results[index].CopyFrom(_refusal(error))
-            refusals.add(envelope, error)
+            elif isinstance(fate, RelayfileError):
+                batch.answer.results[index].CopyFrom(_refusal(fate))
+                refusals.add(batch.envelopes[index], fate)
+            else:
+                batch.answer.results[index].outcomes.extend(fate)
         refusals.tell()
         return left
 

@@ -53,11 +53,10 @@ class IngestServicer(ingest_pb2_grpc.IngestServiceServicer):
         )
         envelope = request.envelope
         try:
-            envelope_id = await publisher.publish_one(envelope)
+            return await publisher.publish_one(envelope)
         except RelayfileError as error:
             self._reject(envelope, error)
             raise
-        return ingest_pb2.PublishEnvelopeResponse(envelope_id=envelope_id)
 
     async def PublishEnvelopes(  # type: ignore[override]  # it writes itself, so that reading goes on meanwhile
         self, request_iterator: AsyncIterator[ingest_pb2.PublishEnvelopesRequest], context: "Context"

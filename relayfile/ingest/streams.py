@@ -16,8 +16,8 @@ from relayfile.telemetry import Tracing
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class StreamSurroundings:
-    """What streams are given by the process around them."""
+class Surroundings:
+    """What an intake is given by the process around it."""
 
     clock: Clock
     connect: Connect
@@ -64,7 +64,7 @@ class Streams:
 
 
 def node_stream(
-    address: str, settings: IngestSettings, around: StreamSurroundings, answers: Answers, workers: Workers
+    address: str, settings: IngestSettings, around: Surroundings, answers: Answers, workers: Workers
 ) -> NodeStream:
     """A stream to a node, within the process's limits."""
     limits = StreamLimits(

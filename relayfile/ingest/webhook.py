@@ -28,7 +28,7 @@ from relayfile.ingest.app_deliveries import AppDeliveries
 from relayfile.ingest.apps import App, Apps
 from relayfile.ingest.delivery import Arrival, complete
 from relayfile.ingest.http_answer import Answer
-from relayfile.ingest.intake import Intake
+from relayfile.ingest.intake import Intake, raise_refusal
 from relayfile.ingest.providers.adapter import Delivery, Provider, Reading, RequestFacts
 from relayfile.ingest.providers.definition import Handshake
 from relayfile.ingest.rejected import RejectedRequests
@@ -223,7 +223,7 @@ class WebhookFront:
             return http_answer.plain(challenge)
         arrival = Arrival(received_us, exchange.correlation_id, span.traceparent)
         envelopes = await self._envelopes(route, provider, reading, arrival)
-        await self._intake.accept(envelopes)
+        raise_refusal(await self._intake.accept(envelopes))
         self._at.instruments.accept_seconds.observe(self._at.clock.monotonic() - started)
         exchange.correlation_id = exchange.correlation_id or envelopes[0].correlation_id
         return http_answer.accepted(envelopes[0].envelope_id)

@@ -143,7 +143,10 @@ class IngestSettings(ClusterSettings):
     spool_mode: SpoolMode = choice(
         "disk",
         ("disk", "through"),
-        "disk: accept durably even while the store is away; through: keep nothing (not served yet)",
+        "disk: accept durably even while the store is away; through: keep nothing, answer after the shard's commit",
+    )
+    through_queue_bytes_max: int = size(
+        "64MiB", "1MiB", "16GiB", "without a spool: changes that wait for their commit; more get 503 at once"
     )
     spool_bytes_max: int = size(
         "4GiB",

@@ -82,7 +82,7 @@ class IngestInstruments(Instruments):
     outcomes_total: Counter = counter("Changes whose outcome came back from the store.", "outcome")
     spool_commits_total: Counter = counter("Transactions of the spool; each that accepts something is one fsync.")
     spool_rows: Gauge = gauge("Rows in the spool.")
-    spool_bytes: Gauge = gauge("Bytes of content in the spool.")
+    spool_bytes: Gauge = gauge("Bytes of content in the spool; without one, of what waits for its commit.")
     changes_unreadable: Gauge = gauge("Accepted changes that damage of the spool keeps from being sent.")
     objects_held: Gauge = gauge("Folded objects in memory.")
     streams_open: Gauge = gauge("Streams to store nodes that are up.")

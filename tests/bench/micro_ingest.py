@@ -22,7 +22,8 @@ import uvloop
 from relayfile.clock import SystemClock
 from relayfile.data_directory import DataDirectory
 from relayfile.ids import IdSource
-from relayfile.ingest.pipeline import Pipeline, Surroundings
+from relayfile.ingest.pipeline import Pipeline
+from relayfile.ingest.streams import Surroundings
 from relayfile.settings import IngestSettings
 from relayfile.v1 import types_pb2
 from tests.fakes.answering_node import AnsweringNode
@@ -79,8 +80,8 @@ async def measure(shape: str, envelopes: list[types_pb2.Envelope], address: str,
     """Send everything with a few clients, wait until it is settled, print what it cost."""
     with tempfile.TemporaryDirectory(dir=Path.cwd()) as folder, DataDirectory(Path(folder)) as directory:
         settings = IngestSettings(data_dir=directory.path, nodes=(address,))
-        around = Surroundings(directory=directory, clock=CLOCK, connect=connect, session_id=IDS.new_id(), ingest_id="b")
-        pipeline = Pipeline(settings, around)
+        around = Surroundings(clock=CLOCK, connect=connect, session_id=IDS.new_id(), ingest_id="b")
+        pipeline = Pipeline(settings, directory, around)
         running = asyncio.ensure_future(pipeline.run())
         await asyncio.sleep(0.2)
         # Decoded just before, as a front does: objects that were made long ago would be cold in the processor's caches.

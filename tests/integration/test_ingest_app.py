@@ -140,3 +140,19 @@ async def test_with_the_store_away_webhooks_are_kept_for_the_next_start(tmp_path
 async def test_a_process_without_nodes_is_refused(tmp_path: Path) -> None:
     with pytest.raises(SettingError, match="RELAYFILE_NODES"):
         await run(settings(tmp_path), Stop())
+
+
+async def test_without_a_spool_nothing_is_written_and_keys_must_come_from_elsewhere(tmp_path: Path) -> None:
+    node = ShardNode()
+    await node.start()
+    try:
+        chosen = replace(settings(tmp_path, node.address), spool_mode="through")
+        async with running(chosen, EXIT_OK) as at:
+            assert await post(at["http"], "/v1/workspaces/acme/webhooks/github", *issue(7)) == 200
+            assert len(node.durable.deliveries) == 1
+        assert not chosen.data_dir.exists()
+        with pytest.raises(SettingError, match="RELAYFILE_KEYS_DIR"):
+            await run(replace(chosen, keys_dir=None), Stop())
+        assert not chosen.data_dir.exists()
+    finally:
+        await node.stop()

@@ -109,7 +109,7 @@ async def test_receive_times_do_not_go_back_over_a_restart(tmp_path: Path) -> No
             await pipeline.accept([late])
             await pipeline.accept([sender.envelope("acme", 2)])
         async with running(settings(tmp_path, store)) as pipeline:
-            assert pipeline.newest_received_us == 1_900_000_000_000_000
+            assert pipeline.memory.newest_received_us == 1_900_000_000_000_000
 
 
 async def test_a_batch_of_one_workspace_does_not_hold_up_another(tmp_path: Path) -> None:

@@ -14,7 +14,8 @@ from relayfile.clock import SystemClock
 from relayfile.data_directory import DataDirectory
 from relayfile.errors import Draining, Unavailable
 from relayfile.ids import IdSource
-from relayfile.ingest.pipeline import STREAM_QUEUE_BYTES_MAX, Pipeline, Surroundings
+from relayfile.ingest.pipeline import STREAM_QUEUE_BYTES_MAX, Pipeline
+from relayfile.ingest.streams import Surroundings
 from relayfile.placement import shard_of
 from relayfile.settings import IngestSettings
 from relayfile.v1 import types_pb2
@@ -51,14 +52,13 @@ async def running(
     """A pipeline at work; on leaving it is abandoned as it is, with what it holds."""
     with DataDirectory(chosen.data_dir) as directory:
         around = Surroundings(
-            directory=directory,
             clock=CLOCK,
             connect=connect,
             session_id=IDS.new_id(),
             ingest_id="ingest-0",
             refused=refused,
         )
-        pipeline = Pipeline(chosen, around)
+        pipeline = Pipeline(chosen, directory, around)
         task = asyncio.ensure_future(pipeline.run())
         try:
             yield pipeline

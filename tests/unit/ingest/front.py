@@ -17,6 +17,7 @@ from relayfile.ingest.app_deliveries import AppDeliveries
 from relayfile.ingest.apps import Apps
 from relayfile.ingest.express import Express
 from relayfile.ingest.http_protocol import HttpLimits, bounded_protocol
+from relayfile.ingest.intake import Fate
 from relayfile.ingest.providers.registry import ProviderRegistry
 from relayfile.ingest.rejected import RejectedRequests
 from relayfile.ingest.request_body import BodyRoom
@@ -47,12 +48,13 @@ class FakeIntake:
     failure: Exception | None = None
     calls: int = 0
 
-    async def accept(self, envelopes: Sequence[types_pb2.Envelope]) -> None:
+    async def accept(self, envelopes: Sequence[types_pb2.Envelope]) -> Sequence[Fate]:
         self.calls += 1
         await asyncio.sleep(0)
         if self.failure is not None:
             raise self.failure
         self.accepted += envelopes
+        return ()
 
     def offer(self, envelopes: Sequence[types_pb2.Envelope], done: Callable[[Exception | None], None]) -> None:
         self.calls += 1

@@ -23,7 +23,7 @@ from relayfile.errors import (
     WorkspaceNotFound,
 )
 from relayfile.ids import IdSource
-from relayfile.ingest.intake import PastShare
+from relayfile.ingest.intake import Fate, PastShare
 from relayfile.ingest.owner_outcomes import OwnerAnswer
 from relayfile.ingest.publish import Door
 from relayfile.ingest.rejected import RejectedRequests
@@ -52,14 +52,14 @@ class GatedIntake(FakeIntake):
         self.overloaded: set[str] = set()
         self.sizes: list[int] = []
 
-    async def accept(self, envelopes: Sequence[types_pb2.Envelope]) -> None:
+    async def accept(self, envelopes: Sequence[types_pb2.Envelope]) -> Sequence[Fate]:
         self.sizes.append(len(envelopes))
         await self.gate.wait()
         accounts = {(each.workspace_id, each.provider) for each in envelopes}
         past = {account: 2.0 for account in accounts if account[0] in self.overloaded}
         if past:
             raise PastShare(past)
-        await super().accept(envelopes)
+        return await super().accept(envelopes)
 
 
 @dataclass
