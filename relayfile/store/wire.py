@@ -11,6 +11,7 @@ from typing import Final
 from relayfile.errors import InvalidArgument
 from relayfile.model import NO_SEMANTICS, Failure, MemberKind, RawDelivery
 from relayfile.store.plan.entry import Fold, Member
+from relayfile.store.plan.rows import made
 from relayfile.v1 import shard_pb2, types_pb2
 from relayfile.wire import semantics_message, semantics_of
 
@@ -40,7 +41,7 @@ def read_folds(messages: Iterable[shard_pb2.Fold], ingest_id: str, refs: list[by
             refs.append(ref)
             read.append(read_member(member))
             byte_count += len(read[-1].content or b"")
-        folds.append(Fold(message.provider, message.change_key, tuple(read), ingest_id))
+        folds.append(made(Fold, (message.provider, message.change_key, tuple(read), ingest_id, False)))
     return folds, byte_count
 
 
@@ -57,7 +58,7 @@ def read_member(message: shard_pb2.FoldMember) -> Member:
     if kind is MemberKind.FAILED:
         failure = Failure(message.failure.reason, message.failure.message)
         raw = RawDelivery(message.raw.body, dict(message.raw.headers))
-    return Member(
+    fields = (
         kind,
         message.envelope_id,
         message.delivery_id,
@@ -77,6 +78,7 @@ def read_member(message: shard_pb2.FoldMember) -> Member:
         message.adapter_version,
         message.event_name,
     )
+    return made(Member, fields)
 
 
 def member_message(member: Member) -> shard_pb2.FoldMember:

@@ -14,7 +14,7 @@ from relayfile.pinned_json import JsonValue, NotJson, TooLong
 from relayfile.store.plan.entry import Member
 from relayfile.store.plan.identity import ObjectDraft, default_path
 from relayfile.store.plan.patch import patched
-from relayfile.store.plan.rows import NO_WATERMARK, FileRow, ObjectKey, Watermark
+from relayfile.store.plan.rows import NO_WATERMARK, FileRow, ObjectKey, Watermark, made
 from relayfile.store.plan.verdict import Verdict
 from relayfile.store.plan.watermark import advanced, fresh_part, is_stale, with_patch_marks
 from relayfile.store.plan.working_tree import ELIDED, WorkingTree
@@ -76,9 +76,9 @@ def apply_member(
 def _age(tree: WorkingTree, subject: ObjectDraft, member: Member, ingest_id: str, *, replay: bool) -> Age:
     time_us = provider_time(member.occurred_us, member.received_us)
     if time_us is not None:
-        return Age(time_us, True, subject.provider, 0, ingest_id)
+        return made(Age, (time_us, True, subject.provider, 0, ingest_id))
     slack_us = 0 if replay or ingest_id == subject.received_by else tree.limits.clock_skew_max_us
-    return Age(member.received_us, False, subject.received, slack_us, ingest_id)
+    return made(Age, (member.received_us, False, subject.received, slack_us, ingest_id))
 
 
 def _advance(subject: ObjectDraft, age: Age, mark: Watermark) -> None:
@@ -95,7 +95,7 @@ def _advance(subject: ObjectDraft, age: Age, mark: Watermark) -> None:
 
 def _upsert(tree: WorkingTree, subject: ObjectDraft, verdict: Verdict, age: Age) -> None:
     member = verdict.member
-    new = NewFile(member.content, member.content_type or _media_type(member.content), None)
+    new = made(NewFile, (member.content, member.content_type or _media_type(member.content), None))
     if _put(tree, subject, verdict, age, new):
         subject.signalled = False
         _advance(subject, age, advanced(age.mark, _UPSERT, age.time_us))
@@ -230,7 +230,7 @@ def _put(tree: WorkingTree, subject: ObjectDraft, verdict: Verdict, age: Age, ne
         message = f"The content has {size_bytes} bytes; {tree.limits.content_bytes_max} are allowed."
         verdict.failure = Failure("TOO_LARGE", message)
         return False
-    _place(tree, subject, verdict, new, Site(path, own, there, holder))
+    _place(tree, subject, verdict, new, made(Site, (path, own, there, holder)))
     return True
 
 
@@ -284,10 +284,10 @@ def _place(tree: WorkingTree, subject: ObjectDraft, verdict: Verdict, new: NewFi
     if own is not None and moved:
         tree.set_file(own.path, None, verdict)
     provider, object_key = subject.key
-    row = FileRow(
+    row = made(FileRow, (
         path, 0, content_id, content_sha256, 0 if content is None else len(content), new.content_type,
         provider, object_key, 0, _BY_PROVIDER, semantics, new.stale_since_us,
-    )  # fmt: skip
+    ))  # fmt: skip
     tree.set_file(path, row, verdict)
     if subject.path != path or subject.deleted or subject.displaced_from is not None:
         subject.path, subject.deleted, subject.displaced_from, subject.changed = path, False, None, True

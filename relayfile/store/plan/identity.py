@@ -7,7 +7,7 @@ object, and an object touches a path only while it is bound to it.
 import re
 from hashlib import sha256
 
-from relayfile.store.plan.rows import NO_WATERMARK, FileRow, ObjectKey, ObjectRow
+from relayfile.store.plan.rows import NO_WATERMARK, FileRow, ObjectKey, ObjectRow, made
 from relayfile.store.plan.verdict import Verdict
 
 _UNSAFE = re.compile(r"[^A-Za-z0-9.-]")
@@ -59,8 +59,9 @@ class ObjectDraft:
 
     def settled(self) -> ObjectRow:
         """The row to write."""
-        return ObjectRow(
-            self.key, self.path, self.deleted, self.displaced_from, self.provider, self.received, self.received_by
+        return made(
+            ObjectRow,
+            (self.key, self.path, self.deleted, self.displaced_from, self.provider, self.received, self.received_by),
         )
 
     def copy(self) -> "ObjectDraft":

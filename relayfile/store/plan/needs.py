@@ -10,7 +10,7 @@ from relayfile.paths import ROOT, ancestors
 from relayfile.store.plan.change import target_path
 from relayfile.store.plan.entry import WITHOUT_OBJECT, Entry, Fold, Member
 from relayfile.store.plan.identity import ObjectDraft
-from relayfile.store.plan.rows import DeliveryKey, DuplicateKey, ObjectKey
+from relayfile.store.plan.rows import DeliveryKey, DuplicateKey, ObjectKey, made
 from relayfile.store.plan.slice import Needs, Slice
 
 
@@ -20,14 +20,14 @@ def first_needs(entry: Entry) -> Needs:
     deliveries, files, directories = needs.deliveries, needs.files, needs.directories
     for provider, change_key, members, _, _ in entry.folds:
         for member in members:
-            deliveries.add(DeliveryKey(provider, member.delivery_id, change_key))
+            deliveries.add(made(DeliveryKey, (provider, member.delivery_id, change_key)))
             path = member.path
             if path:
                 files.add(path)
                 if (path[: path.rfind("/")] or ROOT) not in directories:
                     directories.update(ancestors(path))
         if not change_key.startswith(WITHOUT_OBJECT):
-            needs.objects.add(ObjectKey(provider, change_key))
+            needs.objects.add(made(ObjectKey, (provider, change_key)))
     return needs
 
 
@@ -62,7 +62,7 @@ def _duplicate_needs(fold: Fold, loaded: Slice, wanted: Needs) -> None:
 
 
 def _object_needs(fold: Fold, loaded: Slice, wanted: Needs) -> None:
-    key = ObjectKey(fold.provider, fold.change_key)
+    key = made(ObjectKey, fold[:2])
     row = loaded.objects.get(key)
     own = None if row is None else row.path
     patches = False

@@ -12,7 +12,7 @@ from relayfile.store.plan.change import apply_member
 from relayfile.store.plan.entry import WITHOUT_OBJECT, Entry, Fold, Member
 from relayfile.store.plan.limits import PlanLimits
 from relayfile.store.plan.result import MemberResult, Plan
-from relayfile.store.plan.rows import DeliveryKey, DuplicateKey, ObjectKey
+from relayfile.store.plan.rows import DeliveryKey, DuplicateKey, ObjectKey, made
 from relayfile.store.plan.settle import settle_files, settle_verdicts
 from relayfile.store.plan.slice import Slice
 from relayfile.store.plan.verdict import Verdict
@@ -81,7 +81,7 @@ class _Planner:
     def fold(self, fold: Fold) -> list[Verdict] | None:
         """A verdict for each member, or None when the fold cannot be decided; then nothing happened, and nothing that
         follows of the same object can be decided either: it comes again behind the contents that are asked for."""
-        object_key = ObjectKey(fold.provider, fold.change_key)
+        object_key = made(ObjectKey, fold[:2])
         if object_key in self._undecided:
             return None
         subject = None
@@ -90,7 +90,7 @@ class _Planner:
                 subject = self.tree.object(object_key)
                 self.tree.begin(subject)
                 break
-        verdicts = [self._member(fold, member) for member in fold.members]
+        verdicts = [self._member(fold, object_key, member) for member in fold.members]
         if subject is not None:
             file = self.tree.own_file(subject)
             if (
@@ -111,8 +111,8 @@ class _Planner:
                 self._duplicates.add(DuplicateKey(earlier.member.envelope_id, earlier.member.change_index))
         return verdicts
 
-    def _member(self, fold: Fold, member: Member) -> Verdict:
-        verdict = Verdict(DeliveryKey(fold.provider, member.delivery_id, fold.change_key), member)
+    def _member(self, fold: Fold, object_key: ObjectKey, member: Member) -> Verdict:
+        verdict = Verdict(made(DeliveryKey, (fold.provider, member.delivery_id, fold.change_key)), member)
         if self._is_known(fold, verdict):
             return verdict
         self._seen[verdict.key] = verdict
@@ -125,7 +125,7 @@ class _Planner:
             verdict.failure = _NO_OBJECT
             verdict.outcome = Outcome.DEAD_LETTERED
         else:
-            subject = self.tree.object(ObjectKey(fold.provider, fold.change_key))
+            subject = self.tree.object(object_key)
             apply_member(self.tree, subject, verdict, fold.ingest_id, replay=fold.replay)
             if verdict.failure is not None:
                 verdict.outcome = Outcome.DEAD_LETTERED

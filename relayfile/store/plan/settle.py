@@ -19,6 +19,7 @@ from relayfile.store.plan.rows import (
     DuplicateRow,
     EventRow,
     FileRow,
+    made,
 )
 from relayfile.store.plan.rules import enforceable_count
 from relayfile.store.plan.verdict import Cause, Verdict
@@ -52,11 +53,11 @@ def settle_files(tree: WorkingTree, plan: Plan, now_us: int) -> None:
             plan.files_deleted.add(path)
         else:
             content_id, content = _content(tree, old, new, carried)
-            row = FileRow(
+            row = made(FileRow, (
                 path, revision, content_id, new.content_sha256, new.size_bytes, new.content_type,
                 new.provider, new.object_key, now_us, cause.origin, new.semantics, new.stale_since_us,
-            )  # fmt: skip
-            plan.files_put[path] = FilePut(row, content)
+            ))  # fmt: skip
+            plan.files_put[path] = made(FilePut, (row, content))
         plan.events.append(_event(path, old, new, revision, (moved_to.get(path, ""), origin), cause, now_us))
     plan.contents_released = [
         old.content_id for _, old, _, _ in final if old is not None and old.content_id not in carried
@@ -90,7 +91,7 @@ def settle_verdicts(plan: Plan, verdicts: Iterable[Verdict], now_us: int, new_id
         if outcome is Outcome.DUPLICATE:
             plan.duplicates_put.append(DuplicateRow(DuplicateKey(member.envelope_id, member.change_index), now_us))
             continue
-        plan.deliveries_put.append(DeliveryRow(key, member.envelope_id, outcome, now_us))
+        plan.deliveries_put.append(made(DeliveryRow, (key, member.envelope_id, outcome, now_us)))
         if verdict.failure is not None:
             plan.dead_letters.append(_dead_letter(verdict, now_us, new_id()))
 
@@ -175,10 +176,10 @@ def _event(
         kind = EventType.FILE_CREATED if old is None else EventType.FILE_UPDATED
         content_sha256, size_bytes = new.content_sha256, new.size_bytes
         moved_to, moved_from = "", moved[1]
-    return EventRow(
+    return made(EventRow, (
         revision, kind, path, moved_to, moved_from, content_sha256, size_bytes, cause.origin,
-        cause.provider, cause.correlation_id, cause.traceparent, now_us,
-    )  # fmt: skip
+        cause.provider, cause.correlation_id, cause.traceparent, now_us, "",
+    ))  # fmt: skip
 
 
 def _settle_objects(tree: WorkingTree, plan: Plan, evented: set[str]) -> None:

@@ -9,9 +9,11 @@ from collections.abc import Collection
 
 from relayfile.model import MemberKind
 from relayfile.pinned_json import JsonValue
-from relayfile.store.plan.rows import NO_PATCH_MARKS, Watermark
+from relayfile.store.plan.rows import NO_PATCH_MARKS, Watermark, made
 
 PATCH_MARKS_MAX = 256
+# Compared for every member; a name of the module costs half of an attribute of the enum.
+_UPSERT, _DELETE, _PATCH = MemberKind.UPSERT, MemberKind.DELETE, MemberKind.PATCH
 
 
 def is_stale(mark: Watermark, kind: MemberKind, time_us: int, slack_us: int) -> bool:
@@ -20,12 +22,12 @@ def is_stale(mark: Watermark, kind: MemberKind, time_us: int, slack_us: int) -> 
     A patch is compared with full changes only: for those of other patches see `fresh_part`. The time of a delete beats
     an equal one of an upsert, and of a patch, which would bring the file back as an upsert does.
     """
-    seen = mark.full_us if kind is MemberKind.PATCH else mark.newest_us
+    seen = mark.full_us if kind is _PATCH else mark.newest_us
     if seen is None:
         return False
     if time_us < seen - slack_us:
         return True
-    return time_us == mark.delete_us and (kind is MemberKind.UPSERT or kind is MemberKind.PATCH)
+    return time_us == mark.delete_us and (kind is _UPSERT or kind is _PATCH)
 
 
 def fresh_part(mark: Watermark, patch: dict[str, JsonValue], time_us: int, slack_us: int) -> dict[str, JsonValue]:
@@ -47,15 +49,15 @@ def advanced(mark: Watermark, kind: MemberKind, time_us: int, *, deletes_beat: b
     newest, full, delete, marks = mark
     if newest is None or time_us > newest:
         newest = time_us
-    if kind is MemberKind.UPSERT or kind is MemberKind.DELETE:
+    if kind is _UPSERT or kind is _DELETE:
         if full is None or time_us > full:
             full = time_us
-        if deletes_beat and kind is MemberKind.DELETE and (delete is None or time_us > delete):
+        if deletes_beat and kind is _DELETE and (delete is None or time_us > delete):
             delete = time_us
         if marks:
             # What is not newer than the full change says nothing that the full change does not.
             marks = {name: seen for name, seen in marks.items() if seen > full} or NO_PATCH_MARKS
-    return Watermark(newest, full, delete, marks)
+    return made(Watermark, (newest, full, delete, marks))
 
 
 def with_patch_marks(mark: Watermark, members: Collection[str], time_us: int) -> Watermark:
