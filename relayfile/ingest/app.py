@@ -32,6 +32,7 @@ from relayfile.ingest.owner_outcomes import OwnerOutcomes
 from relayfile.ingest.pipeline import Pipeline
 from relayfile.ingest.providers.registry import ProviderRegistry
 from relayfile.ingest.publish import Door
+from relayfile.ingest.redo_worker import RedoQueue, RedoWorker
 from relayfile.ingest.rejected import RejectedRequests
 from relayfile.ingest.request_body import BodyRoom
 from relayfile.ingest.route_feed import RouteFeed
@@ -62,9 +63,10 @@ async def run(settings: IngestSettings, stop: Stop) -> int:
         _check_stateless(settings)
     foundation = lay("ingest", settings)
     rejected = RejectedRequests(settings.rejected_requests_max)
-    with _mode(settings, foundation, rejected) as mode:
+    redos = RedoQueue()
+    with _mode(settings, foundation, rejected, redos) as mode:
         try:
-            await _serve(mode, settings, foundation, rejected, stop)
+            await _serve(mode, settings, foundation, rejected, redos, stop)
         finally:
             left = await mode.close()
             await asyncio.to_thread(foundation.tracing.close)
@@ -74,14 +76,16 @@ async def run(settings: IngestSettings, stop: Stop) -> int:
 
 
 @contextmanager
-def _mode(settings: IngestSettings, foundation: Foundation, rejected: RejectedRequests) -> Iterator[Mode]:
+def _mode(
+    settings: IngestSettings, foundation: Foundation, rejected: RejectedRequests, redos: RedoQueue
+) -> Iterator[Mode]:
     """What accepts: with a spool, whose directory is locked meanwhile, or without."""
     if settings.spool_mode == "through":
         _, _, port = settings.http_address.rpartition(":")
-        yield Through(settings, _around(settings, foundation, rejected, f"through-{port}"))
+        yield Through(settings, _around(settings, foundation, rejected, redos, f"through-{port}"))
     else:
         with DataDirectory(settings.data_dir) as directory:
-            around = _around(settings, foundation, rejected, settings.data_dir.resolve().name)
+            around = _around(settings, foundation, rejected, redos, settings.data_dir.resolve().name)
             yield Pipeline(settings, directory, around)
 
 
@@ -95,7 +99,9 @@ def _check_stateless(settings: IngestSettings) -> None:
         )
 
 
-def _around(settings: IngestSettings, foundation: Foundation, rejected: RejectedRequests, name: str) -> Surroundings:
+def _around(
+    settings: IngestSettings, foundation: Foundation, rejected: RejectedRequests, redos: RedoQueue, name: str
+) -> Surroundings:
     def connect(address: str) -> tuple[grpc.aio.Channel, Sequence[tuple[str, str]]]:
         return channel(address, settings), foundation.credentials.metadata()
 
@@ -106,11 +112,17 @@ def _around(settings: IngestSettings, foundation: Foundation, rejected: Rejected
         session_id=foundation.ids.new_id(),
         ingest_id=f"{socket.gethostname()}/{name}",
         refused=rejected.by_sender,
+        redos=redos.put,
     )
 
 
 async def _serve(
-    mode: Mode, settings: IngestSettings, foundation: Foundation, rejected: RejectedRequests, stop: Stop
+    mode: Mode,
+    settings: IngestSettings,
+    foundation: Foundation,
+    rejected: RejectedRequests,
+    redos: RedoQueue,
+    stop: Stop,
 ) -> None:
     instruments = IngestInstruments.declare(foundation.registry)
     meter = Meter(instruments)
@@ -150,6 +162,7 @@ async def _serve(
         registry=foundation.registry,
         public=server,
     )
+    worker = RedoWorker(redos, channels.to, foundation.credentials.metadata, providers, settings.call_timeout_s)
     lifecycle = Lifecycle(settings.shutdown_grace_s)
     admin.stop_with(lifecycle, server)
     lifecycle.on_stop(Phase.STOP_ACCEPTING, "HTTP port", http.stop)
@@ -167,6 +180,7 @@ async def _serve(
         tasks.create_task(http.serve(), name="http")
         tasks.create_task(admin.http.serve(), name="admin-http")
         tasks.create_task(measure(), name="meter")
+        tasks.create_task(worker.run(), name="redos")
         routes.start(tasks)
 
     await admin.open(settings, server, http=http.address)

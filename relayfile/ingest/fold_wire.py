@@ -179,9 +179,9 @@ def chunk_messages(body: bytes) -> Iterator[bytes]:
         yield shard_pb2.ApplyEnvelopesRequest(chunk=chunk).SerializeToString()
 
 
-def hello_message(session_id: str, ingest_id: str) -> bytes:
+def hello_message(session_id: str, ingest_id: str, redos_max: int) -> bytes:
     """The first message of a stream."""
-    hello = shard_pb2.StreamHello(session_id=session_id, ingest_id=ingest_id)
+    hello = shard_pb2.StreamHello(session_id=session_id, ingest_id=ingest_id, redos_max=redos_max)
     return shard_pb2.ApplyEnvelopesRequest(hello=hello).SerializeToString()
 
 

@@ -20,11 +20,11 @@ class NodeChannels:
 
     def to_owner(self, workspace_id: str) -> grpc.aio.Channel:
         """The channel to the node that owns a workspace, as far as is known."""
-        return self._to(self._router.address_of(self._router.shard_of(workspace_id)))
+        return self.to(self._router.address_of(self._router.shard_of(workspace_id)))
 
     def to_all(self) -> Mapping[str, grpc.aio.Channel]:
         """One for each node of the list, by address."""
-        return {address: self._to(address) for address in self._router.nodes}
+        return {address: self.to(address) for address in self._router.nodes}
 
     async def close(self) -> None:
         """Close them all; calls in flight are cancelled."""
@@ -32,7 +32,8 @@ class NodeChannels:
             await channel.close()
         self._channels.clear()
 
-    def _to(self, address: str) -> grpc.aio.Channel:
+    def to(self, address: str) -> grpc.aio.Channel:
+        """The channel to the node at an address."""
         channel = self._channels.get(address)
         if channel is None:
             channel = self._channels[address] = self._make(address)

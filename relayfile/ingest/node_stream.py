@@ -40,6 +40,8 @@ _log = get_logger(__name__)
 
 Connect = Callable[[str], tuple[grpc.aio.Channel, Sequence[tuple[str, str]]]]
 """A channel to an address, and the metadata that authorises a call on it."""
+TakeRedos = Callable[[str, Sequence[shard_pb2.Redo]], None]
+"""Takes dead letters to normalise again, of the node at an address."""
 
 
 class Answers(Protocol):
@@ -76,6 +78,8 @@ class StreamLimits:
     in_flight_bytes_max: int
     welcome_timeout_s: float
     shard_count: int
+    redos_max: int = 0
+    """Dead letters that the node may have handed over at once."""
 
 
 _Call: TypeAlias = "grpc.aio.StreamStreamCall[bytes, shard_pb2.ApplyEnvelopesResponse]"
@@ -102,6 +106,7 @@ class StreamParts:
     answers: Answers
     clock: Clock
     tracing: Tracing
+    redos: TakeRedos = lambda _address, _redos: None
 
 
 class NodeStream:
@@ -178,7 +183,8 @@ class NodeStream:
 
     async def _greet(self, call: _Call) -> None:
         async with asyncio.timeout(self._limits.welcome_timeout_s):
-            await call.write(hello_message(self._limits.session_id, self._limits.ingest_id))
+            limits = self._limits
+            await call.write(hello_message(limits.session_id, limits.ingest_id, limits.redos_max))
             response = await _next(call)
         if not response.HasField("welcome"):
             raise _Cut("the node did not say welcome")
@@ -212,6 +218,8 @@ class NodeStream:
             self._acked(ack)
         for resync in response.resyncs:
             self._outbox.send_again(self._flight.since(resync.shard_id, resync.from_sequence))
+        if response.redos:
+            self._parts.redos(self.address, response.redos)
         self._wake.set()
 
     def _acked(self, ack: shard_pb2.SubBatchAck) -> None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from relayfile.clock import Clock
 from relayfile.ingest.flight import Workers
-from relayfile.ingest.node_stream import Answers, Connect, NodeStream, StreamLimits, StreamParts
+from relayfile.ingest.node_stream import Answers, Connect, NodeStream, StreamLimits, StreamParts, TakeRedos
 from relayfile.ingest.refusal_reports import Refused
 from relayfile.settings import IngestSettings
 from relayfile.telemetry import Tracing
@@ -27,6 +27,7 @@ class Surroundings:
     ingest_id: str
     """The same over restarts."""
     refused: Callable[[], Refused] = dict
+    redos: TakeRedos = lambda _address, _redos: None
 
 
 class Streams:
@@ -75,6 +76,13 @@ def node_stream(
         in_flight_bytes_max=max(1, settings.in_flight_bytes_max // len(settings.nodes)),
         welcome_timeout_s=settings.call_timeout_s,
         shard_count=settings.shard_count,
+        redos_max=settings.redos_queued_max,
     )
-    parts = StreamParts(connect=around.connect, answers=answers, clock=around.clock, tracing=around.tracing)
+    parts = StreamParts(
+        connect=around.connect,
+        answers=answers,
+        clock=around.clock,
+        tracing=around.tracing,
+        redos=around.redos,
+    )
     return NodeStream(address, limits, parts, workers)

@@ -138,6 +138,9 @@ class IngestSettings(ClusterSettings):
     fold_bytes_max: int = size("32MiB", "64KiB", "256MiB", "content in one fold; as above")
     batch_bytes_max: int = size("1MiB", "64KiB", "3MiB", "content in one sub-batch to a shard")
     batch_changes_max: int = count(1_000, 1, 20_000, "changes in one sub-batch to a shard")
+    redos_queued_max: int = count(
+        4, 1, 64, "dead letters that each node may have handed over, to be normalised again one after the other"
+    )
     in_flight_bytes_max: int = size("64MiB", "1MiB", "4GiB", "content sent to all nodes and not yet acknowledged")
 
     spool_mode: SpoolMode = choice(
