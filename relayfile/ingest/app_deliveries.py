@@ -27,7 +27,7 @@ class AppDeliveries:
 
         Answers what is kept of a failed one: the body, and the tenant, which is empty when the delivery names none.
         """
-        tenant = app.tenant_of(delivery.document)
+        tenant = app.tenant_of(delivery.document, reading.headers)
         workspace = self._routes.workspace_of(app.name, tenant) if tenant else None
         envelope = delivery.envelope
         envelope.workspace_id = workspace or app.workspace

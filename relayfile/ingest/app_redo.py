@@ -67,7 +67,8 @@ class AppRedo:
                 return Failure(envelope.failure.reason, envelope.failure.message)
             if not envelope.changes:
                 continue
-            failure = await self._place(app, delivery) or self._complete(redo, envelope, len(deliveries) == 1)
+            failure = await self._place(app, delivery, facts.headers)
+            failure = failure or self._complete(redo, envelope, len(deliveries) == 1)
             if failure is not None:
                 return failure
             envelopes.append(envelope)
@@ -75,8 +76,8 @@ class AppRedo:
             await self._intake.accept(envelopes)
         return None
 
-    async def _place(self, app: App, delivery: Delivery) -> Failure | None:
-        tenant = app.tenant_of(delivery.document)
+    async def _place(self, app: App, delivery: Delivery, headers: Mapping[str, str]) -> Failure | None:
+        tenant = app.tenant_of(delivery.document, headers)
         if not tenant:
             return Failure(UNROUTED, f"The delivery names no customer where the app {app.name!r} looks for one.")
         workspace = await self._routes.workspace_of(app.name, tenant)

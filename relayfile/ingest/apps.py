@@ -17,6 +17,7 @@ from relayfile.route_file import check_tenant
 from relayfile.settings import AppDefinition
 
 _SETTING = "RELAYFILE_APPS"
+_IN_HEADER = "header:"
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,16 +26,22 @@ class App:
 
     name: str
     provider: str
-    tenant: Expression
+    tenant: Expression | None
+    """Finds the customer in an event."""
+    tenant_header: str = ""
+    """Names the customer instead, in lower case; one of the provider's kept headers."""
 
     @property
     def workspace(self) -> str:
         """Its system workspace: where its secrets, its routes and what has no route are."""
         return app_workspace(self.name)
 
-    def tenant_of(self, document: JsonValue) -> str:
-        """The customer that an event is of: a text or a whole number; empty when it names none that can be one."""
-        found = self.tenant(document)
+    def tenant_of(self, document: JsonValue, headers: Mapping[str, str]) -> str:
+        """The customer that an event is of: a text or a whole number; empty when it names none that can be one.
+
+        ``headers`` are the kept ones, which a dead letter has too.
+        """
+        found = self.tenant(document) if self.tenant is not None else headers.get(self.tenant_header)
         tenant = str(found) if type(found) is int else found
         return tenant if isinstance(tenant, str) and check_tenant(tenant) is None else ""
 
@@ -72,6 +79,15 @@ def _load(definition: AppDefinition, providers: Mapping[str, Provider]) -> App:
             problem=f"names the provider {definition.provider!r} for the app {definition.name!r}, and it has no events",
             way_out=f"name one of {', '.join(sorted(_with_events(providers)))}",
         )
+    if definition.tenant.startswith(_IN_HEADER):
+        header = definition.tenant.removeprefix(_IN_HEADER).strip().lower()
+        if header not in provider.definition.delivery.kept_headers:
+            raise SettingError(
+                variable=_SETTING,
+                problem=f"finds the tenant of the app {definition.name!r} in a header that its provider does not keep",
+                way_out=f"name one of {', '.join(provider.definition.delivery.kept_headers)}",
+            )
+        return App(definition.name, definition.provider, None, header)
     try:
         tenant = compile_expression(definition.tenant)
     except ExpressionError as error:

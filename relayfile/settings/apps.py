@@ -16,7 +16,7 @@ class AppDefinition:
     name: str
     provider: str
     tenant: str
-    """Finds the customer in a delivery: an expression like those of provider files."""
+    """Finds the customer in a delivery: an expression like those of provider files, or `header:` and a name."""
 
 
 def parse_apps(raw: str) -> tuple[AppDefinition, ...]:

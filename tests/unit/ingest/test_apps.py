@@ -43,6 +43,8 @@ def test_the_setting_is_shown_as_it_is_read() -> None:
         ("nobody", "x", "provider 'nobody' for the app 'a'.*github"),
         ("generic", "x", "provider 'generic' for the app 'a', and it has no events"),
         ("github", "a..b", "tenant expression for the app 'a' that"),
+        ("shopify", "header:x-shopify-hmac-sha256", "app 'a' in a header that its provider does not keep.*shop-domain"),
+        ("shopify", "header:", "app 'a' in a header that its provider does not keep"),
         ("github", "sort(a)", "tenant expression for the app 'a' that cannot be read from character 5"),
     ],
 )
@@ -71,4 +73,20 @@ def test_an_app_that_no_delivery_could_match_is_refused(provider: str, tenant: s
     ],
 )
 def test_what_counts_as_a_tenant(document: JsonValue, tenant: str) -> None:
-    assert Apps.load(parse_apps(GITHUB), PROVIDERS)["gh"].tenant_of(document) == tenant
+    assert Apps.load(parse_apps(GITHUB), PROVIDERS)["gh"].tenant_of(document, {"installation": "h"}) == tenant
+
+
+@pytest.mark.parametrize(
+    ("headers", "tenant"),
+    [
+        ({"x-shopify-shop-domain": "toys.myshopify.com"}, "toys.myshopify.com"),
+        ({"x-shopify-shop-domain": ""}, ""),
+        ({"x-shopify-shop-domain": "a\nb"}, ""),
+        ({"x-shopify-topic": "orders/create"}, ""),
+        ({}, ""),
+    ],
+)
+def test_a_tenant_may_stand_in_a_header(headers: dict[str, str], tenant: str) -> None:
+    setting = '{"shop": {"provider": "shopify", "tenant": "header:X-Shopify-Shop-Domain"}}'
+    app = Apps.load(parse_apps(setting), PROVIDERS)["shop"]
+    assert app.tenant_of({"x-shopify-shop-domain": "other"}, headers) == tenant
