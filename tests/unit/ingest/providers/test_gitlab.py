@@ -3,7 +3,7 @@
 Payloads: doc/user/project/integrations/webhook_events.md of gitlab-org/gitlab, copy of 2025 (version 18.2 and later,
 commit 017a6c129d6a), shortened; epics, deleted refs and a retried job after the same page. Headers and
 `Idempotency-Key`: webhooks.md of the same repository, copy of version 17.4 and later. Signing token: merge request
-230944 of the same project (April 2026).
+230944 of the same project (April 2026). Events of an instance: doc/administration/system_hooks.md, the same copy.
 """
 
 import base64
@@ -14,7 +14,7 @@ import pytest
 
 from relayfile.ingest.providers.registry import ProviderRegistry
 from relayfile.pinned_json import JsonValue
-from tests.support.provider_fixtures import DELETE, UPSERT, Made, Outcome, names, outcome, refusal
+from tests.support.provider_fixtures import DELETE, PATCH, UPSERT, Made, Outcome, names, outcome, refusal
 
 GITLAB = ProviderRegistry.load(1_000_000)["gitlab"]
 ISSUE: dict[str, JsonValue] = {
@@ -322,6 +322,71 @@ EXPECTED = {
         "user_remove_from_group",
         [Made(DELETE, "/gitlab/groups/100/members/64.json", "group_member/100:64", "2020-12-12T08:52:34Z")],
     ),
+    "group_rename": Outcome(
+        "key-group",
+        "group_rename",
+        [
+            Made(
+                PATCH,
+                "/gitlab/groups/64/group.json",
+                "group/64",
+                "2017-11-01T10:23:52Z",
+                {
+                    "id": 64,
+                    "name": "Better Name",
+                    "path": "better-name",
+                    "full_path": "parent-group/better-name",
+                    "updated_at": "2017-11-01T10:23:52Z",
+                },
+                {"name": "parent-group/better-name"},
+            )
+        ],
+    ),
+    "team_member_updated": Outcome(
+        "key-team",
+        "user_update_for_team",
+        [
+            Made(
+                UPSERT,
+                "/gitlab/projects/74/members/41.json",
+                "project_member/74:41",
+                "2012-07-21T07:38:22Z",
+                {
+                    "user_id": 41,
+                    "user_username": "johnsmith",
+                    "user_name": "John Smith",
+                    "user_email": "johnsmith@example.com",
+                    "project_id": 74,
+                    "access_level": "Maintainer",
+                    "created_at": "2012-07-21T07:30:56Z",
+                    "updated_at": "2012-07-21T07:38:22Z",
+                },
+                {"name": "johnsmith", "role": "Maintainer"},
+            )
+        ],
+    ),
+    "user_rename": Outcome(
+        "key-user",
+        "user_rename",
+        [
+            Made(
+                UPSERT,
+                "/gitlab/users/58.json",
+                "user/58",
+                "2017-11-01T14:04:47Z",
+                {
+                    "id": 58,
+                    "name": "new-name",
+                    "username": "new-exciting-name",
+                    "email": "best-email@example.tld",
+                    "created_at": "2017-11-01T11:21:04Z",
+                    "updated_at": "2017-11-01T14:04:47Z",
+                },
+                {"name": "new-exciting-name", "email": "best-email@example.tld"},
+            )
+        ],
+    ),
+    "user_failed_login": Outcome("key-login", "user_failed_login"),
     "unknown": Outcome("key-future", "something_of_the_future.create"),
     "vulnerability": Outcome("key-vulnerability", "vulnerability"),
 }
