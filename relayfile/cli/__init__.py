@@ -14,6 +14,7 @@ from relayfile import __version__
 from relayfile.cli import (
     address,
     config,
+    dead_letters,
     demo,
     ingest_status,
     mirror,
@@ -56,6 +57,7 @@ for _name, _command in COMMANDS:
 app.add_typer(mirror.app, name="mirror")
 app.add_typer(providers.app, name="providers")
 app.add_typer(routes.app, name="routes")
+app.add_typer(dead_letters.app, name="dead-letters")
 
 
 @app.callback(invoke_without_command=True)
