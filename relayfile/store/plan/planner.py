@@ -11,6 +11,7 @@ from relayfile.model import Failure, MemberKind, Outcome
 from relayfile.store.plan.change import apply_member
 from relayfile.store.plan.entry import WITHOUT_OBJECT, Entry, Fold, Member
 from relayfile.store.plan.limits import PlanLimits
+from relayfile.store.plan.newcomer import is_candidate, place_newcomer
 from relayfile.store.plan.result import MemberResult, Plan
 from relayfile.store.plan.rows import DeliveryKey, DuplicateKey, ObjectKey, made
 from relayfile.store.plan.settle import settle_files, settle_verdicts
@@ -84,6 +85,9 @@ class _Planner:
         object_key = made(ObjectKey, fold[:2])
         if object_key in self._undecided:
             return None
+        newcomer = self._newcomer(fold, object_key) if len(fold.members) == 1 else None
+        if newcomer is not None:
+            return [newcomer]
         subject = None
         for member in fold.members:
             if member.content is None and self._exists and not fold.change_key.startswith(WITHOUT_OBJECT):
@@ -110,6 +114,20 @@ class _Planner:
                 earlier.outcome, earlier.failure = Outcome.DUPLICATE, None
                 self._duplicates.add(DuplicateKey(earlier.member.envelope_id, earlier.member.change_index))
         return verdicts
+
+    def _newcomer(self, fold: Fold, object_key: ObjectKey) -> Verdict | None:
+        """The verdict of a fold that is one upsert of a new object; None: it is not, and nothing happened."""
+        member = fold.members[0]
+        if not self._exists or fold.replay or not is_candidate(member) or fold.change_key.startswith(WITHOUT_OBJECT):
+            return None
+        key = made(DeliveryKey, (fold.provider, member.delivery_id, fold.change_key))
+        if key in self._seen or key in self._loaded.deliveries:
+            return None
+        verdict = Verdict(key, member)
+        if not place_newcomer(self.tree, object_key, verdict, fold.ingest_id):
+            return None
+        self._seen[key] = verdict
+        return verdict
 
     def _member(self, fold: Fold, object_key: ObjectKey, member: Member) -> Verdict:
         verdict = Verdict(made(DeliveryKey, (fold.provider, member.delivery_id, fold.change_key)), member)

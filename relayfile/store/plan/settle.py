@@ -124,6 +124,8 @@ def _same(old: FileRow, new: FileRow) -> bool:
 
 def _content(tree: WorkingTree, old: FileRow | None, new: FileRow, carried: set[int]) -> tuple[int, bytes | None]:
     """(content id, bytes to write): stored bytes are kept where they are."""
+    if old is None and new.content_id < 0:
+        return 0, tree.content(new.content_id)
     if new.content_id >= 0:
         return new.content_id, None
     if old is not None and old.content_sha256 == new.content_sha256 and old.content_id not in carried:
