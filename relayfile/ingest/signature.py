@@ -148,6 +148,8 @@ def _require_recent(scheme: Scheme, timestamp: int, now_us: int, tolerance_s: fl
 
 def sign(scheme: Scheme, request: SignedRequest, secret: str, timestamp: str = "") -> str:
     """The header's value with which ``request`` verifies: for tests, the demo and load."""
+    if scheme.is_token:
+        return secret
     digest = hmac.digest(_key(scheme.key_form, secret), _signed_bytes(scheme, request, timestamp), scheme.algorithm)
     text = digest.hex() if scheme.encoding == "hex" else base64.b64encode(digest).decode()
     before = f"{scheme.timestamp_prefix}{timestamp}{scheme.separator}" if scheme.timestamp_prefix else ""

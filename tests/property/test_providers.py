@@ -131,7 +131,7 @@ def signed(scheme: Scheme, body: bytes, secret: str) -> SignedRequest:
     time = str(round(NOW_US / 1_000_000 / scheme.timestamp_unit_s))
     headers = {scheme.id_header: "m", scheme.timestamp_header: time}
     request = SignedRequest(headers, body, "POST", URL)
-    headers[scheme.header] = secret if scheme.is_token else sign(scheme, request, secret, time)
+    headers[scheme.header] = sign(scheme, request, secret, time)
     return request
 
 
