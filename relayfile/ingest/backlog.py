@@ -20,7 +20,7 @@ SLICE_CHANGES = 250
 """Changes that are worked on before others have their turn in the loop; the last row may bring more."""
 SLICE_PART = 8
 """Of many that wait this part is worked on in one go: what arrives faster than it is worked on takes memory."""
-ARRIVED_BYTES_MAX = 8 << 20
+ARRIVED_BYTES_MAX = 4 << 20
 """Rows that arrived and wait in memory for their turn; more are left in the spool and read back."""
 BURST_BYTES = 256 << 10
 """A commit of so much says that senders wait in line."""

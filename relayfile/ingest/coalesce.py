@@ -27,6 +27,8 @@ from relayfile.watermark import Stamp, stamp, wins_over
 _RECORD = struct.Struct("<qIIIIBqqI")
 _NO_TIME = -(1 << 63)
 _NOWHERE = -1
+NOTE_OVERHEAD_BYTES = 48
+"""What a note takes in memory beside its bytes."""
 _KINDS = {kind.value: kind for kind in MemberKind}
 _FULL = (MemberKind.UPSERT, MemberKind.DELETE)
 
@@ -103,7 +105,8 @@ class Fold:
         """Upper bound of the content that is not elided."""
         self.note_bytes = 0
         self._records = bytearray()
-        self._notes: dict[int, bytes] | None = None
+        self._notes: list[bytes | None] | None = None
+        """As far as the last member that has one: most have none when there are many."""
         # Places of the newest full change of each clock; places and not stamps, because there are many folds.
         self._winner = _NOWHERE
         self._winner_received = _NOWHERE
@@ -115,9 +118,10 @@ class Fold:
         self._records += _RECORD.pack(row_id, ordinal, offset, length, index, kind, occurred, received_us, size)
         if note is not None:
             if self._notes is None:
-                self._notes = {}
-            self._notes[self.count] = note
-            self.note_bytes += len(note)
+                self._notes = []
+            self._notes += [None] * (self.count - len(self._notes))
+            self._notes.append(note)
+            self.note_bytes += len(note) + NOTE_OVERHEAD_BYTES
         mine = stamp(kind, occurred_us, received_us)
         by_receipt = mine.provider_us is None
         place = self._winner_received if by_receipt else self._winner
@@ -136,9 +140,9 @@ class Fold:
         """Its changes in order, each with the verdict on its content."""
         winner = self._stamp_at(self._winner)[0] if self._winner != _NOWHERE else None
         received = self._stamp_at(self._winner_received)[0] if self._winner_received != _NOWHERE else None
-        notes = self._notes or {}
+        notes = self._notes or ()
         for place, record in enumerate(_RECORD.iter_unpack(self._records)):
-            note = notes.get(place)
+            note = notes[place] if place < len(notes) else None
             row_id, ordinal, offset, length, index, number, occurred, received_us, size = record
             kind = _KINDS[number]
             occurred_us = None if occurred == _NO_TIME else occurred

@@ -14,7 +14,7 @@ from sys import intern
 
 from relayfile.clock import Clock
 from relayfile.errors import DataCorrupted
-from relayfile.ingest.coalesce import Change, Coalescer, Fold, ObjectKey
+from relayfile.ingest.coalesce import NOTE_OVERHEAD_BYTES, Change, Coalescer, Fold, ObjectKey
 from relayfile.ingest.flight import SentBatch
 from relayfile.ingest.fold_wire import kind_of, member_of, spool_ref
 from relayfile.ingest.lane import Lane
@@ -31,7 +31,7 @@ from relayfile.v1 import shard_pb2, types_pb2
 from relayfile.wire import to_us
 
 _log = get_logger(__name__)
-NOTES_BYTES_MAX = 24 << 20
+NOTES_BYTES_MAX = 16 << 20
 """Encoded ids of held changes that are kept in memory; beyond, they are read back when their fold leaves."""
 LANE_BYTES_MAX = 2 << 20
 """A lane with as much waiting takes no more arrivals: they stay in the spool and are read when there is room."""
@@ -235,7 +235,7 @@ class Dispatcher(Traffic):
                     note = None
                     if self._notes_bytes < NOTES_BYTES_MAX:
                         note = member_of(envelope, envelope.traceparent, change, index, ref, b"")
-                        self._notes_bytes += len(note)
+                        self._notes_bytes += len(note) + NOTE_OVERHEAD_BYTES
                     facts = _facts(envelope, change, (row_id, ordinal, offset, length, index))
                     coalescer.hold(window, facts, note)
         lone.close()

@@ -7,24 +7,31 @@ from relayfile.ingest.fold_wire import sub_batch
 from relayfile.ingest.lane import Lane
 from relayfile.ingest.parcel import Parcel
 
+HEAD_BYTES = 64
+"""Of a sub-batch around its parcels, about."""
 STALL_S = 1.0
 """A node that answers nothing for so long does not keep other nodes' workspaces waiting for a worker."""
 
 
 class SentBatch:
-    """One sub-batch on its way, kept until its answer."""
+    """One sub-batch on its way, kept until its answer: its parcels, and not their copy in the message."""
 
-    __slots__ = ("body", "lane", "parcels", "parked", "sequence", "size_bytes", "wire")
+    __slots__ = ("body", "lane", "parcels", "parked", "sequence", "size_bytes", "wire_bytes")
 
-    def __init__(self, lane: Lane, parcels: list[Parcel], sequence: int, epoch: int) -> None:
+    def __init__(self, lane: Lane, parcels: list[Parcel], sequence: int) -> None:
         self.lane = lane
         self.parcels = parcels
         self.sequence = sequence
-        self.wire = sub_batch(lane.shard_id, epoch, sequence, lane.workspace_id, [parcel.wire for parcel in parcels])
+        self.wire_bytes = sum([len(parcel.wire) for parcel in parcels]) + HEAD_BYTES
         self.body = parcels[-1].body
-        self.size_bytes = len(self.wire) + len(self.body)
+        self.size_bytes = self.wire_bytes + len(self.body)
         self.parked = False
         """It was refused and waits for its time to be sent again."""
+
+    def wire(self) -> bytes:
+        """What is sent."""
+        lane = self.lane
+        return sub_batch(lane.shard_id, 0, self.sequence, lane.workspace_id, [parcel.wire for parcel in self.parcels])
 
 
 class Workers:
@@ -80,7 +87,7 @@ class Flight:
             self._progress_s = now_s
         sequence = self._sequences.get(lane.shard_id, 0) + 1
         self._sequences[lane.shard_id] = sequence
-        batch = SentBatch(lane, parcels, sequence, epoch=0)
+        batch = SentBatch(lane, parcels, sequence)
         lane.in_flight = True
         self._batches[(lane.shard_id, sequence)] = batch
         self.size_bytes += batch.size_bytes

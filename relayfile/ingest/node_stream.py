@@ -269,7 +269,7 @@ class NodeStream:
         self.batches_sent += len(batches)
         parents = [parcel.traceparent for batch in batches for parcel in batch.parcels if parcel.traceparent]
         with self._parts.tracing.batch("ingest.send", parents, len(batches), SpanKind.CLIENT):
-            await call.write(b"".join([batch.wire for batch in batches]))
+            await call.write(b"".join([batch.wire() for batch in batches]))
             faults.point("ingest.stream.after_send_before_ack")
             for chunk in chunk_messages(batches[-1].body):
                 await call.write(chunk)
@@ -279,11 +279,11 @@ class NodeStream:
         batches: list[SentBatch] = []
         size = 0
         for batch in self._outbox.candidates(self._make):
-            if batches and (batch.body or size + len(batch.wire) > MESSAGE_BYTES_MAX):
+            if batches and (batch.body or size + batch.wire_bytes > MESSAGE_BYTES_MAX):
                 self._outbox.put_back(batch)
                 break
             batches.append(batch)
-            size += len(batch.wire)
+            size += batch.wire_bytes
             if size >= self._limits.message_bytes_target or batch.body:
                 break
         return batches

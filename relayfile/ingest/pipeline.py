@@ -32,7 +32,7 @@ from relayfile.ingest.traffic import Traffic
 from relayfile.settings import IngestSettings
 from relayfile.v1 import types_pb2
 
-MEMBERS_HELD_MAX = 2_000_000
+MEMBERS_HELD_MAX = 1_000_000
 """Changes that windows hold at most; about 60 bytes each, and their notes as far as these have room."""
 STREAM_QUEUE_BYTES_MAX = 32 << 20
 """What may wait in memory for one node, in its lanes."""

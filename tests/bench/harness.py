@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from grpc import aio
 
@@ -19,6 +19,7 @@ from relayfile.local.system import LocalSystem
 from relayfile.syncd.descriptors import place_apart
 from tests.bench import machine
 from tests.bench.load_http import HttpLoad
+from tests.bench.load_paced import PacedLoad
 from tests.bench.load_publish import PublishLoad
 from tests.support.client import Client, client_of
 from tests.support.system import started_system
@@ -94,9 +95,17 @@ def measurement_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-async def run_load(load: PublishLoad | HttpLoad) -> dict[str, Any]:
-    """Run one load process to its end; what it printed."""
-    module = "tests.bench.load_publish" if isinstance(load, PublishLoad) else "tests.bench.load_http"
+Load: TypeAlias = PublishLoad | HttpLoad | PacedLoad
+_MODULES: dict[type[Load], str] = {
+    PublishLoad: "tests.bench.load_publish",
+    HttpLoad: "tests.bench.load_http",
+    PacedLoad: "tests.bench.load_paced",
+}
+
+
+async def run_load(load: Load) -> dict[str, Any]:
+    """Run one load process to its end; what it printed. Cancelled, it ends the process."""
+    module = _MODULES[type(load)]
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", module, json.dumps(asdict(load)), cwd=ROOT, stdout=asyncio.subprocess.PIPE
     )
