@@ -38,6 +38,8 @@ ENVELOPES_MAX: Final = 10_000
 """Envelopes of one batch."""
 STRIDE: Final = 200
 """Envelopes that are validated in one go, 2 ms or so: then others have their turn in the loop."""
+ACCEPT_ENVELOPES: Final = 500
+"""Envelopes that are given to the intake in one go, 4 ms or so: then others have their turn in the loop."""
 INLINE_BYTES_MAX: Final = 1 << 20
 """Content of one unary request."""
 
@@ -251,7 +253,7 @@ class PublishStream:
             self._has_room.set()
 
     async def _accept(self, batches: Sequence[_Batch]) -> None:
-        """One `accept` for everything, and another one for the rest when some workspaces are past their shares."""
+        """One `accept` for many, and another one for the rest when some workspaces are past their shares."""
         places = [(batch, index) for batch in batches for index in batch.acceptable]
         if not places:
             return
@@ -259,8 +261,10 @@ class PublishStream:
         tracing = self._door.tracing
         parents = [batch.envelopes[index].traceparent for batch, index in places] if tracing.records else []
         with tracing.batch("publish", parents, len(places)):
-            while places:
-                places = await self._settle(places)
+            for start in range(0, len(places), ACCEPT_ENVELOPES):
+                some = places[start : start + ACCEPT_ENVELOPES]
+                while some:
+                    some = await self._settle(some)
         self._door.instruments.accept_seconds.observe(self._door.clock.monotonic() - started)
 
     async def _settle(self, places: Sequence[tuple[_Batch, int]]) -> list[tuple[_Batch, int]]:
