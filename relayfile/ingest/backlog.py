@@ -16,7 +16,7 @@ from relayfile.ingest.spool_file import StoredRow
 
 READ_BYTES = 256 << 10
 """What the backlog reads of one workspace before it is the next one's turn."""
-SLICE_CHANGES = 250
+SLICE_CHANGES = 125
 """Changes that are worked on before others have their turn in the loop; the last row may bring more."""
 SLICE_PART = 8
 """Of many that wait this part is worked on in one go: what arrives faster than it is worked on takes memory."""

@@ -28,6 +28,8 @@ from relayfile.v1 import types_pb2
 _log = get_logger(__name__)
 ROW_BYTES_MAX = 256 * 1024
 """A row that has as much is closed; the next envelope of its workspace starts another. Rows are what is read back."""
+ROW_CHANGES_MAX = 250
+"""As above: a row is worked on in one go."""
 COMPANY_ENVELOPES = 64
 """A commit that has as many envelopes waits for no more."""
 SETTLE_LINGER_S = 0.02
@@ -179,7 +181,7 @@ class Spool:
         for envelope, raw in zip(envelopes, raws, strict=True):
             workspace_id = envelope.workspace_id
             row = open_rows.get(workspace_id)
-            if row is None or row.size_bytes >= ROW_BYTES_MAX:
+            if row is None or row.size_bytes >= ROW_BYTES_MAX or row.member_count >= ROW_CHANGES_MAX:
                 row = PayloadBuilder(self._commits.new_row_id(), workspace_id)
                 open_rows[workspace_id] = row
                 group.rows.append(row)

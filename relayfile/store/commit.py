@@ -30,6 +30,8 @@ Answer_co = TypeVar("Answer_co", covariant=True)
 
 BUSY_CHANGES = 8
 """A group of this size says that more is coming: the next one waits a little for company."""
+COMPANY_PART = 2
+"""An entry that joins others in a group is so much smaller: none of them should wait long for it."""
 COMPANY_CHANGES = 256
 """Company enough: a group of this size waits no longer."""
 
@@ -181,7 +183,8 @@ class Committer:
     async def _plan_ready(self, group: _Group) -> None:
         """Plan ready entries into `group` until it is full, giving the loop a turn after each."""
         while self._queues.has_ready and not self._is_full(group):
-            key, taken = self._queues.take(self._limits.entry_changes_max)
+            changes_max = self._limits.entry_changes_max
+            key, taken = self._queues.take(changes_max // COMPANY_PART if group.entries else changes_max)
             await self._plan(group, key, taken)
             await asyncio.sleep(0)
 

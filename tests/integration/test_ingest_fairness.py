@@ -1,12 +1,17 @@
 """Fair shares of the spool and its bounds, with a store node in memory: who is refused, and that all ends well."""
 
+import asyncio
+import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from relayfile.errors import Unavailable
+from relayfile.data_directory import DataDirectory
+from relayfile.errors import StorageFailed, Unavailable
 from relayfile.ingest.intake import PastShare
 from relayfile.ingest.pipeline import Pipeline
+from relayfile.ingest.spool_file import SpoolReader, SpoolWriter
 from tests.integration.test_ingest_pipeline import Sender, node, running, settings, settled, until
 from tests.support.envelopes import timestamp
 
@@ -121,3 +126,40 @@ async def test_a_batch_of_one_workspace_does_not_hold_up_another(tmp_path: Path)
         assert len(store.durable.objects) < 1_500
         await settled(pipeline)
         sender.check(store)
+
+
+async def test_a_stalled_disk_is_answered_in_time_and_what_it_took_all_the_same_is_applied(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sender, may_write = Sender(), threading.Event()
+    write = SpoolWriter.write
+
+    def stalled(*arguments: Any) -> None:
+        may_write.wait(20)
+        write(*arguments)
+
+    async with node() as store, running(settings(tmp_path, store, accept_deadline_s=0.2)) as pipeline:
+        monkeypatch.setattr(SpoolWriter, "write", stalled)
+        for number in range(3):
+            async with asyncio.timeout(2.5):
+                with pytest.raises(Unavailable, match="slow"):
+                    await pipeline.accept([sender.envelope("acme", number)])
+        assert pipeline.admission.stored_bytes > 0
+        may_write.set()
+        await until(lambda: len(store.durable.objects) == 3)
+        await settled(pipeline)
+        sender.check(store)
+        assert not list(pipeline.admission.shares)
+
+
+async def test_a_spool_that_cannot_be_read_ends_the_process_with_its_reason(tmp_path: Path) -> None:
+    sender = Sender()
+    async with node() as store:
+        await store.stop()
+        async with running(settings(tmp_path, store)) as pipeline:
+            await pipeline.accept([sender.envelope("acme", 1)])
+        with DataDirectory(tmp_path) as directory:
+            reader = SpoolReader(directory.path)
+            reader.close()
+            with pytest.raises(StorageFailed, match="spool: ConnectionClosedError"):
+                reader.rows_between("acme", 0, 9, 1 << 20)
