@@ -20,6 +20,7 @@ from relayfile.data_directory import DataDirectory
 from relayfile.errors import SettingError
 from relayfile.foundation import Foundation, lay
 from relayfile.ingest.app_deliveries import AppDeliveries
+from relayfile.ingest.app_redo import AppRedo
 from relayfile.ingest.app_routes import AppRoutes
 from relayfile.ingest.apps import Apps
 from relayfile.ingest.express import Express
@@ -129,8 +130,10 @@ async def _serve(
     channels = NodeChannels(mode.router, partial(channel, settings=settings))
     room = BodyRoom(settings.bodies_bytes_max)
     providers = ProviderRegistry.load(settings.content_bytes_max, settings.providers_dir)
-    routes = _routes(mode, providers, channels, settings, foundation)
-    workspaces = _workspaces(mode, routes.apps, channels, settings, foundation)
+    apps = Apps.load(settings.apps, providers)
+    feed = RouteFeed(channels.to_owner, foundation.credentials.metadata, settings.call_timeout_s)
+    routes = AppRoutes(apps, settings.routes_max, feed, mode.memory, mode.memory.routes, foundation.clock)
+    workspaces = _workspaces(mode, apps, channels, settings, foundation)
     arrivals = SteadyClock(foundation.clock, mode.memory.newest_received_us)
     around = FrontSurroundings(
         clock=foundation.clock,
@@ -139,7 +142,7 @@ async def _serve(
         tracing=foundation.tracing,
         instruments=instruments,
     )
-    deliveries = AppDeliveries(routes.apps, routes.table)
+    deliveries = AppDeliveries(apps, routes.table)
     http = _webhooks(mode, providers, deliveries, workspaces, rejected, room, settings, foundation, around)
     door = Door(
         intake=mode,
@@ -162,7 +165,14 @@ async def _serve(
         registry=foundation.registry,
         public=server,
     )
-    worker = RedoWorker(redos, channels.to, foundation.credentials.metadata, providers, settings.call_timeout_s)
+    worker = RedoWorker(
+        redos,
+        channels.to,
+        foundation.credentials.metadata,
+        providers,
+        settings.call_timeout_s,
+        AppRedo(apps, providers, feed, mode, foundation.ids.new_id),
+    )
     lifecycle = Lifecycle(settings.shutdown_grace_s)
     admin.stop_with(lifecycle, server)
     lifecycle.on_stop(Phase.STOP_ACCEPTING, "HTTP port", http.stop)
@@ -202,18 +212,6 @@ def _ingest_service(
         door, rejected, ModeHolding(mode), outcomes
     )
     return Service("relayfile.v1.IngestService", ingest_pb2_grpc.add_IngestServiceServicer_to_server, servicer)
-
-
-def _routes(
-    mode: Mode,
-    providers: ProviderRegistry,
-    channels: NodeChannels,
-    settings: IngestSettings,
-    foundation: Foundation,
-) -> AppRoutes:
-    feed = RouteFeed(channels.to_owner, foundation.credentials.metadata, settings.call_timeout_s)
-    apps = Apps.load(settings.apps, providers)
-    return AppRoutes(apps, settings.routes_max, feed, mode.memory, mode.memory.routes, foundation.clock)
 
 
 def _workspaces(

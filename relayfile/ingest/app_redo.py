@@ -7,22 +7,21 @@ leases.
 """
 
 import asyncio
-from collections.abc import Callable, Mapping
-from typing import Final, Protocol
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Protocol
 
-from relayfile.errors import InvalidArgument
+from relayfile.errors import InvalidArgument, RelayfileError
 from relayfile.ingest.app_deliveries import UNROUTED
 from relayfile.ingest.apps import App, Apps
 from relayfile.ingest.delivery import Arrival, complete
 from relayfile.ingest.intake import Intake
 from relayfile.ingest.providers.adapter import Delivery, Provider, RequestFacts
+from relayfile.ingest.redo_worker import RedoPostponed
 from relayfile.model import Failure
 from relayfile.placement import app_of
 from relayfile.v1 import shard_pb2, types_pb2
 from relayfile.wire import FAILURE_MESSAGE_BYTES_MAX
-
-APP_UNKNOWN: Final = "APP_NOT_FOUND"
-"""Reason of a dead letter whose app this process does not know any more."""
 
 
 class RouteLookup(Protocol):
@@ -53,12 +52,12 @@ class AppRedo:
     async def forward(self, redo: shard_pb2.Redo, facts: RequestFacts) -> Failure | None:
         """Accept what the kept request amounts to in the workspaces of its customers, all of it, durably.
 
-        None: done, or the rules ignore it now. A `Failure` is why it stays a dead letter. Raises what the store and the
-        intake refuse with: then it is to be tried again.
+        None: done, or the rules ignore it now. A `Failure` is why it stays a dead letter. `RedoPostponed` when the
+        store or the intake refuse, and when this process does not know the app.
         """
         app = self._apps.get(app_of(redo.workspace_id))
         if app is None or app.provider != redo.provider:
-            return Failure(APP_UNKNOWN, f"No app {app_of(redo.workspace_id)!r} of {redo.provider} is configured.")
+            raise RedoPostponed(f"no app {app_of(redo.workspace_id)!r} of {redo.provider} is configured here")
         deliveries = await asyncio.to_thread(self._providers[app.provider].normalise, facts)
         envelopes: list[types_pb2.Envelope] = []
         for delivery in deliveries:
@@ -67,20 +66,22 @@ class AppRedo:
                 return Failure(envelope.failure.reason, envelope.failure.message)
             if not envelope.changes:
                 continue
-            failure = await self._place(app, delivery, facts.headers)
+            failure = await self._placed(app, delivery, facts.headers)
             failure = failure or self._complete(redo, envelope, len(deliveries) == 1)
             if failure is not None:
                 return failure
             envelopes.append(envelope)
         if envelopes:
-            await self._intake.accept(envelopes)
+            with _postponing():
+                await self._intake.accept(envelopes)
         return None
 
-    async def _place(self, app: App, delivery: Delivery, headers: Mapping[str, str]) -> Failure | None:
+    async def _placed(self, app: App, delivery: Delivery, headers: Mapping[str, str]) -> Failure | None:
         tenant = app.tenant_of(delivery.document, headers)
         if not tenant:
             return Failure(UNROUTED, f"The delivery names no customer where the app {app.name!r} looks for one.")
-        workspace = await self._routes.workspace_of(app.name, tenant)
+        with _postponing():
+            workspace = await self._routes.workspace_of(app.name, tenant)
         if workspace is None:
             return Failure(UNROUTED, f"The customer {tenant!r} of the app {app.name!r} has no route.")
         delivery.envelope.workspace_id = workspace
@@ -97,3 +98,11 @@ class AppRedo:
         except InvalidArgument as error:
             return Failure("INVALID_ENVELOPE", str(error)[: FAILURE_MESSAGE_BYTES_MAX // 4])
         return None
+
+
+@contextmanager
+def _postponing() -> Iterator[None]:
+    try:
+        yield
+    except RelayfileError as error:
+        raise RedoPostponed(str(error)) from error

@@ -31,13 +31,17 @@ Metadata: TypeAlias = Sequence[tuple[str, str]]
 _log = get_logger(__name__)
 
 
+class RedoPostponed(Exception):
+    """It cannot be done here and now; the node hands it out again, perhaps to another process."""
+
+
 class RedoForwarder(Protocol):
     """Knows where deliveries of an app belong by now."""
 
     async def forward(self, redo: shard_pb2.Redo, facts: RequestFacts) -> Failure | None:
         """Normalise a delivery of an app and make it durable in its customer's workspace, under the same delivery.
 
-        None: it is; the dead letter may go. A failure: it stays, pending with this reason.
+        None: it is; the dead letter may go. A failure: it stays, pending with this reason. `RedoPostponed`.
         """
         ...
 
@@ -46,8 +50,8 @@ class NoForwarding:
     """Of a process without apps."""
 
     async def forward(self, redo: shard_pb2.Redo, facts: RequestFacts) -> Failure | None:
-        """It stays as it is."""
-        return Failure(redo.reason or "UNROUTED", f"This process does not serve {redo.workspace_id}.")
+        """Another process may."""
+        raise RedoPostponed(f"this process does not serve {redo.workspace_id}")
 
 
 class RedoQueue:
@@ -97,6 +101,9 @@ class RedoWorker:
             address, redo = await self._queue.get()
             try:
                 await self._redo(self._channel_to(address), redo)
+            except RedoPostponed as postponed:
+                why = str(postponed)
+                _log.info("a redo was left to others", dead_letter=redo.dead_letter_id, address=address, why=why)
             except grpc.aio.AioRpcError as error:
                 # The node hands it out again when the lease has ended.
                 why = f"{error.code().name}: {error.details()}"
@@ -123,6 +130,8 @@ class RedoWorker:
                 failure = await self._forwarder.forward(redo, RequestFacts(dict(redo.raw.headers), body))
                 return RedoAnswer(failure=failure, forwarded=failure is None)
             return await asyncio.to_thread(normalised_again, self._providers, redo, body)
+        except RedoPostponed:
+            raise
         except RelayfileError as refusal:
             return RedoAnswer(failure=Failure(refusal.reason, str(refusal)[:MESSAGE_CHARACTERS_MAX]))
         except Exception:  # noqa: BLE001 - one poison must not stop the others

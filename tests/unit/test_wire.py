@@ -124,6 +124,13 @@ def test_too_many_changes() -> None:
     }
 
 
+def test_only_a_service_may_name_the_workspace_of_an_app() -> None:
+    message = envelope(change(), workspace_id="_app/crm")
+    assert problems(message).keys() == {"envelope.workspace_id"}
+    assert problems(message, SERVICE) == {}
+    assert problems(envelope(change(), workspace_id="_app/.."), SERVICE).keys() == {"envelope.workspace_id"}
+
+
 def test_a_service_may_say_id_and_receive_time() -> None:
     message = envelope(change(), envelope_id="01ARZ3NDEKTSV4RRFFQ69G5FAV", received_at=from_us(5))
     assert problems(message, SERVICE) == {}

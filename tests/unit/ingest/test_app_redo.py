@@ -10,6 +10,7 @@ from relayfile.ingest.app_redo import AppRedo
 from relayfile.ingest.apps import Apps
 from relayfile.ingest.providers.adapter import RequestFacts
 from relayfile.ingest.providers.registry import ProviderRegistry
+from relayfile.ingest.redo_worker import RedoPostponed
 from relayfile.settings.apps import parse_apps
 from relayfile.v1 import shard_pb2
 from tests.unit.ingest.front import FakeIntake
@@ -77,8 +78,6 @@ async def test_it_keeps_its_ids_and_times(intake: FakeIntake) -> None:
         (redo(), facts({**LABEL, "installation": None}), "UNROUTED"),
         (redo(), facts({"installation": {"id": 77}, "action": "created"}), "UNEXPECTED_SHAPE"),
         (redo(), RequestFacts({"x-github-event": "label"}, b"{"), "MALFORMED_JSON"),
-        (redo(workspace_id="_app/other"), facts(), "APP_NOT_FOUND"),
-        (redo(provider="gitlab"), facts(), "APP_NOT_FOUND"),
     ],
 )
 async def test_why_it_stays(intake: FakeIntake, asked: shard_pb2.Redo, given: RequestFacts, reason: str) -> None:
@@ -93,14 +92,20 @@ async def test_what_is_ignored_now_goes(intake: FakeIntake) -> None:
     assert intake.calls == 0
 
 
+@pytest.mark.parametrize("changed", [{"workspace_id": "_app/other"}, {"provider": "gitlab"}])
+async def test_an_app_that_is_not_known_here_is_for_others(intake: FakeIntake, changed: dict[str, str]) -> None:
+    with pytest.raises(RedoPostponed):
+        await forwarding(intake).forward(redo(**changed), facts())
+
+
 @pytest.mark.parametrize("where", ["routes", "intake"])
-async def test_trouble_of_others_is_raised(intake: FakeIntake, where: str) -> None:
+async def test_trouble_of_others_only_delays_it(intake: FakeIntake, where: str) -> None:
     routes = Routes()
     if where == "routes":
         routes.failure = Unavailable(what="store")
     else:
         intake.failure = Overloaded(what="share", retry_after_s=1.0)
-    with pytest.raises((Unavailable, Overloaded)):
+    with pytest.raises(RedoPostponed):
         await forwarding(intake, routes).forward(redo(), facts())
 
 

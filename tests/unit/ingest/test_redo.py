@@ -243,10 +243,11 @@ class TestWorker:
         assert seen == [b"{}"]
         assert (head.forwarded, head.failure.reason) == (failure is None, "" if failure is None else "UNROUTED")
 
-    async def test_without_apps_it_stays(self) -> None:
+    async def test_without_apps_it_is_left_to_others(self) -> None:
         async with Worked(node(b"{}")) as worked:
-            head, _ = await worked.result(redo(workspace_id="_app/shop", reason="UNROUTED"))
-        assert (head.forwarded, head.failure.reason) == (False, "UNROUTED")
+            worked.queue.put(worked.address, [redo(workspace_id="_app/shop", reason="UNROUTED")])
+            head, _ = await worked.result(redo())
+        assert head.workspace_id != "_app/shop"
 
     async def test_the_queue_is_bounded(self) -> None:
         queue = RedoQueue()
