@@ -199,14 +199,15 @@ class Provider:
         definition = self.definition
         find_id = definition.delivery.id
         found_id = header_id or (_bounded(find_id(element) or "", DELIVERY_ID_BYTES_MAX) if find_id is not None else "")
-        event_name = _event_name(*self._event_of(headers, element))
+        named = self._event_of(headers, element)
+        event_name = _event_name(*named)
         envelope = types_pb2.Envelope(delivery_id=found_id, event_name=event_name, adapter_version=self.adapter_version)
         try:
             documents = (element,) if definition.shape is None else self._shaped(headers, element)
             if len(documents) > CHANGES_MAX:
                 raise Unexpected(f"it amounts to {len(documents)} changes; at most {CHANGES_MAX} are taken")
             for document in documents:
-                event, action = self._event_of(headers, document)
+                event, action = named if document is element else self._event_of(headers, document)
                 if not event:
                     failure = Failure("EVENT_MISSING", "neither the headers nor the body say which event it is")
                     return self._failed(found_id, event_name, failure)

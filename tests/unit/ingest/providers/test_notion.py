@@ -44,8 +44,18 @@ EXPECTED: Final = {
     "comment_deleted": Outcome(
         f"{DELIVERY}6", "comment.deleted", [Made(DELETE, COMMENT, COMMENT_ID, "2024-12-05T20:50:00Z")]
     ),
+    "view_updated": Outcome(
+        f"{DELIVERY}8",
+        "view.updated",
+        [Made(SIGNAL, "/notion/views/8a6b35e6-view.json", "view/8a6b35e6-view", "2024-12-05T20:51:00Z")],
+    ),
+    "view_deleted": Outcome(
+        f"{DELIVERY}9",
+        "view.deleted",
+        [Made(DELETE, "/notion/views/8a6b35e6-view.json", "view/8a6b35e6-view", "2024-12-05T20:52:00Z")],
+    ),
     "handshake": Outcome("", "", failure="EVENT_MISSING"),
-    "unknown": Outcome(f"{DELIVERY}7", "view.teleported"),
+    "unknown": Outcome(f"{DELIVERY}7", "hologram.created"),
 }
 
 
