@@ -1,7 +1,8 @@
 """Whether the spool takes more (D4, D14): the one place that refuses because of room. Pure.
 
 What counts is each envelope as it is stored, and `ENVELOPE_OVERHEAD_BYTES` for its part of a row. Where the file has
-more in use than that, because what was settled left holes in its pages, the file counts.
+more in use than that, because rows of half a page leave the rest of it empty or settled ones left holes, the file
+counts.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -39,6 +40,8 @@ class Admission:
         self._used_bytes = used_bytes
         self._waiting_bytes = waiting_bytes
         self._freed_bytes = 0
+        self._leaving_bytes = 0
+        """Released, and still in the file: removing rows waits for a commit to ride along with."""
         self._drain_bytes_per_s = 0.0
 
     @property
@@ -56,9 +59,9 @@ class Admission:
         if len(raws) == 1:
             envelope = envelopes[0]
             size_bytes = len(raws[0]) + ENVELOPE_OVERHEAD_BYTES
-            self._check_whole(size_bytes, waiting_bytes)
+            used_bytes = self._check_whole(size_bytes, waiting_bytes)
             workspace_id, provider = envelope.workspace_id, envelope.provider
-            if excess := self.shares.excess(workspace_id, provider, size_bytes):
+            if excess := self.shares.excess(workspace_id, provider, size_bytes, used_bytes):
                 raise PastShare({(workspace_id, provider): self._retry_after_s(excess)})
             self.shares.add(workspace_id, provider, size_bytes)
             return
@@ -66,10 +69,10 @@ class Admission:
         for envelope, raw in zip(envelopes, raws, strict=True):
             account = (envelope.workspace_id, envelope.provider)
             wanted[account] = wanted.get(account, 0) + len(raw) + ENVELOPE_OVERHEAD_BYTES
-        self._check_whole(sum(wanted.values()), waiting_bytes)
+        used_bytes = self._check_whole(sum(wanted.values()), waiting_bytes)
         past: dict[Account, float] = {}
         for (workspace_id, provider), size_bytes in wanted.items():
-            if excess := self.shares.excess(workspace_id, provider, size_bytes):
+            if excess := self.shares.excess(workspace_id, provider, size_bytes, used_bytes):
                 past[workspace_id, provider] = self._retry_after_s(excess)
             self.shares.add(workspace_id, provider, size_bytes)
         if past:
@@ -85,7 +88,13 @@ class Admission:
         """These bytes are free again."""
         before = self.shares.size_bytes
         self._take_back(freed)
-        self._freed_bytes += before - self.shares.size_bytes
+        freed_bytes = before - self.shares.size_bytes
+        self._freed_bytes += freed_bytes
+        self._leaving_bytes += freed_bytes
+
+    def committed(self) -> None:
+        """A commit of the spool ended: what was released before it is not in use any more."""
+        self._leaving_bytes = 0
 
     def tick(self, seconds: float) -> None:
         """So much time has passed since the last call: learn how fast the spool drains."""
@@ -96,12 +105,15 @@ class Admission:
         for (workspace_id, provider), size_bytes in charges:
             self.shares.give_back(workspace_id, provider, size_bytes)
 
-    def _check_whole(self, size_bytes: int, waiting_bytes: int) -> None:
-        excess = max(self.shares.size_bytes, self._used_bytes() + waiting_bytes) + size_bytes - self.bytes_max
+    def _check_whole(self, size_bytes: int, waiting_bytes: int) -> int:
+        """What the file has, or will soon have, in use."""
+        used_bytes = self._used_bytes() + waiting_bytes - self._leaving_bytes
+        excess = max(self.shares.size_bytes, used_bytes) + size_bytes - self.bytes_max
         if excess > 0:
             raise Unavailable(what="spool (it is full)", retry_after_s=self._retry_after_s(excess))
         if waiting_bytes and waiting_bytes + size_bytes > self._waiting_bytes_max:
             raise Unavailable(what="spool (its disk is slow)", retry_after_s=RETRY_AFTER_S_MIN)
+        return used_bytes
 
     def _retry_after_s(self, excess_bytes: int) -> float:
         """When so many bytes have drained, as fast as they did of late."""

@@ -192,6 +192,7 @@ class Pipeline:
     # ... inside
 
     def _stored(self, rows: Sequence[PayloadBuilder]) -> None:
+        self.admission.committed()
         for row in rows:
             self.dispatcher.stored(row)
 

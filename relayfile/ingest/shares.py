@@ -77,15 +77,20 @@ class Shares:
             if not usage.providers:
                 del self._usages[workspace_id]
 
-    def excess(self, workspace_id: str, provider: str, size_bytes: int) -> int:
+    def excess(self, workspace_id: str, provider: str, size_bytes: int, taken_bytes: int = 0) -> int:
         """By how many bytes the account would be past its share with so many more; 0: it may have them.
 
-        Until more than half is taken it may have anything, even what is larger than any share.
+        Until more than half is taken it may have anything, even what is larger than any share. `taken_bytes` is what
+        everything takes up in truth, where that is more than its bytes: shares are smaller in proportion then.
         """
-        if self.size_bytes <= self._shared_bytes:
+        shared = self._shared_bytes
+        if self.size_bytes <= shared and taken_bytes <= shared:
             return 0
-        if self._moved_bytes > self._stale_bytes or not self._levels:
-            self._levels = _Levels(self._shared_bytes, [usage.size_bytes for usage in self._usages.values()])
+        if taken_bytes > self.size_bytes:
+            shared = shared * self.size_bytes // taken_bytes
+        levels = self._levels
+        if self._moved_bytes > self._stale_bytes or abs(shared - levels.capacity) > self._stale_bytes or not levels:
+            self._levels = _Levels(shared, [usage.size_bytes for usage in self._usages.values()])
             self._moved_bytes = 0
         usage = self._usages.get(workspace_id)
         has_bytes = 0 if usage is None else usage.size_bytes
@@ -109,10 +114,10 @@ def _excess_inside(providers: Mapping[str, int], provider: str, size_bytes: int,
 class _Levels:
     """What everybody has, in ascending order, to be served from a capacity that may be too small."""
 
-    __slots__ = ("_amounts", "_capacity", "_level", "_sums")
+    __slots__ = ("_amounts", "_level", "_sums", "capacity")
 
     def __init__(self, capacity: int, amounts: Iterable[int]) -> None:
-        self._capacity = capacity
+        self.capacity = capacity
         self._amounts = sorted(amounts)
         self._sums = [0, *accumulate(self._amounts)]
         self._level = self._greatest(lambda level: self._taken(level) <= capacity)
@@ -127,13 +132,13 @@ class _Levels:
         Its share is the greatest level up to which everybody can be served, itself included.
         """
         wanted = has + more
-        return self._taken(wanted) - has + wanted - self._capacity
+        return self._taken(wanted) - has + wanted - self.capacity
 
     def share(self, has: int) -> int:
         """The share of one who has `has` and wants more than there is."""
         if has >= self._level:
             return self._level
-        return self._greatest(lambda level: self._taken(level) - min(has, level) + level <= self._capacity)
+        return self._greatest(lambda level: self._taken(level) - min(has, level) + level <= self.capacity)
 
     def _taken(self, level: int) -> int:
         """What all get when nobody gets more than `level`."""
@@ -141,7 +146,7 @@ class _Levels:
         return self._sums[below] + level * (len(self._amounts) - below)
 
     def _greatest(self, fits: Callable[[int], bool]) -> int:
-        low, high = 0, self._capacity
+        low, high = 0, self.capacity
         while low < high:
             middle = (low + high + 1) // 2
             if fits(middle):

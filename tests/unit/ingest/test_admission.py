@@ -57,8 +57,16 @@ def test_pages_that_are_in_use_count_when_they_are_more() -> None:
     room.ask(("a", "p", 1_000))
     room.used_bytes = MAX - 1_000
     with pytest.raises(Unavailable, match="full"):
-        room.ask(("a", "p", 1_001))
-    room.ask(("a", "p", 1_000))
+        room.ask(("b", "p", 1_001))
+
+
+def test_shares_shrink_with_what_the_pages_take() -> None:
+    room = Room()
+    room.ask(("noisy", "p", 300_000))
+    room.used_bytes = 600_000
+    with pytest.raises(PastShare):
+        room.ask(("noisy", "p", 1_000))
+    room.ask(("quiet", "p", 100_000))
 
 
 def test_a_slow_disk_refuses_what_would_wait_in_memory() -> None:
