@@ -108,17 +108,23 @@ def _parse(text: str) -> Iterator[tuple[str, str]]:
 def read_row(row_id: int, workspace_id: str, member_count: int, payload: bytes) -> list[Placed]:
     """The envelopes of a row, all of them or none. `DataCorrupted` names the row, when this is not what was stored."""
     try:
-        placed = list(read_payload(payload))
+        placed = read_payload(payload)
     except DataCorrupted as error:
         why = error.what
     else:
-        changes = [change for envelope, _, _ in placed for change in envelope.changes]
-        members = len(changes) + sum(not envelope.changes for envelope, _, _ in placed)
+        members = 0
+        workspaces: set[str] = set()
+        kinds: set[int] = set()
+        for envelope, _, _ in placed:
+            changes = envelope.changes
+            members += len(changes) or 1
+            workspaces.add(envelope.workspace_id)
+            kinds.update([change.kind for change in changes])
         if members != member_count:
             why = f"it has {members} changes instead of {member_count}"
-        elif any(envelope.workspace_id != workspace_id for envelope, _, _ in placed):
+        elif workspaces - {workspace_id}:
             why = "it has an envelope of another workspace"
-        elif any(change.kind not in _KINDS for change in changes):
+        elif kinds - _KINDS:
             why = "it has a change of an unknown kind"
         else:
             return placed
@@ -138,23 +144,33 @@ def read_envelope(row_id: int, workspace_id: str, change_index: int, raw: bytes)
     raise DataCorrupted(what=f"row {row_id} of the spool, of workspace {workspace_id!r}: {why}")
 
 
-def read_payload(payload: bytes) -> Iterator[Placed]:
+def read_payload(payload: bytes) -> list[Placed]:
     """The envelopes of a stored payload. `DataCorrupted` when it has another form."""
-    position = 0
-    end = len(payload)
+    places = _places(payload)
+    try:
+        # At once: a message of its own for each costs three times as much.
+        envelopes = types_pb2.EnvelopeBatch.FromString(payload).envelopes
+    except DecodeError as error:
+        raise DataCorrupted(what=f"an envelope cannot be decoded ({error})") from None
+    return [(envelope, offset, length) for envelope, (offset, length) in zip(envelopes, places, strict=True)]
+
+
+def _places(payload: bytes) -> list[tuple[int, int]]:
+    """Offset and length of each envelope."""
+    places: list[tuple[int, int]] = []
+    position, end = 0, len(payload)
     try:
         while position < end:
             if payload[position] != 0x0A:
                 raise DataCorrupted(what="it has an unknown field")
             length, offset = _read_varint(payload, position + 1)
             position = offset + length
-            if position > end:
-                raise DataCorrupted(what="it ends inside an envelope")
-            yield types_pb2.Envelope.FromString(payload[offset:position]), offset, length
+            places.append((offset, length))
     except IndexError:
         raise DataCorrupted(what="it ends inside a length") from None
-    except DecodeError as error:
-        raise DataCorrupted(what=f"an envelope cannot be decoded ({error})") from None
+    if position > end:
+        raise DataCorrupted(what="it ends inside an envelope")
+    return places
 
 
 def _varint(number: int) -> bytes:
