@@ -26,7 +26,7 @@ BURST_BYTES = 256 << 10
 """A commit of so much says that senders wait in line."""
 BURST_S = 0.05
 """How long it says so."""
-HELD_PAUSE_S = 0.025
+HELD_PAUSE_S = 0.04
 """Between slices of a burst whose changes are only held: they may as well wait in the spool, and senders do not."""
 
 
@@ -126,7 +126,8 @@ class Arrivals:
     def _work_on_slice(self) -> None:
         rows, waiting = self._rows(), self._waiting
         before = self.changes
-        left = before - max(SLICE_CHANGES, before // SLICE_PART)
+        part = 0 if self.patience.pause_s() else before // SLICE_PART
+        left = before - max(SLICE_CHANGES, part)
         while waiting and self.changes > left:
             workspace_id = next(iter(waiting))
             queue = waiting.pop(workspace_id)
