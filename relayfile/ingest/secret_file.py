@@ -57,7 +57,9 @@ def read(path: Path) -> SecretFile:
 def await_handshake(directory: Path, workspace: str, provider: str, until_us: int) -> None:
     """Let one handshake bring a secret until then. What the file holds stays live. `OSError` when it cannot be."""
     folder = directory / workspace
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if not folder.exists():
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _give(folder, directory.stat())
     until = datetime.fromtimestamp(until_us // 1_000_000, UTC).strftime(_TIME)
     with _locked(folder):
         _replace(folder / provider, [_AWAITING + until, *_lines_but_marks(folder / provider)])
@@ -109,19 +111,30 @@ def _locked(folder: Path) -> Iterator[None]:
     """Alone among the processes that share the directory: of two handshakes one finds the wait ended."""
     descriptor = os.open(folder / LOCK_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
+        _give(descriptor, folder.stat())
         fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield
     finally:
         os.close(descriptor)
 
 
+def _give(made: Path | int, like: os.stat_result) -> None:
+    """Root makes for others: an operator's file that ingest cannot read would leave it without a secret."""
+    if os.geteuid() == 0:
+        os.chown(made, like.st_uid, like.st_gid)
+
+
 def _replace(path: Path, lines: list[str]) -> None:
+    like = path.stat() if path.exists() else None
     aside = path.with_name(f".{path.name}.new")
     aside.unlink(missing_ok=True)
     descriptor = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     with os.fdopen(descriptor, "w", encoding="utf-8") as file:
         file.write("".join(f"{line}\n" for line in lines))
         file.flush()
+        _give(descriptor, like or path.parent.stat())
+        if like is not None:
+            os.fchmod(descriptor, like.st_mode & 0o777)
         os.fsync(descriptor)
     aside.replace(path)
     folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
