@@ -5,11 +5,14 @@ Owns what becomes of a delivery without a route: it is kept whole in the app's s
 Refuses to know how a request is proven and accepted: that is the front's work, as for any other sender.
 """
 
+from collections.abc import Sequence
 from typing import Final
 
 from relayfile.ingest.apps import App, Apps
+from relayfile.ingest.intake import Intake, PastShare, raise_refusal
 from relayfile.ingest.providers.adapter import Delivery, Provider, Reading
 from relayfile.ingest.route_table import RouteTable
+from relayfile.v1 import types_pb2
 
 UNROUTED: Final = "UNROUTED"
 """Reason of the dead letter of a delivery whose customer has no route."""
@@ -41,3 +44,19 @@ class AppDeliveries:
             else f"The delivery names no customer where the app {app.name!r} looks for one."
         )
         return provider.raw_of(delivery, reading), tenant
+
+
+async def accept_apart(intake: Intake, envelopes: Sequence[types_pb2.Envelope]) -> None:
+    """Accept all; raise what refuses any of them, after the others were accepted.
+
+    A customer past its share must not hold up those that share its request: its sender brings everything again, and
+    what was taken is a duplicate then.
+    """
+    try:
+        raise_refusal(await intake.accept(envelopes))
+    except PastShare as refusal:
+        past = refusal.seconds
+        others = [each for each in envelopes if (each.workspace_id, each.provider) not in past]
+        if others:
+            await accept_apart(intake, others)
+        raise

@@ -15,7 +15,7 @@ from relayfile.errors import InvalidArgument, RelayfileError
 from relayfile.ingest.app_deliveries import UNROUTED
 from relayfile.ingest.apps import App, Apps
 from relayfile.ingest.delivery import Arrival, complete
-from relayfile.ingest.intake import Intake
+from relayfile.ingest.intake import Intake, raise_refusal
 from relayfile.ingest.providers.adapter import Delivery, Provider, RequestFacts
 from relayfile.ingest.redo_worker import RedoPostponed
 from relayfile.model import Failure
@@ -73,7 +73,7 @@ class AppRedo:
             envelopes.append(envelope)
         if envelopes:
             with _postponing():
-                await self._intake.accept(envelopes)
+                raise_refusal(await self._intake.accept(envelopes))
         return None
 
     async def _placed(self, app: App, delivery: Delivery, headers: Mapping[str, str]) -> Failure | None:

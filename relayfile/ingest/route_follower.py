@@ -133,8 +133,12 @@ class RouteFollower:
         await self._keeper.add_routes(RouteUpdate(self.app, changed, gone, at))
         for tenant in gone:
             self._table.drop(self.app, tenant)
+        unknown = self._table.unknown_count
         for tenant, workspace in changed:
             self._table.put(self.app, tenant, workspace)
+        if not unknown and self._table.unknown_count:
+            # Once: what follows is slower, and not wrong.
+            _log.warning("more routes than RELAYFILE_ROUTES_MAX; deliveries of the rest take a detour", app=self.app)
 
     def _tell(self, state: RetryCallState) -> None:
         """Once for each time that the store is lost, not for each try."""

@@ -24,7 +24,7 @@ from relayfile.errors import (
 )
 from relayfile.ids import IdSource
 from relayfile.ingest import http_answer
-from relayfile.ingest.app_deliveries import AppDeliveries
+from relayfile.ingest.app_deliveries import AppDeliveries, accept_apart
 from relayfile.ingest.apps import App, Apps
 from relayfile.ingest.delivery import Arrival, complete
 from relayfile.ingest.http_answer import Answer
@@ -223,7 +223,10 @@ class WebhookFront:
             return http_answer.plain(challenge)
         arrival = Arrival(received_us, exchange.correlation_id, span.traceparent)
         envelopes = await self._envelopes(route, provider, reading, arrival)
-        raise_refusal(await self._intake.accept(envelopes))
+        if route.app is None:
+            raise_refusal(await self._intake.accept(envelopes))
+        else:
+            await accept_apart(self._intake, envelopes)
         self._at.instruments.accept_seconds.observe(self._at.clock.monotonic() - started)
         exchange.correlation_id = exchange.correlation_id or envelopes[0].correlation_id
         return http_answer.accepted(envelopes[0].envelope_id)

@@ -14,6 +14,7 @@ import pytest_asyncio
 
 from relayfile.local.delivery import Delivery, Sender
 from relayfile.local.system import LocalSystem
+from relayfile.v1 import ingest_pb2
 from tests.support.client import Client, client_of
 from tests.support.system import started_system, workspace_on
 
@@ -191,6 +192,9 @@ async def test_what_had_no_route_is_there_when_the_route_is(system: LocalSystem,
     assert (after["dead_lettered"], after["ignored"]) == (before["dead_lettered"] + 1, before["ignored"] + 3)
     assert after.accepted == after.ended == before.accepted + 4
     assert (await client.dead_letter_list("_app/hub"))[0].delivery_id == "52-new"
+    request = ingest_pb2.GetIngestStatusRequest(workspace_id="_app/hub")
+    [status] = (await client.ingest().GetIngestStatus(request, metadata=client.metadata, timeout=10)).providers
+    assert (status.accepted, status.ignored, status.pending) == (after.accepted, after["ignored"], 0)
     await post(system, contact(51, 5))  # the provider sends it again
     counts = await client.settled(late, 4)
     assert counts["duplicate"] == 1

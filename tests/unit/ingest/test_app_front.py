@@ -1,19 +1,21 @@
 """The public port of apps: one URL and one secret, and each delivery where its customer's route leads."""
 
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
 import pytest
 
 from relayfile.errors import Overloaded
+from relayfile.ingest.app_deliveries import accept_apart
+from relayfile.ingest.intake import Fate, PastShare
 from relayfile.ingest.providers.adapter import Provider, RequestFacts
 from relayfile.ingest.providers.provider_file import load_provider
 from relayfile.ingest.providers.registry import ProviderRegistry
 from relayfile.ingest.signature import SignedRequest, sign
 from relayfile.route_file import TENANT_HEADER
 from relayfile.v1 import types_pb2
-from tests.unit.ingest.front import Front, Response, ask, request_bytes, running_front
+from tests.unit.ingest.front import NOW_US, FakeIntake, Front, Response, ask, request_bytes, running_front
 
 CRM = """
 name = "crm"
@@ -218,6 +220,66 @@ async def test_secrets_rotate(front: Front, tmp_path: Path) -> None:
         200,
         200,
     ]
+
+
+async def test_a_customer_past_its_share_does_not_hold_up_the_others() -> None:
+    full = {"acme", "cosy"}
+
+    class Bounded(FakeIntake):
+        async def accept(self, envelopes: Sequence[types_pb2.Envelope]) -> Sequence[Fate]:
+            past = {(each.workspace_id, each.provider): 2.0 for each in envelopes if each.workspace_id in full}
+            if past:
+                raise PastShare(past)
+            return await super().accept(envelopes)
+
+    intake = Bounded()
+    names = ("acme", "bolt", "cosy", "acme", "_app/crm")
+    envelopes = [types_pb2.Envelope(workspace_id=name, provider="crm") for name in names]
+    with pytest.raises(PastShare) as refused:
+        await accept_apart(intake, envelopes)
+    assert refused.value.retry_after_s == 2.0
+    assert [each.workspace_id for each in intake.accepted] == ["bolt", "_app/crm"]
+    full.clear()
+    await accept_apart(intake, envelopes)
+    assert len(intake.accepted) == 7
+
+
+async def test_hubspot_is_an_app(tmp_path: Path) -> None:
+    """The real provider: it signs method and URL, and one request holds events of several portals."""
+    hook = "/v1/apps/hs/webhooks"
+    provider = ProviderRegistry.load(10_000)["hubspot"]
+    now_ms = str(NOW_US // 1_000)
+    events = [
+        {
+            "eventId": 100 + portal,
+            "portalId": portal,
+            "subscriptionType": "contact.creation",
+            "objectId": 7,
+            "occurredAt": NOW_US // 1_000,
+        }
+        for portal in (1, 2, 3)
+    ]
+    body = json.dumps(events).encode()
+    (tmp_path / "secrets" / "_app" / "hs").mkdir(parents=True)
+    (tmp_path / "secrets" / "_app" / "hs" / "hubspot").write_text("secret")
+    async with running_front(
+        tmp_path,
+        public_url="https://hooks.example",
+        apps='{"hs": {"provider": "hubspot", "tenant": "portalId"}}',
+        routes={"hs": {"1": "acme", "2": "bolt"}},
+    ) as front:
+        scheme = provider.scheme_for({"x-hubspot-signature-v3": ""})
+        assert scheme is not None
+        headers = {"x-hubspot-request-timestamp": now_ms}
+        signed = SignedRequest(headers, body, "POST", "https://hooks.example" + hook)
+        headers |= {"x-hubspot-signature-v3": sign(scheme, signed, "secret", now_ms)}
+        response = await ask(front.address, request_bytes(hook, body, headers))
+        assert response.status == 200
+        assert [(each.workspace_id, each.failure.reason) for each in front.intake.accepted] == [
+            ("acme", ""),
+            ("bolt", ""),
+            ("_app/hs", "UNROUTED"),
+        ]
 
 
 async def test_our_trouble_is_ours(front: Front, tmp_path: Path) -> None:
