@@ -6,7 +6,7 @@ is given back after a few milliseconds of work. Refuses to know what becomes of 
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol
 
 from relayfile.ingest.lane import Lane
@@ -41,8 +41,8 @@ class Rows(Protocol):
         """As `arrived`, but it is to be read back from the spool."""
         ...
 
-    def read_back(self, lane: Lane, row: StoredRow) -> None:
-        """An unread row was read."""
+    def read_back(self, lane: Lane, row: StoredRow) -> Iterator[None]:
+        """An unread row was read; it is worked on in steps."""
         ...
 
     def has_room(self, lane: Lane) -> bool:
@@ -175,7 +175,7 @@ class Backlog:
                 self._marked.clear()
                 await self._marked.wait()
             else:
-                self._feed(lane)
+                await self._feed(lane)
                 await asyncio.sleep(self._patience.pause_s())
 
     def _next(self) -> Lane | None:
@@ -187,7 +187,7 @@ class Backlog:
                 return lane
         return self._lanes.popleft() if self._lanes else None
 
-    def _feed(self, lane: Lane) -> None:
+    async def _feed(self, lane: Lane) -> None:
         lane.is_hungry = False
         if not lane.has_unread:
             return
@@ -199,7 +199,8 @@ class Backlog:
             return  # else it is marked again when its next sub-batch is taken
         read = self._read(lane.workspace_id, lane.last_row_id, lane.newest_row_id, READ_BYTES)
         for row in read:
-            rows.read_back(lane, row)
+            for _ in rows.read_back(lane, row):
+                await asyncio.sleep(0)
         self._patience.worked(sum([row.member_count for row in read]), rows.held_total)
         if not read:
             lane.last_row_id = lane.newest_row_id

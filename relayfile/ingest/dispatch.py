@@ -33,6 +33,8 @@ from relayfile.wire import to_us
 _log = get_logger(__name__)
 NOTES_BYTES_MAX = 16 << 20
 """Encoded ids of held changes that are kept in memory; beyond, they are read back when their fold leaves."""
+STEP_CHANGES = 500
+"""Changes of a row that are worked on in one go."""
 LANE_BYTES_MAX = 2 << 20
 """A lane with as much waiting takes no more arrivals: they stay in the spool and are read when there is room."""
 
@@ -90,16 +92,18 @@ class Dispatcher(Traffic):
     def arrived(self, row: PayloadBuilder) -> None:
         """A row that was stored is to be worked on. Rows of one workspace come in their order.
 
-        But for one that was read back already, behind an earlier one that had no room.
+        But for one that was read back already, behind an earlier one that had no room; and one with very many changes
+        is read back later, where there is time for it.
         """
         lane = self.lanes[row.workspace_id]
         if row.row_id <= lane.last_row_id:
             return
-        if lane.has_unread or not self.has_room(lane):
+        if lane.has_unread or not self.has_room(lane) or row.member_count > STEP_CHANGES:
             self.leave(row)
-        else:
-            lane.newest_row_id = row.row_id
-            self._place(lane, row.row_id, row.member_count, 0, row.charges, row.placed, row.stored)
+            return
+        lane.newest_row_id = row.row_id
+        for _ in self._place(lane, row.row_id, row.member_count, 0, row.charges, row.placed, row.stored):
+            pass
 
     def leave(self, row: PayloadBuilder) -> None:
         """A row that was stored is to be read back when there is room."""
@@ -113,8 +117,8 @@ class Dispatcher(Traffic):
         lane.newest_row_id = row_id
         self._ports.hungry(lane)
 
-    def read_back(self, lane: Lane, row: StoredRow) -> None:
-        """An unread row was read from the spool.
+    def read_back(self, lane: Lane, row: StoredRow) -> Iterator[None]:
+        """An unread row was read from the spool. It is worked on step by step; others may have their turn after each.
 
         One that is damaged is set aside: it stays in the spool and is said to be there, and the others go on. What was
         acknowledged must not vanish (D1), and nobody can tell any more what it was.
@@ -128,7 +132,7 @@ class Dispatcher(Traffic):
             _log.error("a row of the spool is damaged and set aside", changes=lost, why=error.what)
         else:
             charges = parse_charges(row.providers, len(row.payload))
-            self._place(lane, row.row_id, row.member_count, row.bits, charges, placed, row.payload)
+            yield from self._place(lane, row.row_id, row.member_count, row.bits, charges, placed, row.payload)
 
     @property
     def held_total(self) -> int:
@@ -200,10 +204,9 @@ class Dispatcher(Traffic):
         charges: Mapping[str, int],
         placed: Iterable[Placed],
         payload: bytes,
-    ) -> None:
-        """Send or hold the changes of a row, in order."""
+    ) -> Iterator[None]:
+        """Send or hold the changes of a row, in order. Until its end it counts as unread, so that later ones wait."""
         self.ledger.load(row_id, lane.workspace_id, member_count, bits, charges)
-        lane.last_row_id = row_id
         coalescer, workspace_id = self._coalescer, lane.workspace_id
         now_s = self._ports.clock.monotonic()
         lone = LoneChanges(lambda parcel: self.push(lane, parcel))
@@ -219,6 +222,10 @@ class Dispatcher(Traffic):
             provider = intern(envelope.provider)  # every window keeps it
             for index, change in enumerate(changes):
                 ordinal += 1
+                if ordinal and not ordinal % STEP_CHANGES:
+                    lone.close()
+                    self.stream(lane).enqueue(lane)
+                    yield
                 if bits and bits >> ordinal & 1:
                     continue
                 path = change.path
@@ -242,6 +249,7 @@ class Dispatcher(Traffic):
         if has_held:
             self._recent.put(row_id, payload)
             self._send_flushed()
+        lane.last_row_id = row_id
         self.stream(lane).enqueue(lane)
 
     def _send_flushed(self) -> None:

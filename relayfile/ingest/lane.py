@@ -13,6 +13,8 @@ from relayfile.ingest.coalesce import Fold
 from relayfile.ingest.fold_wire import REF_BYTES
 from relayfile.ingest.parcel import Parcel
 
+FOLD_BYTES = 512
+"""What a fold takes in memory beside its changes."""
 NOTE_BYTES_GUESS = 256
 """What a change without its content is taken to cost on the wire, before it was encoded."""
 
@@ -164,5 +166,5 @@ class Lane:
 
 def _size(item: Waiting) -> int:
     if isinstance(item, Fold):
-        return item.content_bytes + item.count * NOTE_BYTES_GUESS
+        return item.content_bytes + item.count * NOTE_BYTES_GUESS + FOLD_BYTES
     return item.size_bytes

@@ -12,6 +12,7 @@ from relayfile.errors import StorageFailed, Unavailable
 from relayfile.ingest.intake import PastShare
 from relayfile.ingest.pipeline import Pipeline
 from relayfile.ingest.spool_file import SpoolReader, SpoolWriter
+from relayfile.v1 import types_pb2
 from tests.integration.test_ingest_pipeline import Sender, node, running, settings, settled, until
 from tests.support.envelopes import timestamp
 
@@ -163,3 +164,22 @@ async def test_a_spool_that_cannot_be_read_ends_the_process_with_its_reason(tmp_
             reader.close()
             with pytest.raises(StorageFailed, match="spool: ConnectionClosedError"):
                 reader.rows_between("acme", 0, 9, 1 << 20)
+
+
+async def test_an_envelope_with_very_many_changes_is_worked_on_in_steps_and_in_order(tmp_path: Path) -> None:
+    sender = Sender()
+    async with node() as store, running(settings(tmp_path, store, coalesce_window_s=0.3)) as pipeline:
+        await pipeline.accept([sender.envelope("bulk", 7)])
+        bulk = sender.envelope("bulk", 0)
+        for item in range(1, 4_000):
+            bulk.changes.add(
+                kind=types_pb2.CHANGE_KIND_UPSERT, path=f"/{item}", provider_object_id=f"issue/{item}", content=b"b"
+            )
+        await pipeline.accept([bulk])
+        await pipeline.accept([sender.envelope("bulk", 7), sender.envelope("quiet", 1)])
+        await until(lambda: ("quiet", "github", "o:issue/1") in store.durable.objects)
+        assert len(store.durable.objects) < 4_000
+        await settled(pipeline)
+        assert len(store.durable.objects) == 4_001
+        deliveries = [applied.delivery_id for applied in store.durable.objects["bulk", "github", "o:issue/7"]]
+        assert deliveries == ["d1", "d2", "d3"]
