@@ -1,10 +1,12 @@
 import os
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
 from relayfile.clock import ManualClock
 from relayfile.errors import Unavailable
+from relayfile.ingest import webhook_secrets
 from relayfile.ingest.secret_file import (
     HandshakeRefused,
     SecretFile,
@@ -98,17 +100,20 @@ async def test_every_process_of_the_directory_has_it_within_a_second(tmp_path: P
 
 
 async def test_a_file_that_cannot_be_replaced_is_our_trouble_and_stands_in_the_log(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    log = Mock()
+    monkeypatch.setattr(webhook_secrets, "_log", log)
     secrets = WebhookSecrets((), tmp_path, ManualClock(NOW_US))
     await_handshake(tmp_path, "acme", "notion", LATER_US)
     (tmp_path / "acme" / ".notion.new").mkdir()
     with pytest.raises(Unavailable):
         await secrets.take_over("acme", "notion", "the-secret")
     assert secrets.awaits_handshake("acme", "notion"), "it may be tried again"
-    (line,) = [record for record in caplog.records if record.levelname == "ERROR"]
-    assert "a handshake's secret cannot be stored" in str(line.msg)
-    assert "the-secret" not in str(line.msg)
+    (line,) = log.error.call_args_list
+    assert line.args == ("a handshake's secret cannot be stored",)
+    assert line.kwargs["workspace"] == "acme"
+    assert "the-secret" not in str(line)
 
 
 async def test_without_a_directory_nothing_is_awaited() -> None:
