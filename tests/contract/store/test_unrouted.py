@@ -1,6 +1,7 @@
 """Dead letters of apps and their routes on a running node: whichever comes first, the delivery is tried again."""
 
 import asyncio
+import random
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -10,6 +11,7 @@ import pytest
 
 from relayfile.model import Outcome
 from relayfile.route_file import TENANT_HEADER
+from relayfile.store import replayer
 from relayfile.store.engine import DeadLetterFilter, KeptDeadLetter
 from relayfile.store.order import Order
 from relayfile.store.plan.letters import LetterState
@@ -107,8 +109,11 @@ async def test_what_is_forwarded_ends_as_ignored(tmp_path: Path) -> None:
         assert await counts(running) == {Outcome.IGNORED: 1}
 
 
-async def test_a_dead_letter_that_comes_after_its_route_is_tried_at_once(tmp_path: Path) -> None:
+async def test_a_dead_letter_that_comes_after_its_route_is_tried_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Ingest accepted it before it knew the route."""
+    monkeypatch.setattr(replayer, "REST_S_MAX", 0.01)
     async with started(tmp_path) as (running, sender):
         await put(running, "7")
         await send(sender, 1, unrouted(1, "7"), unrouted(2, "8"))
@@ -160,3 +165,53 @@ async def test_what_is_queued_is_queued_after_a_restart(tmp_path: Path) -> None:
         assert (await put(running, "7")).replayed_count == 1
     async with started(tmp_path) as (running, sender):
         assert (await sender.redo()).delivery_id == "delivery-1"
+
+
+@pytest.mark.parametrize("seed", range(6))
+async def test_in_any_order_no_delivery_waits_whose_route_is_there(
+    tmp_path: Path, seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Deliveries, routes that come and go, and tries that looked for the route some time before they report."""
+    monkeypatch.setattr(replayer, "REST_S_MAX", 0.01)
+    draw = random.Random(seed)
+    routes: set[str] = set()
+    looked: list[tuple[shard_pb2.Redo, bool]] = []
+    async with started(tmp_path, redos_max=100) as (running, sender):
+
+        async def look() -> None:
+            """Take what is handed over, and look for its route as it is now."""
+            replaying = list((await states(running)).values()).count(LetterState.REPLAYING)
+            while len(looked) < replaying:
+                redo = await sender.redo()
+                looked.append((redo, redo.raw.headers[TENANT_HEADER] in routes))
+
+        async def report() -> None:
+            redo, routed = looked.pop(draw.randrange(len(looked)))
+            assert await sender.finish(redo, failure=None if routed else UNROUTED, forwarded=routed)
+
+        count = 0
+        for _ in range(80):
+            tenant = draw.choice("ab")
+            match draw.choice(("deliver", "deliver", "route", "unroute", "look", "report", "report")):
+                case "deliver":
+                    count += 1
+                    await send(sender, count, unrouted(count, tenant))
+                case "route":
+                    await put(running, tenant, draw.choice(("acme", "bolt")))
+                    routes.add(tenant)
+                case "unroute" if tenant in routes:
+                    await running.node.routes.change("crm", RouteChange(tenant, "", None, ORDER), None)
+                    routes.remove(tenant)
+                case "look":
+                    await look()
+                case "report" if looked:
+                    await report()
+        await look()
+        while looked:
+            await report()
+            await look()
+        left = await letters(running)
+        assert not {each.row.raw.headers[TENANT_HEADER] for each in left} & routes, "nobody tries them any more"
+        assert {each.state for each in left} <= {LetterState.PENDING}
+        total = await counts(running)
+        assert (sum(total.values()), total.get(Outcome.DEAD_LETTERED, 0)) == (count, len(left))
