@@ -74,6 +74,14 @@ class Express:
 
     def take(self, url: bytes, headers: Sequence[tuple[bytes, bytes]], body: bytes, reply: Reply) -> bool:
         """See `http_protocol.Express.take`."""
+        try:
+            return self._take(url, headers, body, reply)
+        except (SignatureRefused, RelayfileError):
+            return False
+        except Exception:  # noqa: BLE001 - the usual way meets it again, logs it with an id, and answers
+            return False
+
+    def _take(self, url: bytes, headers: Sequence[tuple[bytes, bytes]], body: bytes, reply: Reply) -> bool:
         target = self._targets.get(url) or self._find(url)
         if target is None or not body or len(body) > self.limits.body_bytes_max:
             return False
@@ -87,30 +95,25 @@ class Express:
         if not secrets or traceparent is None or not self.access.workspaces.is_known(route.workspace):
             return False
         visit = _Visit(self, target, head, len(body), reply)
+        now_us, tolerance_s = at.clock.now_us(), self.limits.signature_tolerance_s
+        verify(scheme, SignedRequest(head, body), secrets, now_us, tolerance_s)
+        reading = provider.read(RequestFacts(head, body))
+        if reading.failure is not None or provider.challenge_answer(reading) is not None:
+            return False
+        check_body_time(scheme, reading.document, now_us, tolerance_s)
+        arrival = Arrival(at.arrivals.now_us(), correlation_id_of(head), traceparent)
+        envelopes = [
+            self.front.completed(route, provider, reading, delivery, arrival)
+            for delivery in provider.deliveries(reading)
+        ]
+        first = envelopes[0]
+        visit.envelope_id, visit.correlation_id = first.envelope_id, first.correlation_id
+        self.room.take(len(body))
         try:
-            now_us, tolerance_s = at.clock.now_us(), self.limits.signature_tolerance_s
-            verify(scheme, SignedRequest(head, body), secrets, now_us, tolerance_s)
-            reading = provider.read(RequestFacts(head, body))
-            if reading.failure is not None or provider.challenge_answer(reading) is not None:
-                return False
-            check_body_time(scheme, reading.document, now_us, tolerance_s)
-            arrival = Arrival(at.arrivals.now_us(), correlation_id_of(head), traceparent)
-            envelopes = [
-                self.front.completed(route, provider, reading, delivery, arrival)
-                for delivery in provider.deliveries(reading)
-            ]
-            first = envelopes[0]
-            visit.envelope_id, visit.correlation_id = first.envelope_id, first.correlation_id
-            self.room.take(len(body))
-            try:
-                self.intake.offer(envelopes, visit.done)
-            except BaseException:
-                self.room.give_back(len(body))
-                raise
-        except (SignatureRefused, RelayfileError):
-            return False
-        except Exception:  # noqa: BLE001 - the usual way meets it again, logs it with an id, and answers
-            return False
+            self.intake.offer(envelopes, visit.done)
+        except BaseException:
+            self.room.give_back(len(body))
+            raise
         return True
 
     def _find(self, url: bytes) -> _Target | None:
