@@ -139,6 +139,10 @@ class GrpcServer:
         await self._server.stop(grace_s)
 
 
+KEEP_ALIVE_S = 75.0
+"""How long an HTTP connection may be idle; longer than the load balancers in front of it keep theirs."""
+
+
 class HttpListener:
     """An ASGI app on a port of this loop (uvicorn with httptools), without uvicorn's own signal handling."""
 
@@ -149,6 +153,7 @@ class HttpListener:
         *,
         backlog: int = 2048,
         protocol: Callable[..., asyncio.Protocol] | Literal["httptools"] = "httptools",
+        keep_alive_s: float = KEEP_ALIVE_S,
     ) -> None:
         """``protocol``: what speaks HTTP on a connection, where uvicorn's own is not strict enough."""
         self._socket = _listening(address, backlog)
@@ -164,7 +169,7 @@ class HttpListener:
             server_header=False,
             date_header=False,
             proxy_headers=False,
-            timeout_keep_alive=75,
+            timeout_keep_alive=cast(int, keep_alive_s),
             timeout_graceful_shutdown=None,
             backlog=backlog,
         )

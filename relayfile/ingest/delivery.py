@@ -6,7 +6,7 @@ effect of applying them one after the other. Refuses to validate (`relayfile.wir
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from relayfile import pinned_json
 from relayfile.errors import InvalidArgument
@@ -24,8 +24,7 @@ _JSON_TYPE = "application/json"
 _MERGE_PATCH_TYPE = "application/merge-patch+json"
 
 
-@dataclass(frozen=True, slots=True)
-class Arrival:
+class Arrival(NamedTuple):
     """What ingest itself knows about a delivery."""
 
     received_us: int

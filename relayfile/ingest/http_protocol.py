@@ -144,6 +144,8 @@ class BoundedProtocol(HttpToolsProtocol):
         self._express = express
         self._pieces: list[bytes] | None = None
         """The body, so far, of a request that may yet go the short way."""
+        self._idle_since_s = 0.0
+        self._idleness: asyncio.TimerHandle | None = None
         self._head_bytes = 0
         self._unparsed_bytes = 0
         """Received since the head began that is not known to be whole."""
@@ -164,6 +166,9 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._arrived()
+        if self._idleness is not None:
+            self._idleness.cancel()
+            self._idleness = None
         super().connection_lost(exc)
         # They refer to this object; it is freed now, and not when the cyclic collector comes.
         self.pipeline.clear()
@@ -172,7 +177,6 @@ class BoundedProtocol(HttpToolsProtocol):
         self.parser = None  # type: ignore[assignment]  # nothing is fed to it any more
 
     def data_received(self, data: bytes) -> None:
-        self._unset_keepalive_if_required()
         if self.transport.is_closing():
             return
         if not self._head_is_whole:
@@ -280,6 +284,32 @@ class BoundedProtocol(HttpToolsProtocol):
         super().on_headers_complete()
         if self.scope["method"] == "POST":
             self.cycle.transport = cast(asyncio.Transport, _WholeAnswer(self.transport))
+
+    def on_response_complete(self) -> None:
+        """As uvicorn's, with one timer for a connection's life: one for each answer costs as much as a signature."""
+        self.server_state.total_requests += 1
+        if self.transport.is_closing():
+            return
+        self.flow.resume_reading()
+        if self.pipeline:
+            self._start_asgi_task(*self.pipeline.pop())
+            return
+        self._idle_since_s = self.loop.time()
+        if self._idleness is None:
+            self._idleness = self.loop.call_later(self.timeout_keep_alive, self._close_when_idle)
+
+    def _close_when_idle(self) -> None:
+        self._idleness = None
+        cycle: RequestResponseCycle | None = self.cycle
+        if self.transport.is_closing():
+            return
+        left_s = float(self.timeout_keep_alive)
+        if cycle is not None and cycle.response_complete and not self._is_arriving:
+            left_s += self._idle_since_s - self.loop.time()
+        if left_s > 0:
+            self._idleness = self.loop.call_later(left_s, self._close_when_idle)
+        else:
+            self.transport.close()
 
     def _add_to_head(self, size: int) -> None:
         self._head_bytes += size

@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Final, Literal
+from typing import Final, Literal, NamedTuple
 from urllib.parse import quote
 
 from relayfile.pinned_json import JsonValue
@@ -42,8 +42,7 @@ class SignatureRefused(Exception):
         self.reason = reason
 
 
-@dataclass(frozen=True, slots=True)
-class SignedRequest:
+class SignedRequest(NamedTuple):
     """What signatures are made of. Header names are in lower case."""
 
     headers: Mapping[str, str]

@@ -5,7 +5,6 @@ cannot be normalised is an envelope with a failure, which becomes a dead letter 
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Final, NamedTuple
 from urllib.parse import parse_qs
 
@@ -49,16 +48,14 @@ _KINDS: Final = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class RequestFacts:
+class RequestFacts(NamedTuple):
     """A request that is proven to come from its sender. Header names are in lower case; the body is decompressed."""
 
     headers: Mapping[str, str]
     body: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Reading:
+class Reading(NamedTuple):
     """A request, decoded once."""
 
     headers: Mapping[str, str]

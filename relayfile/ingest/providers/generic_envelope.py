@@ -69,8 +69,9 @@ def read_generic_envelope(body: bytes, content_bytes_max: int) -> types_pb2.Enve
             event_name=generic.event_name,
             correlation_id=generic.correlation_id,
             workspace_id=_ANY_WORKSPACE,
-            changes=[_change(each, content_bytes_max) for each in generic.changes],
         )
+        for each in generic.changes:
+            _add_change(envelope, each, content_bytes_max)
     except msgspec.ValidationError as error:
         return _invalid(str(error))
     except pinned_json.TooLong as error:
@@ -93,9 +94,10 @@ def _invalid(why: str) -> Failure:
     return Failure("INVALID_ENVELOPE", why[:_MESSAGE_CHARACTERS_MAX])
 
 
-def _change(generic: GenericChange, content_bytes_max: int) -> types_pb2.FileChange:
+def _add_change(envelope: types_pb2.Envelope, generic: GenericChange, content_bytes_max: int) -> None:
+    """Made in its place: to put a finished one there copies its content."""
     content, content_type = _content(generic, content_bytes_max)
-    change = types_pb2.FileChange(
+    change = envelope.changes.add(
         kind=_KINDS[generic.kind],
         path=generic.path,
         provider_object_id=generic.object_id,
@@ -113,16 +115,15 @@ def _change(generic: GenericChange, content_bytes_max: int) -> types_pb2.FileCha
         change.semantics.relations.extend(generic.relations)
         change.semantics.permissions.extend(generic.permissions)
         change.semantics.comments.extend(generic.comments)
-    return change
 
 
 def _content(generic: GenericChange, content_bytes_max: int) -> tuple[bytes, str]:
     """The bytes, and the media type that is meant when none is named."""
+    if generic.content_text is not None and generic.content_base64 is None and not generic.content:
+        return generic.content_text.encode(), "text/plain; charset=utf-8"
     forms = [bool(generic.content), generic.content_text is not None, generic.content_base64 is not None]
     if sum(forms) > 1:
         raise ValueError("changes[] has more than one of content, content_text, content_base64")
-    if generic.content_text is not None:
-        return generic.content_text.encode(), "text/plain; charset=utf-8"
     if generic.content_base64 is not None:
         try:
             return base64.b64decode(generic.content_base64, validate=True), ""

@@ -117,6 +117,7 @@ async def running_front(
     providers_dir: Path | None = None,
     public_url: str = "",
     is_prompt: bool = True,
+    keep_alive_s: float = 75,
     apps: str = "",
     routes: Mapping[str, Mapping[str, str]] = MappingProxyType({}),
 ) -> AsyncIterator[Front]:
@@ -150,7 +151,9 @@ async def running_front(
         rejected.add(clock.now_us(), workspace="", provider="", reason=reason, http_status=status)
 
     limits = HttpLimits(head_bytes_max, request_timeout_s, connections_max)
-    listener = HttpListener(app, "127.0.0.1:0", protocol=bounded_protocol(limits, refused, express))
+    listener = HttpListener(
+        app, "127.0.0.1:0", protocol=bounded_protocol(limits, refused, express), keep_alive_s=keep_alive_s
+    )
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(listener.serve())
         yield Front(listener.address, intake, store, rejected, clock, signer, registry)

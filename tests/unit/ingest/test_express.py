@@ -14,9 +14,9 @@ from tests.unit.ingest.test_webhook import BODY, ENVELOPE, ENVELOPES, HOOK, gith
 
 
 @asynccontextmanager
-async def known_front(directory: Path, *, is_prompt: bool = True) -> AsyncIterator[Front]:
+async def known_front(directory: Path, *, is_prompt: bool = True, keep_alive_s: float = 75) -> AsyncIterator[Front]:
     """A front whose workspaces are known; how often `accept` was called says what went the usual way."""
-    async with running_front(directory, is_prompt=is_prompt, creates=True) as front:
+    async with running_front(directory, is_prompt=is_prompt, creates=True, keep_alive_s=keep_alive_s) as front:
         yield front
 
 
@@ -130,3 +130,15 @@ async def test_a_sender_that_leaves_before_its_answer_harms_nobody(tmp_path: Pat
         await until(accepted)
         (response,) = await exchange(front, REQUESTS["accepted"])
         assert shown(response)[0] == 200
+
+
+@pytest.mark.parametrize("is_prompt", [True, False])
+async def test_an_idle_connection_is_closed_and_one_in_use_is_not(tmp_path: Path, is_prompt: bool) -> None:
+    async with known_front(tmp_path, is_prompt=is_prompt, keep_alive_s=0.2) as front:
+        client = await Client.connect(front.address)
+        for _ in range(4):
+            client.send(REQUESTS["accepted"])
+            assert shown(await client.response())[0] == 200
+            await asyncio.sleep(0.1)
+        assert await asyncio.wait_for(client.is_closed(), 5)
+        await client.close()

@@ -73,12 +73,12 @@ def test_every_way_of_signing(scheme: Scheme) -> None:
     time = "1614265330000" if scheme.timestamp_unit_s < 1 else NOW
     headers = {"webhook-id": "m", scheme.timestamp_header: time}
     request = SignedRequest(headers, b"body", "POST", "https://example.com/hook")
-    signed = replace(request, headers={**headers, scheme.header: sign(scheme, request, "secret", time)})
+    signed = request._replace(headers={**headers, scheme.header: sign(scheme, request, "secret", time)})
     assert refusal(scheme, signed, "secret") == ""
     assert refusal(scheme, signed, "old", "secret") == ""
     assert refusal(scheme, signed) == "SECRET_MISSING"
     assert refusal(scheme, signed, "other") == "SIGNATURE_MISMATCH"
-    assert refusal(scheme, replace(signed, body=b"Body"), "secret") == "SIGNATURE_MISMATCH"
+    assert refusal(scheme, signed._replace(body=b"Body"), "secret") == "SIGNATURE_MISMATCH"
     assert refusal(scheme, request, "secret") == "SIGNATURE_MISSING"
     if scheme.is_timed:
         late, early = NOW_US + 300_000_000, NOW_US - 300_000_000
@@ -109,7 +109,7 @@ def test_several_signatures_of_one_header() -> None:
     good = sign(STANDARD, request, "secret", NOW)
     for header in (f"v1a,xx {good}", f"{good} v1,AAAA", f"v1,{'A' * 43}= {good}"):
         assert (
-            refusal(STANDARD, replace(request, headers={**request.headers, "webhook-signature": header}), "secret")
+            refusal(STANDARD, request._replace(headers={**request.headers, "webhook-signature": header}), "secret")
             == ""
         )
 
