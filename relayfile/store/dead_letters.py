@@ -8,6 +8,7 @@ import asyncio
 from typing import Final
 
 import msgspec
+from prometheus_client import Counter
 
 from relayfile.store.commit import Committer
 from relayfile.store.engine import DeadLetterFilter, Engine, KeptDeadLetter, WorkspaceKey
@@ -45,12 +46,17 @@ class DeadLetters:
         committer: Committer,
         ownership: Ownership,
         policy: ReplayPolicy,
+        replays_total: Counter,
     ) -> None:
+        """`replays_total` counts by result."""
         self._engine: Engine = context.engine
         self._committer = committer
         self._ownership = ownership
         self.desk = RedoDesk(context.clock, context.new_id, policy.lease_s)
-        self._replayer = Replayer(self._engine, committer, ReplayChanges(context, folds), self.desk, policy)
+        self._tried = replays_total
+        self._replayer = Replayer(
+            self._engine, committer, ReplayChanges(context, folds), self.desk, policy, self._count
+        )
         self._finish = FinishRedos(context, folds)
         self._queue = Once(
             context,
@@ -130,4 +136,10 @@ class DeadLetters:
             merge_key=result.dead_letter_id,
         )
         self.desk.end(result.dead_letter_id)
+        if taken:
+            self._count(int(result.failure is None), int(result.failure is not None))
         return taken
+
+    def _count(self, succeeded: int, failed: int) -> None:
+        self._tried.labels("succeeded").inc(succeeded)
+        self._tried.labels("failed").inc(failed)

@@ -66,7 +66,10 @@ class Node:
         context = PlanContext(engine, clock, new_id)
         self.apply_folds = ApplyFolds(context, policy.plan, creates_workspaces=policy.creates_workspaces)
         self.change_pauses = Once(context, ChangePauses(context), encode=lambda _: b"", decode=lambda _: None)
-        self.dead_letters = DeadLetters(context, self.apply_folds, self.committer, ownership, policy.replay)
+        replays_total = instruments.replays_total
+        self.dead_letters = DeadLetters(
+            context, self.apply_folds, self.committer, ownership, policy.replay, replays_total
+        )
         self.routes = RouteWriter(context, policy.plan, self.committer, ownership, self.dead_letters)
         self._create_workspaces = Once(
             context,

@@ -5,7 +5,7 @@ where it was; each batch is one entry of its workspace like any other. Refuses t
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from relayfile import faults
@@ -40,13 +40,21 @@ class Replayer:
     """`run` it in a task; `wake` it when something was queued."""
 
     def __init__(
-        self, engine: Engine, committer: Committer, changes: ReplayChanges, desk: RedoDesk, policy: ReplayPolicy
+        self,
+        engine: Engine,
+        committer: Committer,
+        changes: ReplayChanges,
+        desk: RedoDesk,
+        policy: ReplayPolicy,
+        ended: Callable[[int, int], None],
     ) -> None:
+        """`ended` is told how many changes succeeded and how many failed again."""
         self._engine = engine
         self._committer = committer
         self._changes = changes
         self._desk = desk
         self._policy = policy
+        self._ended = ended
         self._wake = asyncio.Event()
         desk.on_change = self.wake
 
@@ -95,6 +103,7 @@ class Replayer:
             return 0
         result = await self._committer.submit(key, self._changes, batch, change_count=len(batch), byte_count=byte_count)
         faults.point("store.replay.after_batch")
+        self._ended(*result)
         return result.succeeded_count + result.failed_count
 
     async def _hand_over(self, key: WorkspaceKey) -> int:

@@ -100,6 +100,7 @@ class StoreInstruments(Instruments):
     commit_changes: Histogram = histogram("Changes in one transaction.", buckets=_SIZES)
     outcomes_total: Counter = counter("Changes that ended.", "outcome")
     revisions_total: Counter = counter("Revisions taken.")
+    replays_total: Counter = counter("Dead letters that were tried again.", "result")
     queue_changes: Gauge = gauge("Changes that wait for a commit.")
     fenced_total: Counter = counter("Entries dropped because the shard had another owner.")
     wal_bytes: Gauge = gauge("Size of the write-ahead log.")

@@ -13,6 +13,7 @@ from relayfile.paths import ROOT
 from relayfile.placement import check_workspace_id
 from relayfile.store.engine import DeadLetterFilter, ProviderOutcomes, WorkspaceKey, WorkspaceView
 from relayfile.store.once import RequestMark, mark_of
+from relayfile.store.plan.letters import LetterState
 from relayfile.store.plan.rows import WorkspaceRow
 from relayfile.store.servicers.checks import Checks
 from relayfile.store.servicers.reading import Reading
@@ -82,8 +83,11 @@ class WorkspaceService(workspace_pb2_grpc.WorkspaceServiceServicer):
             message = workspace_pb2.Workspace(oldest_event_revision=await view.oldest_event_revision() or 0)
             _fill_workspace(message, key, row)
             fill_totals(message.totals, await view.directory(ROOT))
+            totals = await view.letter_totals()
+            pending = {each.provider: each.letter_count for each in totals if each.state is LetterState.PENDING}
             for outcomes in await view.outcomes():
-                await _fill_sync(message.providers.add(), outcomes, view)
+                provider = message.providers.add(pending_dead_letter_count=pending.get(outcomes.provider, 0))
+                await _fill_sync(provider, outcomes, view)
         return message
 
 
@@ -113,8 +117,7 @@ async def _fill_sync(into: workspace_pb2.ProviderSync, outcomes: ProviderOutcome
     into.status.health = _health(outcomes, into.status.accepted)
     if outcomes.last_applied_us is not None:
         set_us(into.last_applied_time, outcomes.last_applied_us)
-    into.pending_dead_letter_count = sum(outcomes.failure_reasons.values())
-    if not into.pending_dead_letter_count:
+    if not outcomes.failure_reasons:
         return
     for kept in await view.dead_letters(DeadLetterFilter(provider=outcomes.provider), "", 1):
         into.last_failure.reason = kept.row.failure.reason

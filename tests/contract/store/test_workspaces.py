@@ -16,6 +16,8 @@ from relayfile.errors import (
     WorkspaceAlreadyExists,
     WorkspaceNotFound,
 )
+from relayfile.store.engine import DeadLetterFilter
+from relayfile.store.order import Order
 from relayfile.store.servicers.dead_letter_service import DeadLetterService
 from relayfile.store.servicers.reading import Reading
 from relayfile.store.servicers.workspace_service import WorkspaceService
@@ -128,6 +130,11 @@ class TestWorkspaceService:
     async def test_counters_health_and_the_last_failure(self, tmp_path: Path) -> None:
         async with services(tmp_path) as (running, workspaces, _):
             await broken_deliveries(running)
+            key = running.node.ownership.local_key(W)
+            async with running.engine.view(key) as view:
+                (first,) = await view.dead_letters(DeadLetterFilter(provider="github", reason="TOO_LARGE"), "", 1)
+            order = Order("ops", "AcknowledgeDeadLetter", "known", "", "c")
+            await running.node.dead_letters.acknowledge(key, first.row.dead_letter_id, order)
             answer = await workspaces.GetWorkspace(workspace_pb2.GetWorkspaceRequest(workspace_id=W), CALL)
         github, linear = answer.workspace.providers
         assert (github.status.provider, linear.status.provider) == ("github", "linear")
@@ -135,7 +142,7 @@ class TestWorkspaceService:
         assert (linear.status.accepted, linear.status.dead_lettered) == (3, 3)
         assert dict(github.status.failure_reasons) == {"MALFORMED_JSON": 2, "TOO_LARGE": 2}
         assert github.status.health == ingest_pb2.PROVIDER_HEALTH_ERROR
-        assert github.pending_dead_letter_count == 4
+        assert github.pending_dead_letter_count == 3, "one was acknowledged"
         assert github.last_failure.reason == "TOO_LARGE"
         assert github.HasField("last_applied_time")
         assert not linear.HasField("last_applied_time")
