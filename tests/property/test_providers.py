@@ -112,7 +112,7 @@ REAL = [(path.parent.name, path) for path in sorted(FIXTURES.glob("*/*.json"))]
 
 
 @pytest.mark.parametrize(("name", "path"), REAL, ids=[f"{name}-{path.stem}" for name, path in REAL])
-@settings(max_examples=15)
+@settings(max_examples=8)
 @given(at=st.lists(st.integers(0, 30), max_size=6), value=st.none() | st.integers() | st.text(max_size=5) | st.just({}))
 def test_a_real_event_with_anything_wrong_in_it(name: str, path: Path, at: list[int], value: JsonValue) -> None:
     fixture = json.loads(path.read_bytes())

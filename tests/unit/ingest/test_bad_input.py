@@ -20,7 +20,7 @@ from relayfile.ingest.providers.adapter import ITEMS_MAX, Provider, RequestFacts
 from relayfile.ingest.providers.registry import ProviderRegistry
 from relayfile.ingest.signature import Scheme, SignedRequest, sign
 from tests.support.provider_fixtures import names, request
-from tests.unit.ingest.front import NOW_US, WORKSPACE, Client, Front, Response, ask, request_bytes, running_front
+from tests.unit.ingest.front import NOW_US, WORKSPACE, Front, ask, request_bytes, running_front
 
 PROVIDERS: Final = ProviderRegistry.load(50_000)
 SECRET: Final = "whsec_c2VjcmV0LW9mLWV2ZXJ5LXNlbmRlcg=="
@@ -187,7 +187,7 @@ async def leads_to(front: Front, data: bytes) -> Left:
     """Send a request, and take away what it left."""
     front.intake.accepted.clear()
     before = sum(front.rejected.totals().values())
-    response = await ask_all(front.address, data)
+    response = await ask(front.address, data)
     refused = front.rejected.newest("", 0, 1)[0].reason if sum(front.rejected.totals().values()) > before else ""
     envelopes = front.intake.accepted
     reasons = Counter(each.failure.reason for each in envelopes if each.HasField("failure"))
@@ -199,18 +199,6 @@ async def delivery_ids(front: Front, sender: Sender) -> list[str]:
     front.intake.accepted.clear()
     assert (await ask(front.address, post(sender, sender.body()))).status == 200
     return [each.delivery_id for each in front.intake.accepted]
-
-
-async def ask_all(address: str, data: bytes) -> Response:
-    """As `ask`, for what may be refused before all of it was sent."""
-    client = await Client.connect(address)
-    try:
-        client.send(data)
-        response = await client.response()
-        assert response is not None, "the connection ended without an answer"
-        return response
-    finally:
-        await client.close()
 
 
 every_sender = pytest.mark.parametrize(
