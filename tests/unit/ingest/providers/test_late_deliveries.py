@@ -20,6 +20,7 @@ KINDS = {
     types_pb2.CHANGE_KIND_UPSERT: MemberKind.UPSERT,
     types_pb2.CHANGE_KIND_DELETE: MemberKind.DELETE,
     types_pb2.CHANGE_KIND_PATCH: MemberKind.PATCH,
+    types_pb2.CHANGE_KIND_SIGNAL: MemberKind.SIGNAL,
 }
 RECEIVED_US = 1_900_000_000_000_000
 ISSUE = "/gitlab/projects/15/issues/23.json"
@@ -66,6 +67,11 @@ def tree_after(provider: str, names: Sequence[str]) -> dict[str, object]:
         ("hubspot", ["created", "properties_changed", "deleted"], HUBSPOT),
         ("linear", ["issue_created", "issue_updated"], {LINEAR_ISSUE: ("title", "Conveyor stops at one")}),
         ("linear", ["issue_created", "issue_updated", "issue_removed"], {}),
+        ("notion", ["page_created", "page_properties_updated", "page_deleted"], {}),
+        ("asana", ["events", "project_deleted"], {}),
+        ("hubspot", ["created", "merged", "restored"], {HUBSPOT_CONTACT: ("hs_object_id", "65059681032")}),
+        ("slack", ["channel_created", "channel_archive"], {SLACK_CHANNEL: ("name", "fun")}),
+        ("slack", ["file_shared", "file_deleted"], {}),
         ("slack", ["message", "message_changed"], {SLACK_MESSAGE: ("text", "Hello, world!")}),
         ("slack", ["message", "message_changed", "message_deleted"], {}),
         ("slack", ["reaction_added", "reaction_removed"], {}),
