@@ -75,7 +75,8 @@ def get(
 def put(
     app_name: str = APP,
     tenant: str = TENANT,
-    workspace: str = typer.Argument(help="The workspace; it must exist."),
+    workspace: str = typer.Argument(help="The workspace; it must exist, but for --create-workspace."),
+    create_workspace: bool = typer.Option(False, "--create-workspace", help="Make the workspace if it is not there."),
     if_revision: int = typer.Option(
         -1, "--if-revision", min=-1, help="Only when the route is at this revision; 0: when there is none."
     ),
@@ -94,6 +95,8 @@ def put(
         )
         if if_revision >= 0:
             request.if_revision = if_revision
+        if create_workspace:
+            await _create_workspace(data_dir, workspace)
         answer = await stub.PutRoute(request, metadata=shown)
         if as_json:
             print(_as_json(answer.route))
@@ -129,6 +132,25 @@ def delete(
         print(f"{app_name} {tenant} has no route any more (revision {answer.revision})")
 
     _run(data_dir, work)
+
+
+async def _create_workspace(data_dir: Path, workspace: str) -> None:
+    from grpc.aio import AioRpcError
+
+    from relayfile.cli.connection import connect, open_channel
+    from relayfile.errors import WorkspaceAlreadyExists
+    from relayfile.status import from_rpc_error
+    from relayfile.v1 import workspace_pb2
+    from relayfile.v1.workspace_pb2_grpc import WorkspaceServiceStub
+
+    connection = connect(data_dir)
+    request = workspace_pb2.CreateWorkspaceRequest(workspace_id=workspace)
+    async with open_channel(connection.store) as channel:
+        try:
+            await WorkspaceServiceStub(channel).CreateWorkspace(request, metadata=connection.credentials)
+        except AioRpcError as error:
+            if not isinstance(from_rpc_error(error), WorkspaceAlreadyExists):
+                raise
 
 
 def _show(routes: "list[Route]", as_json: bool) -> None:

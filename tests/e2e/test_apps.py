@@ -171,14 +171,15 @@ async def test_a_route_that_changes_counts_for_what_comes_after(system: LocalSys
 
 async def test_what_had_no_route_is_there_when_the_route_is(system: LocalSystem, client: Client) -> None:
     late = workspace_on(0, "late")
-    await client.create_workspace(late)
     before = await client.counts("_app/hub")
     await post(system, contact(50, 5, "old"), contact(51, 5), contact(52, 6))
     await post(system, contact(50, 5))
     await client.settled("_app/hub", before.accepted + 4)
     assert (await client.counts("_app/hub"))["dead_lettered"] == before["dead_lettered"] + 4
-    told = await command(system, client, "put", "hub", "5", late)
+    told = await command(system, client, "put", "hub", "5", late, "--create-workspace")
     assert told.endswith("; 3 dead letters are tried again\n")
+    again = await command(system, client, "put", "hub", "5", late, "--create-workspace", "--json")
+    assert json.loads(again)["revision"] == told.partition("(revision ")[2].partition(")")[0]
     for number in (50, 51):
         await appears(client, late, number, "new")
     counts = await client.settled(late, 3)

@@ -228,6 +228,14 @@ async def test_all_that_is_wrong_is_said_at_once(nodes: list[TestNode], request_
     assert [violation.field for violation in error.violations] == fields
 
 
+async def test_a_caller_that_follows_the_map_learns_the_owner(nodes: list[TestNode]) -> None:
+    metadata = (*nodes[0].client.metadata, ("relayfile-routing", "direct"))
+    request = route_pb2.GetRouteRequest(app=APP_THERE, tenant="t")
+    error = await refusal(nodes[0].client.routes.GetRoute(request, metadata=metadata))
+    assert isinstance(error, errors.NotOwner)
+    assert error.address == nodes[1].address
+
+
 async def test_waiting_for_a_revision(nodes: list[TestNode]) -> None:
     node = nodes[0]
     assert isinstance(await refusal(get(node, APP_HERE, "t", min_revision=1, patience_s=0.2)), errors.DeadlineExpired)

@@ -32,6 +32,18 @@ def test_a_setting_that_cannot_be_read_names_its_problem(value: str, phrase: str
         load(IngestSettings, {"RELAYFILE_APPS": value})
 
 
+def test_the_secrets_of_an_app_have_a_key_of_their_own() -> None:
+    raw = '{"_app/gh/github": ["new", "old"], "acme/github": "one"}'
+    settings = load(IngestSettings, {"RELAYFILE_WEBHOOK_SECRETS": raw})
+    assert [(each.workspace, each.provider, len(each.secrets)) for each in settings.webhook_secrets] == [
+        ("_app/gh", "github", 2),
+        ("acme", "github", 1),
+    ]
+    for key in ("_app/github", "_app//github", "a/b/github", "_app/a/b/github", "gh/"):
+        with pytest.raises(SettingError, match="neither <workspace>/<provider> nor _app/<app>/<provider>"):
+            load(IngestSettings, {"RELAYFILE_WEBHOOK_SECRETS": f'{{"{key}": ["s"]}}'})
+
+
 def test_the_setting_is_shown_as_it_is_read() -> None:
     assert parse_apps(render_apps(parse_apps(GITHUB))) == parse_apps(GITHUB)
     assert load(IngestSettings, {}).apps == ()
