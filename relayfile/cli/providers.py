@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from relayfile.cli.table import table
-from relayfile.errors import InvalidArgument, SettingError
+from relayfile.errors import SettingError
 from relayfile.placement import app_of, check_any_workspace_id
 from relayfile.settings import IngestSettings, load
 from relayfile.settings.definition import parse_duration
@@ -255,11 +255,7 @@ def _deliveries(provider: "Provider", facts: "RequestFacts") -> Iterator["types_
 
     for envelope, _, _ in provider.normalise(facts):
         envelope.provider = envelope.provider or provider.name
-        try:
-            complete(envelope, Arrival(1), lambda: "")
-        except InvalidArgument as error:
-            del envelope.changes[:]
-            envelope.failure.reason, envelope.failure.message = "INVALID_ENVELOPE", str(error)
+        complete(envelope, Arrival(1), lambda: "")
         yield envelope
 
 

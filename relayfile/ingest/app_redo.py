@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Protocol
 
-from relayfile.errors import InvalidArgument, RelayfileError
+from relayfile.errors import RelayfileError
 from relayfile.ingest.app_deliveries import UNROUTED
 from relayfile.ingest.apps import App, Apps
 from relayfile.ingest.delivery import Arrival, complete
@@ -21,7 +21,6 @@ from relayfile.ingest.redo_worker import RedoPostponed
 from relayfile.model import Failure
 from relayfile.placement import app_of
 from relayfile.v1 import shard_pb2, types_pb2
-from relayfile.wire import FAILURE_MESSAGE_BYTES_MAX
 
 
 class RouteLookup(Protocol):
@@ -67,9 +66,9 @@ class AppRedo:
             if not envelope.changes:
                 continue
             failure = await self._placed(app, delivery, facts.headers)
-            failure = failure or self._complete(redo, envelope, len(deliveries) == 1)
             if failure is not None:
                 return failure
+            self._complete(redo, envelope, len(deliveries) == 1)
             envelopes.append(envelope)
         if envelopes:
             with _postponing():
@@ -88,16 +87,12 @@ class AppRedo:
         delivery.envelope.provider = delivery.envelope.provider or app.provider
         return None
 
-    def _complete(self, redo: shard_pb2.Redo, envelope: types_pb2.Envelope, is_alone: bool) -> Failure | None:
+    def _complete(self, redo: shard_pb2.Redo, envelope: types_pb2.Envelope, is_alone: bool) -> None:
         """Of several, the ids of the provider tell one from the other; alone it is what was accepted."""
         envelope.envelope_id = redo.envelope_id if is_alone else self._new_id()
         if is_alone and redo.delivery_id != redo.envelope_id:
             envelope.delivery_id = redo.delivery_id
-        try:
-            complete(envelope, Arrival(redo.received_unix_us, redo.correlation_id, redo.traceparent), self._new_id)
-        except InvalidArgument as error:
-            return Failure("INVALID_ENVELOPE", str(error)[: FAILURE_MESSAGE_BYTES_MAX // 4])
-        return None
+        complete(envelope, Arrival(redo.received_unix_us, redo.correlation_id, redo.traceparent), self._new_id)
 
 
 @contextmanager

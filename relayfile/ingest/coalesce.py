@@ -163,17 +163,34 @@ class Fold:
 class Window:
     """The time in which further changes of an object are held."""
 
-    __slots__ = ("end_s", "fold", "key", "other_places", "place", "rivals")
+    __slots__ = ("directory", "end_s", "fold", "is_closed", "key", "other_places", "place", "rivals")
 
     def __init__(self, key: ObjectKey, end_s: float) -> None:
         self.key = key
         self.end_s = end_s
+        self.is_closed = False
+        """Before its time: it stands in the queue of those that close until then."""
         self.fold: Fold | None = None
         self.place = 0
         """Where its first change with a path is; nearly every object stays there. See `Places`."""
-        self.other_places: set[int] | None = None
+        self.directory: _Directory | None = None
+        """In which `place` is."""
+        self.other_places: dict[int, _Directory] | None = None
         self.rivals: set[Window] | None = None
         """Windows of objects that named one of its paths; at most one of all rivals holds anything."""
+
+
+class _Directory:
+    """Where paths that windows named are."""
+
+    __slots__ = ("above", "count", "place")
+
+    def __init__(self, place: int, above: tuple[int, ...]) -> None:
+        self.place = place
+        self.above = above
+        """It and the directories above it, without the root."""
+        self.count = 0
+        """Paths in it that windows named."""
 
 
 class Places:
@@ -182,42 +199,81 @@ class Places:
     def __init__(self) -> None:
         self._windows: dict[int, Window | tuple[Window, ...]] = {}
         """One window as it is: nearly every path is named by one object alone, and there are many."""
+        self._directories: dict[int, _Directory] = {}
+        self._directories_below: dict[int, int] = {}
+        """Of each directory above a named path, itself included: how many of `_directories` are in it."""
 
-    def touch(self, window: Window, path: str) -> None:
-        """The object of `window` names `path`."""
-        place = hash((window.key.workspace_id, path))
+    def touch(self, window: Window, path: str) -> bool:
+        """The object of `window` names `path`. True: other objects named paths below it, as if it were a directory."""
+        workspace_id = window.key.workspace_id
+        place = hash((workspace_id, path))
         if place == window.place or (window.other_places is not None and place in window.other_places):
-            return
+            return False
+        directory = self._directory(workspace_id, path.rpartition("/")[0])
         if not window.place:
-            window.place = place
+            window.place, window.directory = place, directory
         elif window.other_places is None:
-            window.other_places = {place}
+            window.other_places = {place: directory}
         else:
-            window.other_places.add(place)
-        there = self._windows.get(place)
-        if there is None:
-            self._windows[place] = window
-            return
-        if isinstance(there, Window):
-            there = (there,)
-        self._windows[place] = (*there, window)
-        for other in there:
-            _rivals_of(other).add(window)
-            _rivals_of(window).add(other)
+            window.other_places[place] = directory
+        there = self._named_at(place)
+        self._windows[place] = (*there, window) if there else window
+        self._meet(window, there)
+        for above in directory.above:
+            if above in self._windows:
+                self._meet(window, self._named_at(above))
+        return place in self._directories_below
 
     def forget(self, window: Window) -> None:
         """The window has closed."""
         if window.place:
-            for place in (window.place, *(window.other_places or ())):
-                there = self._windows[place]
-                if isinstance(there, Window):
-                    del self._windows[place]
-                    continue
-                left = tuple([other for other in there if other is not window])
-                self._windows[place] = left[0] if len(left) == 1 else left
+            self._leave(window, window.place, window.directory)
+            for place, directory in (window.other_places or {}).items():
+                self._leave(window, place, directory)
         if window.rivals is not None:
             for rival in window.rivals:
                 _rivals_of(rival).discard(window)
+
+    def _named_at(self, place: int) -> "tuple[Window, ...]":
+        there = self._windows.get(place, ())
+        return (there,) if isinstance(there, Window) else there
+
+    @staticmethod
+    def _meet(window: Window, others: "tuple[Window, ...]") -> None:
+        for other in others:
+            if other is not window:
+                _rivals_of(other).add(window)
+                _rivals_of(window).add(other)
+
+    def _directory(self, workspace_id: str, path: str) -> _Directory:
+        place = hash((workspace_id, path))
+        found = self._directories.get(place)
+        if found is None:
+            above = []
+            while path:
+                above.append(hash((workspace_id, path)))
+                path = path.rpartition("/")[0]
+            found = self._directories[place] = _Directory(place, tuple(above))
+            for each in above:
+                self._directories_below[each] = self._directories_below.get(each, 0) + 1
+        found.count += 1
+        return found
+
+    def _leave(self, window: Window, place: int, directory: _Directory | None) -> None:
+        left = tuple([other for other in self._named_at(place) if other is not window])
+        if left:
+            self._windows[place] = left[0] if len(left) == 1 else left
+        else:
+            del self._windows[place]
+        assert directory is not None, "it was named"
+        directory.count -= 1
+        if directory.count:
+            return
+        del self._directories[directory.place]
+        for each in directory.above:
+            self._directories_below[each] -= 1
+            if not self._directories_below[each]:
+                del self._directories_below[each]
 
 
 def _rivals_of(window: Window) -> "set[Window]":
@@ -231,7 +287,10 @@ class Coalescer:
 
     def __init__(self, limits: CoalesceLimits) -> None:
         self._limits = limits
-        self._windows: dict[ObjectKey, Window] = {}
+        self._windows: dict[str, dict[ObjectKey, Window]] = {}
+        """By workspace."""
+        self.objects = 0
+        """Objects with an open window."""
         self._places = Places()
         # All windows are equally long, so that those opened first close first.
         self._closing: deque[Window] = deque()
@@ -242,11 +301,6 @@ class Coalescer:
         self.held_total = 0
         """Changes that were held since the start."""
 
-    @property
-    def objects(self) -> int:
-        """Objects with an open window."""
-        return len(self._windows)
-
     def offer(self, key: ObjectKey, path: str, now_s: float) -> Window | None:
         """None: this change goes out now. Else the window that must `hold` it, before anything else.
 
@@ -256,12 +310,13 @@ class Coalescer:
             return None
         if self._closing and self._closing[0].end_s <= now_s:
             self.expire(now_s)
-        window = self._windows.get(key)
+        there = self._windows.get(key.workspace_id)
+        window = None if there is None else there.get(key)
         goes_out = window is None and self._limits.leading
         if window is None:
             window = self._open(key, now_s)
-        if path:
-            self._places.touch(window, path)
+        if path and self._places.touch(window, path):
+            self._close_others(window)
         if window.rivals:
             for rival in window.rivals:
                 self._flush(rival)
@@ -288,6 +343,8 @@ class Coalescer:
         """Close every window whose time has come; what they held waits in `take_flushed`."""
         while self._closing and self._closing[0].end_s <= now_s:
             window = self._closing.popleft()
+            if window.is_closed:
+                continue
             if self._flush(window) and self._limits.leading:
                 window.end_s = now_s + self._limits.window_s
                 self._closing.append(window)
@@ -315,20 +372,37 @@ class Coalescer:
         return bool(self._flushed)
 
     def _open(self, key: ObjectKey, now_s: float) -> Window:
-        while len(self._windows) >= self._limits.objects_max:
+        while self.objects >= self._limits.objects_max:
             self._close_next()
         window = Window(key, now_s + self._limits.window_s)
-        self._windows[key] = window
+        self._windows.setdefault(key.workspace_id, {})[key] = window
+        self.objects += 1
         self._closing.append(window)
         return window
 
     def _close_next(self) -> None:
         window = self._closing.popleft()
-        self._forget(window)
-        self._flush(window)
+        if not window.is_closed:
+            self._forget(window)
+            self._flush(window)
+
+    def _close_others(self, window: Window) -> None:
+        """A file is where others have a directory: rare, and who of them is below it is not known.
+
+        They open windows again with their next changes, and are its rivals then.
+        """
+        for other in list(self._windows[window.key.workspace_id].values()):
+            if other is not window:
+                self._forget(other)
+                self._flush(other)
 
     def _forget(self, window: Window) -> None:
-        del self._windows[window.key]
+        window.is_closed = True
+        there = self._windows[window.key.workspace_id]
+        del there[window.key]
+        if not there:
+            del self._windows[window.key.workspace_id]
+        self.objects -= 1
         self._places.forget(window)
 
     def _flush(self, window: Window) -> bool:

@@ -220,6 +220,7 @@ class Dispatcher(Traffic):
                     lone.add_without_change(envelope, spool_ref(row_id, ordinal))
                 continue
             provider = intern(envelope.provider)  # every window keeps it
+            gone: set[str] = set()
             for index, change in enumerate(changes):
                 ordinal += 1
                 if ordinal and not ordinal % STEP_CHANGES:
@@ -235,8 +236,11 @@ class Dispatcher(Traffic):
                     lone.close()
                     self._send_flushed()
                 ref = spool_ref(row_id, ordinal)
-                if window is None:
+                # What one delivery says of one object goes together: nobody shall see the half of it for a window long.
+                if window is None or key in gone:
                     lone.add(envelope, provider, change, index, ref, key)
+                    if len(changes) > 1:
+                        gone.add(key)
                 else:
                     has_held = True
                     note = None

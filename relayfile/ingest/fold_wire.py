@@ -62,6 +62,11 @@ def kind_of(change: types_pb2.FileChange) -> MemberKind:
     return _KINDS[change.kind]
 
 
+def delivery_id_of(envelope: types_pb2.Envelope, change: types_pb2.FileChange) -> str:
+    """What the shard knows a change by, with its object: of several changes of one object each has its own."""
+    return f"{envelope.delivery_id}#{change.repetition + 1}" if change.repetition else envelope.delivery_id
+
+
 def member_of(
     envelope: types_pb2.Envelope, traceparent: str, change: types_pb2.FileChange, index: int, ref: bytes, content: bytes
 ) -> bytes:
@@ -72,7 +77,7 @@ def member_of(
     member = shard_pb2.FoldMember(
         spool_ref=ref,
         envelope_id=envelope.envelope_id,
-        delivery_id=envelope.delivery_id,
+        delivery_id=delivery_id_of(envelope, change),
         change_index=index,
         kind=change.kind,  # type: ignore[arg-type]  # the numbers of the two enums agree
         path=change.path,

@@ -102,10 +102,7 @@ class Publisher:
             refused = await self._admit(workspace)
             if refused is not None:
                 return refused
-        try:
-            complete(envelope, arrival, self.door.ids.new_id, name)
-        except InvalidArgument as error:
-            return error
+        complete(envelope, arrival, self.door.ids.new_id)
         return None
 
     def prepare_plain(self, envelope: types_pb2.Envelope, arrival: Arrival) -> bool:

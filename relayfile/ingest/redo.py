@@ -8,14 +8,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from relayfile.errors import InvalidArgument
 from relayfile.ingest.delivery import Arrival, complete
 from relayfile.ingest.fold_wire import fold_head, fold_member, member_of, member_without_change, with_raw_body
 from relayfile.ingest.fold_wire import workspace_fold as fold_field
 from relayfile.ingest.providers.adapter import Delivery, Provider, RequestFacts
 from relayfile.model import Failure, change_key
 from relayfile.v1 import shard_pb2, types_pb2
-from relayfile.wire import CHANGES_MAX, FAILURE_MESSAGE_BYTES_MAX, set_us
+from relayfile.wire import CHANGES_MAX, set_us
 
 RESULT_BYTES_MAX: Final = 128 << 20
 """Of all changes of one request; more is a failure."""
@@ -88,13 +87,7 @@ def _envelope(redo: shard_pb2.Redo, delivery: Delivery, place: str) -> types_pb2
     if not place and redo.delivery_id != redo.envelope_id:
         envelope.delivery_id = redo.delivery_id
     arrival = Arrival(redo.received_unix_us, redo.correlation_id, redo.traceparent)
-    try:
-        complete(envelope, arrival, lambda: redo.envelope_id)
-    except InvalidArgument as error:
-        del envelope.changes[:]
-        envelope.failure.reason = "INVALID_ENVELOPE"
-        envelope.failure.message = str(error)[: FAILURE_MESSAGE_BYTES_MAX // 4]
-        complete(envelope, arrival, lambda: redo.envelope_id)
+    complete(envelope, arrival, lambda: redo.envelope_id)
     if place and envelope.delivery_id == redo.envelope_id:
         envelope.delivery_id += place  # of several without an id of their own, each needs one
     if envelope.HasField("failure"):

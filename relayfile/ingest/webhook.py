@@ -16,7 +16,6 @@ from relayfile.auth import TokenVerifier, authorise_workspace, bearer_token
 from relayfile.clock import Clock
 from relayfile.errors import (
     AppNotFound,
-    InvalidArgument,
     ProviderNotFound,
     RelayfileError,
     Unauthenticated,
@@ -49,7 +48,6 @@ from relayfile.placement import check_workspace_id
 from relayfile.route_file import TENANT_HEADER
 from relayfile.telemetry import IngestInstruments, SpanHandle, Tracing, get_logger
 from relayfile.v1 import types_pb2
-from relayfile.wire import FAILURE_MESSAGE_BYTES_MAX
 
 GENERIC: Final = "generic"
 UNREAD_BYTES_MAX: Final = 1 << 20
@@ -321,19 +319,11 @@ class WebhookFront:
             raw, tenant = self._access.apps.address(route.app, provider, reading, delivery)
         if not envelope.provider:
             envelope.provider = route.provider
-        if not envelope.HasField("failure"):
-            try:
-                complete(envelope, arrival, self._at.ids.new_id)
-                return envelope
-            except InvalidArgument as error:
-                del envelope.changes[:]
-                envelope.failure.reason = "INVALID_ENVELOPE"
-                envelope.failure.message = str(error)[: FAILURE_MESSAGE_BYTES_MAX // 4]
-                raw = provider.raw_of(delivery, reading)
-        envelope.raw.body = raw
-        envelope.raw.headers.update(reading.headers)
-        if tenant:
-            envelope.raw.headers[TENANT_HEADER] = tenant
+        if envelope.HasField("failure"):
+            envelope.raw.body = raw
+            envelope.raw.headers.update(reading.headers)
+            if tenant:
+                envelope.raw.headers[TENANT_HEADER] = tenant
         complete(envelope, arrival, self._at.ids.new_id)
         return envelope
 

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18relayfile/v1/types.proto\x12\x0crelayfile.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xb5\x01\n\tSemantics\x12;\n\nproperties\x18\x01 \x03(\x0b\x32\'.relayfile.v1.Semantics.PropertiesEntry\x12\x11\n\trelations\x18\x02 \x03(\t\x12\x13\n\x0bpermissions\x18\x03 \x03(\t\x12\x10\n\x08\x63omments\x18\x04 \x03(\t\x1a\x31\n\x0fPropertiesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\x97\x02\n\nFileChange\x12&\n\x04kind\x18\x01 \x01(\x0e\x32\x18.relayfile.v1.ChangeKind\x12\x0c\n\x04path\x18\x02 \x01(\t\x12\x1a\n\x12provider_object_id\x18\x03 \x01(\t\x12/\n\x0boccurred_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07\x63ontent\x18\x05 \x01(\x0c\x12\x14\n\x0c\x63ontent_type\x18\x06 \x01(\t\x12*\n\tsemantics\x18\x07 \x01(\x0b\x32\x17.relayfile.v1.Semantics\x12\x14\n\x0coperation_id\x18\x08 \x01(\t\x12\x1d\n\x15\x63ontent_follows_bytes\x18\t \x01(\x03\"\xa0\x01\n\x0bRawDelivery\x12\x0c\n\x04\x62ody\x18\x01 \x01(\x0c\x12\x37\n\x07headers\x18\x02 \x03(\x0b\x32&.relayfile.v1.RawDelivery.HeadersEntry\x12\x1a\n\x12\x62ody_follows_bytes\x18\x03 \x01(\x03\x1a.\n\x0cHeadersEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"*\n\x07\x46\x61ilure\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\"\xc8\x03\n\x08\x45nvelope\x12\x13\n\x0b\x65nvelope_id\x18\x01 \x01(\t\x12\x14\n\x0cworkspace_id\x18\x02 \x01(\t\x12\x10\n\x08provider\x18\x03 \x01(\t\x12\x13\n\x0b\x64\x65livery_id\x18\x04 \x01(\t\x12/\n\x0breceived_at\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x16\n\x0e\x63orrelation_id\x18\x06 \x01(\t\x12\x13\n\x0btraceparent\x18\x07 \x01(\t\x12\x34\n\x07headers\x18\x08 \x03(\x0b\x32#.relayfile.v1.Envelope.HeadersEntry\x12)\n\x07\x63hanges\x18\t \x03(\x0b\x32\x18.relayfile.v1.FileChange\x12&\n\x03raw\x18\n \x01(\x0b\x32\x19.relayfile.v1.RawDelivery\x12&\n\x07\x66\x61ilure\x18\x0b \x01(\x0b\x32\x15.relayfile.v1.Failure\x12\x17\n\x0f\x61\x64\x61pter_version\x18\x0c \x01(\t\x12\x12\n\nevent_name\x18\r \x01(\t\x1a.\n\x0cHeadersEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\":\n\rEnvelopeBatch\x12)\n\tenvelopes\x18\x01 \x03(\x0b\x32\x16.relayfile.v1.Envelope\"*\n\x0c\x43ontentChunk\x12\x0c\n\x04\x64\x61ta\x18\x01 \x01(\x0c\x12\x0c\n\x04last\x18\x02 \x01(\x08\"\xce\x02\n\x08\x46ileMeta\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\x10\n\x08revision\x18\x02 \x01(\x03\x12\x16\n\x0e\x63ontent_sha256\x18\x03 \x01(\x0c\x12\x12\n\nsize_bytes\x18\x04 \x01(\x03\x12\x14\n\x0c\x63ontent_type\x18\x05 \x01(\t\x12\x10\n\x08provider\x18\x06 \x01(\t\x12\x1a\n\x12provider_object_id\x18\x07 \x01(\t\x12/\n\x0bmodify_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bstale_since\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12$\n\x06origin\x18\n \x01(\x0e\x32\x14.relayfile.v1.Origin\x12*\n\tsemantics\x18\x0b \x01(\x0b\x32\x17.relayfile.v1.Semantics\"E\n\nTreeTotals\x12\x12\n\nfile_count\x18\x01 \x01(\x03\x12\x13\n\x0btotal_bytes\x18\x02 \x01(\x03\x12\x0e\n\x06\x64igest\x18\x03 \x01(\x0c*\x88\x01\n\nChangeKind\x12\x1b\n\x17\x43HANGE_KIND_UNSPECIFIED\x10\x00\x12\x16\n\x12\x43HANGE_KIND_UPSERT\x10\x01\x12\x16\n\x12\x43HANGE_KIND_DELETE\x10\x02\x12\x15\n\x11\x43HANGE_KIND_PATCH\x10\x03\x12\x16\n\x12\x43HANGE_KIND_SIGNAL\x10\x04*\xd7\x01\n\x07Outcome\x12\x17\n\x13OUTCOME_UNSPECIFIED\x10\x00\x12\x13\n\x0fOUTCOME_APPLIED\x10\x01\x12\x15\n\x11OUTCOME_COALESCED\x10\x02\x12\x15\n\x11OUTCOME_DUPLICATE\x10\x03\x12\x16\n\x12OUTCOME_SUPPRESSED\x10\x04\x12\x11\n\rOUTCOME_STALE\x10\x05\x12\x15\n\x11OUTCOME_UNCHANGED\x10\x06\x12\x13\n\x0fOUTCOME_IGNORED\x10\x07\x12\x19\n\x15OUTCOME_DEAD_LETTERED\x10\x08*Z\n\x06Origin\x12\x16\n\x12ORIGIN_UNSPECIFIED\x10\x00\x12\x13\n\x0fORIGIN_PROVIDER\x10\x01\x12\x10\n\x0cORIGIN_AGENT\x10\x02\x12\x11\n\rORIGIN_SYSTEM\x10\x03\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18relayfile/v1/types.proto\x12\x0crelayfile.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xb5\x01\n\tSemantics\x12;\n\nproperties\x18\x01 \x03(\x0b\x32\'.relayfile.v1.Semantics.PropertiesEntry\x12\x11\n\trelations\x18\x02 \x03(\t\x12\x13\n\x0bpermissions\x18\x03 \x03(\t\x12\x10\n\x08\x63omments\x18\x04 \x03(\t\x1a\x31\n\x0fPropertiesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xab\x02\n\nFileChange\x12&\n\x04kind\x18\x01 \x01(\x0e\x32\x18.relayfile.v1.ChangeKind\x12\x0c\n\x04path\x18\x02 \x01(\t\x12\x1a\n\x12provider_object_id\x18\x03 \x01(\t\x12/\n\x0boccurred_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07\x63ontent\x18\x05 \x01(\x0c\x12\x14\n\x0c\x63ontent_type\x18\x06 \x01(\t\x12*\n\tsemantics\x18\x07 \x01(\x0b\x32\x17.relayfile.v1.Semantics\x12\x14\n\x0coperation_id\x18\x08 \x01(\t\x12\x1d\n\x15\x63ontent_follows_bytes\x18\t \x01(\x03\x12\x12\n\nrepetition\x18\n \x01(\x05\"\xa0\x01\n\x0bRawDelivery\x12\x0c\n\x04\x62ody\x18\x01 \x01(\x0c\x12\x37\n\x07headers\x18\x02 \x03(\x0b\x32&.relayfile.v1.RawDelivery.HeadersEntry\x12\x1a\n\x12\x62ody_follows_bytes\x18\x03 \x01(\x03\x1a.\n\x0cHeadersEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"*\n\x07\x46\x61ilure\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\"\xc8\x03\n\x08\x45nvelope\x12\x13\n\x0b\x65nvelope_id\x18\x01 \x01(\t\x12\x14\n\x0cworkspace_id\x18\x02 \x01(\t\x12\x10\n\x08provider\x18\x03 \x01(\t\x12\x13\n\x0b\x64\x65livery_id\x18\x04 \x01(\t\x12/\n\x0breceived_at\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x16\n\x0e\x63orrelation_id\x18\x06 \x01(\t\x12\x13\n\x0btraceparent\x18\x07 \x01(\t\x12\x34\n\x07headers\x18\x08 \x03(\x0b\x32#.relayfile.v1.Envelope.HeadersEntry\x12)\n\x07\x63hanges\x18\t \x03(\x0b\x32\x18.relayfile.v1.FileChange\x12&\n\x03raw\x18\n \x01(\x0b\x32\x19.relayfile.v1.RawDelivery\x12&\n\x07\x66\x61ilure\x18\x0b \x01(\x0b\x32\x15.relayfile.v1.Failure\x12\x17\n\x0f\x61\x64\x61pter_version\x18\x0c \x01(\t\x12\x12\n\nevent_name\x18\r \x01(\t\x1a.\n\x0cHeadersEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\":\n\rEnvelopeBatch\x12)\n\tenvelopes\x18\x01 \x03(\x0b\x32\x16.relayfile.v1.Envelope\"*\n\x0c\x43ontentChunk\x12\x0c\n\x04\x64\x61ta\x18\x01 \x01(\x0c\x12\x0c\n\x04last\x18\x02 \x01(\x08\"\xce\x02\n\x08\x46ileMeta\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\x10\n\x08revision\x18\x02 \x01(\x03\x12\x16\n\x0e\x63ontent_sha256\x18\x03 \x01(\x0c\x12\x12\n\nsize_bytes\x18\x04 \x01(\x03\x12\x14\n\x0c\x63ontent_type\x18\x05 \x01(\t\x12\x10\n\x08provider\x18\x06 \x01(\t\x12\x1a\n\x12provider_object_id\x18\x07 \x01(\t\x12/\n\x0bmodify_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bstale_since\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12$\n\x06origin\x18\n \x01(\x0e\x32\x14.relayfile.v1.Origin\x12*\n\tsemantics\x18\x0b \x01(\x0b\x32\x17.relayfile.v1.Semantics\"E\n\nTreeTotals\x12\x12\n\nfile_count\x18\x01 \x01(\x03\x12\x13\n\x0btotal_bytes\x18\x02 \x01(\x03\x12\x0e\n\x06\x64igest\x18\x03 \x01(\x0c*\x88\x01\n\nChangeKind\x12\x1b\n\x17\x43HANGE_KIND_UNSPECIFIED\x10\x00\x12\x16\n\x12\x43HANGE_KIND_UPSERT\x10\x01\x12\x16\n\x12\x43HANGE_KIND_DELETE\x10\x02\x12\x15\n\x11\x43HANGE_KIND_PATCH\x10\x03\x12\x16\n\x12\x43HANGE_KIND_SIGNAL\x10\x04*\xd7\x01\n\x07Outcome\x12\x17\n\x13OUTCOME_UNSPECIFIED\x10\x00\x12\x13\n\x0fOUTCOME_APPLIED\x10\x01\x12\x15\n\x11OUTCOME_COALESCED\x10\x02\x12\x15\n\x11OUTCOME_DUPLICATE\x10\x03\x12\x16\n\x12OUTCOME_SUPPRESSED\x10\x04\x12\x11\n\rOUTCOME_STALE\x10\x05\x12\x15\n\x11OUTCOME_UNCHANGED\x10\x06\x12\x13\n\x0fOUTCOME_IGNORED\x10\x07\x12\x19\n\x15OUTCOME_DEAD_LETTERED\x10\x08*Z\n\x06Origin\x12\x16\n\x12ORIGIN_UNSPECIFIED\x10\x00\x12\x13\n\x0fORIGIN_PROVIDER\x10\x01\x12\x10\n\x0cORIGIN_AGENT\x10\x02\x12\x11\n\rORIGIN_SYSTEM\x10\x03\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -38,34 +38,34 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_RAWDELIVERY_HEADERSENTRY']._serialized_options = b'8\001'
   _globals['_ENVELOPE_HEADERSENTRY']._loaded_options = None
   _globals['_ENVELOPE_HEADERSENTRY']._serialized_options = b'8\001'
-  _globals['_CHANGEKIND']._serialized_start=1720
-  _globals['_CHANGEKIND']._serialized_end=1856
-  _globals['_OUTCOME']._serialized_start=1859
-  _globals['_OUTCOME']._serialized_end=2074
-  _globals['_ORIGIN']._serialized_start=2076
-  _globals['_ORIGIN']._serialized_end=2166
+  _globals['_CHANGEKIND']._serialized_start=1740
+  _globals['_CHANGEKIND']._serialized_end=1876
+  _globals['_OUTCOME']._serialized_start=1879
+  _globals['_OUTCOME']._serialized_end=2094
+  _globals['_ORIGIN']._serialized_start=2096
+  _globals['_ORIGIN']._serialized_end=2186
   _globals['_SEMANTICS']._serialized_start=76
   _globals['_SEMANTICS']._serialized_end=257
   _globals['_SEMANTICS_PROPERTIESENTRY']._serialized_start=208
   _globals['_SEMANTICS_PROPERTIESENTRY']._serialized_end=257
   _globals['_FILECHANGE']._serialized_start=260
-  _globals['_FILECHANGE']._serialized_end=539
-  _globals['_RAWDELIVERY']._serialized_start=542
-  _globals['_RAWDELIVERY']._serialized_end=702
-  _globals['_RAWDELIVERY_HEADERSENTRY']._serialized_start=656
-  _globals['_RAWDELIVERY_HEADERSENTRY']._serialized_end=702
-  _globals['_FAILURE']._serialized_start=704
-  _globals['_FAILURE']._serialized_end=746
-  _globals['_ENVELOPE']._serialized_start=749
-  _globals['_ENVELOPE']._serialized_end=1205
-  _globals['_ENVELOPE_HEADERSENTRY']._serialized_start=656
-  _globals['_ENVELOPE_HEADERSENTRY']._serialized_end=702
-  _globals['_ENVELOPEBATCH']._serialized_start=1207
-  _globals['_ENVELOPEBATCH']._serialized_end=1265
-  _globals['_CONTENTCHUNK']._serialized_start=1267
-  _globals['_CONTENTCHUNK']._serialized_end=1309
-  _globals['_FILEMETA']._serialized_start=1312
-  _globals['_FILEMETA']._serialized_end=1646
-  _globals['_TREETOTALS']._serialized_start=1648
-  _globals['_TREETOTALS']._serialized_end=1717
+  _globals['_FILECHANGE']._serialized_end=559
+  _globals['_RAWDELIVERY']._serialized_start=562
+  _globals['_RAWDELIVERY']._serialized_end=722
+  _globals['_RAWDELIVERY_HEADERSENTRY']._serialized_start=676
+  _globals['_RAWDELIVERY_HEADERSENTRY']._serialized_end=722
+  _globals['_FAILURE']._serialized_start=724
+  _globals['_FAILURE']._serialized_end=766
+  _globals['_ENVELOPE']._serialized_start=769
+  _globals['_ENVELOPE']._serialized_end=1225
+  _globals['_ENVELOPE_HEADERSENTRY']._serialized_start=676
+  _globals['_ENVELOPE_HEADERSENTRY']._serialized_end=722
+  _globals['_ENVELOPEBATCH']._serialized_start=1227
+  _globals['_ENVELOPEBATCH']._serialized_end=1285
+  _globals['_CONTENTCHUNK']._serialized_start=1287
+  _globals['_CONTENTCHUNK']._serialized_end=1329
+  _globals['_FILEMETA']._serialized_start=1332
+  _globals['_FILEMETA']._serialized_end=1666
+  _globals['_TREETOTALS']._serialized_start=1668
+  _globals['_TREETOTALS']._serialized_end=1737
 # @@protoc_insertion_point(module_scope)

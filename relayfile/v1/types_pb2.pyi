@@ -209,6 +209,7 @@ class FileChange(_message.Message):
     SEMANTICS_FIELD_NUMBER: _builtins.int
     OPERATION_ID_FIELD_NUMBER: _builtins.int
     CONTENT_FOLLOWS_BYTES_FIELD_NUMBER: _builtins.int
+    REPETITION_FIELD_NUMBER: _builtins.int
     kind: Global___ChangeKind.ValueType
     """What happens to the file. Required."""
     path: _builtins.str
@@ -227,6 +228,8 @@ class FileChange(_message.Message):
     """The write-back operation that this change echoes, when the provider names it."""
     content_follows_bytes: _builtins.int
     """More than zero: the content has this many bytes and follows in chunks; `content` is then empty."""
+    repetition: _builtins.int
+    """Set by ingest: how many changes of the same object come before this one in its envelope."""
     @_builtins.property
     def occurred_at(self) -> _timestamp_pb2.Timestamp:
         """When the provider says that the change happened. Absent when the provider does not say."""
@@ -247,10 +250,11 @@ class FileChange(_message.Message):
         semantics: Global___Semantics | None = ...,
         operation_id: _builtins.str = ...,
         content_follows_bytes: _builtins.int = ...,
+        repetition: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["occurred_at", b"occurred_at", "semantics", b"semantics"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["content", b"content", "content_follows_bytes", b"content_follows_bytes", "content_type", b"content_type", "kind", b"kind", "occurred_at", b"occurred_at", "operation_id", b"operation_id", "path", b"path", "provider_object_id", b"provider_object_id", "semantics", b"semantics"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["content", b"content", "content_follows_bytes", b"content_follows_bytes", "content_type", b"content_type", "kind", b"kind", "occurred_at", b"occurred_at", "operation_id", b"operation_id", "path", b"path", "provider_object_id", b"provider_object_id", "repetition", b"repetition", "semantics", b"semantics"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -153,3 +153,32 @@ def test_objects_whose_path_is_not_known_do_not_contend() -> None:
     assert left(coalescer) == []
     coalescer.expire(3.0)
     assert left(coalescer) == [(A, [0, 2]), (B, [1, 3])]
+
+
+def test_a_file_below_a_named_path_lets_what_is_held_there_go_first() -> None:
+    """A service replaces a file by a directory: the file must be gone first."""
+    coalescer = Coalescer(limits())
+    assert offer(coalescer, A, upsert(1), 0.0, "/docs")
+    assert not offer(coalescer, A, upsert(2), 0.1, "/docs")
+    assert offer(coalescer, B, upsert(3), 0.2, "/docs/guide/readme.md")
+    assert left(coalescer) == [(A, [2])]
+    assert not offer(coalescer, B, upsert(4), 0.3, "/docs/guide/readme.md")
+    assert not offer(coalescer, A, upsert(5), 0.4, "/docs")
+    assert left(coalescer) == [(B, [4])]
+    assert offer(coalescer, C, upsert(6), 0.5, "/docsx")
+    assert not left(coalescer)
+
+
+def test_a_file_above_named_paths_lets_what_is_held_below_go_first() -> None:
+    coalescer = Coalescer(limits())
+    for key, path in ((A, "/docs/a"), (B, "/docs/deep/b"), (C, "/other/c")):
+        assert offer(coalescer, key, upsert(1), 0.0, path)
+        assert not offer(coalescer, key, upsert(2), 0.1, path)
+    above = ObjectKey("w", "p", "o:issue/above")
+    assert offer(coalescer, above, upsert(3), 0.2, "/docs")
+    assert {key for key, _ in left(coalescer)} >= {A, B}
+    assert not offer(coalescer, above, upsert(4), 0.3, "/docs")
+    assert offer(coalescer, A, upsert(5), 0.4, "/docs/a")
+    assert left(coalescer) == [(above, [4])]
+    coalescer.close_all()
+    assert coalescer.objects == coalescer.members_held == 0
