@@ -96,11 +96,27 @@ class Flight:
 
     def landed(self, batch: SentBatch, now_s: float) -> None:
         """The batch has its answer, or goes elsewhere."""
+        if batch.parked:
+            self.unpark(batch)
         del self._batches[(batch.lane.shard_id, batch.sequence)]
         self.size_bytes -= batch.size_bytes
         self._progress_s = now_s
         if self._workers_used > 0:
             self._use_workers(-1)
+
+    def park(self, batch: SentBatch) -> None:
+        """The node refused it for now. Until it is sent again it takes neither credit nor a worker: workspaces that
+        cannot go on, however many, do not hold up the others."""
+        batch.parked = True
+        self.size_bytes -= batch.size_bytes
+        if self._workers_used > 0:
+            self._use_workers(-1)
+
+    def unpark(self, batch: SentBatch) -> None:
+        """It is sent again."""
+        batch.parked = False
+        self.size_bytes += batch.size_bytes
+        self._use_workers(1)
 
     def find(self, shard_id: int, sequence: int) -> SentBatch | None:
         """The batch with this number, unless it was answered."""
@@ -117,9 +133,11 @@ class Flight:
     def connected(self, now_s: float) -> None:
         """A stream is open; everything without an answer will be sent again on it."""
         self._progress_s = now_s
-        for batch in self._batches.values():
-            batch.parked = False
         self._use_workers(len(self._batches))
+        for batch in self._batches.values():
+            if batch.parked:
+                batch.parked = False
+                self.size_bytes += batch.size_bytes
 
     def disconnected(self) -> None:
         """The stream ended. Nobody waits for a worker because of a node that is away."""

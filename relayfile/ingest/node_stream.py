@@ -239,13 +239,15 @@ class NodeStream:
             self._flight.landed(batch, self._parts.clock.monotonic())
             return
         if not batch.parked:
-            batch.parked = True
+            self._flight.park(batch)
             delay_s = max(0.01, refusal.retry_after.seconds + refusal.retry_after.nanos / 1e9)
             asyncio.get_running_loop().call_later(delay_s, self._unpark, batch)
 
     def _unpark(self, batch: SentBatch) -> None:
-        batch.parked = False
-        if self.is_connected and self._flight.find(batch.lane.shard_id, batch.sequence) is batch:
+        if not batch.parked or self._flight.find(batch.lane.shard_id, batch.sequence) is not batch:
+            return  # the stream was cut meanwhile, and everything is sent again when it is back
+        if self.is_connected:
+            self._flight.unpark(batch)
             self._outbox.send_again([batch])
             self._wake.set()
 

@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import grpc
 import grpc.aio
@@ -12,7 +13,10 @@ import pytest
 
 from relayfile.model import Outcome
 from relayfile.store.engine import AdminActionFilter, DeadLetterFilter
+from relayfile.store.plan.entry import Entry
 from relayfile.store.plan.limits import PlanLimits
+from relayfile.store.plan.planner import plan
+from relayfile.store.plan.result import Plan
 from relayfile.store.plan.rows import ActionResult
 from relayfile.store.replayer import ReplayPolicy
 from relayfile.v1 import dead_letter_pb2, dead_letter_pb2_grpc, shard_pb2, types_pb2
@@ -103,14 +107,14 @@ async def operated(path: Path, policy: object = AT_ONCE) -> AsyncIterator[Operat
 
 def blocker() -> shard_pb2.Fold:
     """A file where others need a directory."""
-    member = upsert(1, b'{"blocker":true}')
+    member = upsert(1, b"{}", object_id="blocker")
     member.path = "/d"
     return fold(member)
 
 
 def unblock(number: int = 2) -> shard_pb2.Fold:
     """Takes it away."""
-    member = upsert(number, b"", object_id="1")
+    member = upsert(number, b"", object_id="blocker")
     member.kind = shard_pb2.MEMBER_KIND_DELETE
     member.path = ""
     return fold(member)
@@ -496,3 +500,74 @@ class TestBounds:
             async with engine.view(key) as view:
                 assert await view.dead_letters(DeadLetterFilter(), "", 9) != []
                 assert sum(each.letter_count for each in await view.letter_totals()) == 1
+
+
+class TestFaultsOfOurs:
+    async def test_a_change_that_met_one_is_planned_when_it_is_mended(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def faulty(entry: Entry, *arguments: Any, **options: Any) -> Plan:
+            for one in entry.folds:
+                if one.members[0].content == b"poison":
+                    raise ZeroDivisionError
+            return plan(entry, *arguments, **options)
+
+        async with operated(tmp_path) as operator:
+            with monkeypatch.context() as patched:
+                patched.setattr("relayfile.store.entry_kinds.plan", faulty)
+                await send(operator.running, 1, blocker(), fold(upsert(5, b"poison")), blocked(3))
+                poisoned, _ = await operator.letters()
+                assert (poisoned.stage, poisoned.reason) == (APPLY, "INTERNAL_FAULT")
+                assert (await operator.read(poisoned.dead_letter_id))[1] == b"poison"
+                await send(operator.running, 2, unblock(40))
+                await operator.replay()
+                (left,) = await operator.settled()
+                assert (left.dead_letter_id, left.reason) == (poisoned.dead_letter_id, "INTERNAL_FAULT")
+                assert left.attempt_count == 2
+            await operator.replay()
+            assert await operator.settled() == []
+            assert await operator.counts() == {Outcome.APPLIED: 4}
+
+    async def test_the_changes_of_a_redo_that_meet_one_are_put_aside_alone(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def faulty(entry: Entry, *arguments: Any, **options: Any) -> Plan:
+            for one in entry.folds:
+                if one.members[0].content == b"poison":
+                    raise ZeroDivisionError
+            return plan(entry, *arguments, **options)
+
+        monkeypatch.setattr("relayfile.store.entry_kinds.plan", faulty)
+        async with operated(tmp_path) as operator:
+            await send(operator.running, 1, unreadable(1))
+            await operator.replay()
+            async with Sender(operator.running.address, redos_max=1) as ingest:
+                redo = await ingest.redo()
+                assert await ingest.finish(redo, normalised(redo, 1, 0, b"poison"), normalised(redo, 2, 1))
+            (letter,) = await operator.letters()
+            assert (letter.stage, letter.reason, letter.envelope_id) == (APPLY, "INTERNAL_FAULT", redo.envelope_id)
+            assert await operator.counts() == {Outcome.APPLIED: 1, Outcome.DEAD_LETTERED: 1}
+
+    async def test_an_elided_content_comes_before_its_change_is_put_aside(self, tmp_path: Path) -> None:
+        async with operated(tmp_path) as operator, Sender(operator.running.address) as sender:
+            older, newer = upsert(2, b"", object_id="9"), upsert(3, b"newer", object_id="9")
+            for member in (older, newer):
+                member.path = "/d/9.json"
+            older.content_elided = True
+            batch = sub_batch(W, 1, [blocker(), fold(older, newer)])
+            await sender.send(batch)
+            ack = await sender.answered(batch)
+            assert (outcomes_of(ack), len(ack.content_needed)) == ([Outcome.APPLIED], 2)
+            older.content_elided, older.content = False, b"older"
+            whole = sub_batch(W, 2, [fold(older, newer)])
+            await sender.send(whole)
+            assert outcomes_of(await sender.answered(whole)) == [Outcome.DEAD_LETTERED] * 2
+            letters = await operator.letters()
+            assert [(await operator.read(letter.dead_letter_id))[1] for letter in letters] == [b"older", b"newer"]
+            await send(operator.running, 3, unblock(40))
+            await operator.replay()
+            assert await operator.settled() == []
+            key = operator.running.node.ownership.local_key(W)
+            async with operator.running.engine.view(key) as view:
+                (row,) = await view.list_files("/d", "", 9)
+                assert await view.contents([row.content_id]) == {row.content_id: b"newer"}

@@ -68,6 +68,31 @@ def test_a_node_that_is_away_or_silent_keeps_no_workers() -> None:
     assert not any_free(workers), "the worker was given back once"
 
 
+def test_what_is_refused_for_now_holds_up_nobody() -> None:
+    workers = Workers(1)
+    flight = flight_of(workers, credit_bytes=150)
+    refused = depart(flight, lane("a"))
+    assert not may_depart(flight)
+    flight.park(refused)
+    assert may_depart(flight)
+    other = depart(flight, lane("b"))
+    flight.unpark(refused)
+    assert not may_depart(flight)
+    flight.landed(other, 1.0)
+    assert not may_depart(flight)
+    flight.park(refused)
+    flight.disconnected()
+    flight.connected(2.0)
+    assert not refused.parked
+    assert not may_depart(flight)
+    flight.park(refused)
+    flight.landed(refused, 3.0)
+    assert flight.size_bytes == 0
+    assert any_free(workers)
+    workers.take()
+    assert not any_free(workers), "the worker was given back once"
+
+
 def test_those_that_wait_for_a_worker_are_woken() -> None:
     woken = []
     workers = Workers(1)
