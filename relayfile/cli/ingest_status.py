@@ -68,7 +68,7 @@ def status(
         if check and not (healthy and not any(part.missing_reason for part in answer.parts)):
             raise typer.Exit(1)
 
-    _run(data_dir, work)
+    with_ingest(data_dir, work)
 
 
 def rejected(
@@ -98,7 +98,7 @@ def rejected(
         else:
             print(table(("TIME", "STATUS", "REASON", "WORKSPACE", "PROVIDER", "BYTES"), [_row(each) for each in found]))
 
-    _run(data_dir, work)
+    with_ingest(data_dir, work)
 
 
 def _row(each: "RejectedRequest") -> tuple[object, ...]:
@@ -122,7 +122,9 @@ def _own_limits(request: Any, profile: Profile, lag_max: str, dead_lettered_max:
     request.custom_limits.dead_lettered_ratio_max = ratio
 
 
-def _run(data_dir: Path, work: Callable[["IngestServiceAsyncStub", "Credentials"], Awaitable[None]]) -> None:
+def with_ingest(data_dir: Path, work: Callable[["IngestServiceAsyncStub", "Credentials"], Awaitable[Any]]) -> None:
+    """Run `work` with the ingest process of the running system, and the credentials to show it."""
+
     async def with_stub() -> None:
         from relayfile.cli.connection import connect, open_channel
         from relayfile.v1.ingest_pb2_grpc import IngestServiceStub

@@ -30,6 +30,7 @@ from relayfile.ingest.meter import Meter
 from relayfile.ingest.mode import Mode
 from relayfile.ingest.node_channels import NodeChannels
 from relayfile.ingest.owner_outcomes import OwnerOutcomes
+from relayfile.ingest.owner_pauses import OwnerPauses
 from relayfile.ingest.pipeline import Pipeline
 from relayfile.ingest.providers.registry import ProviderRegistry
 from relayfile.ingest.publish import Door
@@ -208,9 +209,8 @@ def _ingest_service(
     outcomes = OwnerOutcomes(
         channels.to_owner, channels.to_all, foundation.credentials.metadata, settings.call_timeout_s
     )
-    servicer = IngestServicer(  # type: ignore[abstract]  # what it leaves out answers that it is served later
-        door, rejected, ModeHolding(mode), outcomes
-    )
+    pauses = OwnerPauses(channels.to_owner, foundation.credentials.metadata, settings.call_timeout_s)
+    servicer = IngestServicer(door, rejected, ModeHolding(mode), outcomes, pauses)
     return Service("relayfile.v1.IngestService", ingest_pb2_grpc.add_IngestServiceServicer_to_server, servicer)
 
 

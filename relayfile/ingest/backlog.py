@@ -6,16 +6,19 @@ is given back after a few milliseconds of work. Refuses to know what becomes of 
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from typing import Protocol
 
-from relayfile.ingest.lane import Lane
+from relayfile.ingest.lane import Lane, LeftRows
 from relayfile.ingest.node_stream import NodeStream
-from relayfile.ingest.payload import PayloadBuilder
-from relayfile.ingest.spool_file import StoredRow
+from relayfile.ingest.payload import PayloadBuilder, parse_changes
+from relayfile.ingest.spool_file import RowHead, SpoolReader, StoredRow
 
 READ_BYTES = 256 << 10
 """What the backlog reads of one workspace before it is the next one's turn."""
+HEADS_PER_TURN = 500
+"""Rows at which the backlog looks in one turn, where some are passed over without being read."""
 SLICE_CHANGES = 125
 """Changes that are worked on before others have their turn in the loop; the last row may bring more."""
 SLICE_PART = 8
@@ -43,6 +46,18 @@ class Rows(Protocol):
 
     def read_back(self, lane: Lane, row: StoredRow) -> Iterator[None]:
         """An unread row was read; it is worked on in steps."""
+        ...
+
+    def pass_over(self, lane: Lane, row: RowHead) -> bool:
+        """Whether all of an unread row waits, so that it need not be read; its place is noted then."""
+        ...
+
+    def read_again(self, lane: Lane, row: StoredRow, providers: AbstractSet[str]) -> Iterator[None]:
+        """A row was read for what was left in it of these providers."""
+        ...
+
+    def resumed(self, lane: Lane) -> Mapping[str, LeftRows]:
+        """The providers of which something was left in the spool and may go now."""
         ...
 
     def has_room(self, lane: Lane) -> bool:
@@ -143,12 +158,9 @@ class Arrivals:
 class Backlog:
     """Reads rows that had no room when they came, one workspace after the other, as their lanes get room."""
 
-    def __init__(
-        self, rows: Callable[[], Rows], read: Callable[[str, int, int, int], list[StoredRow]], patience: Patience
-    ) -> None:
-        """`read` is `SpoolReader.rows_between`."""
+    def __init__(self, rows: Callable[[], Rows], reader: SpoolReader, patience: Patience) -> None:
         self._rows = rows
-        self._read = read
+        self._reader = reader
         self._patience = patience
         self._lanes: deque[Lane] = deque()
         self._starved: dict[NodeStream, deque[Lane]] = {}
@@ -189,19 +201,72 @@ class Backlog:
 
     async def _feed(self, lane: Lane) -> None:
         lane.is_hungry = False
-        if not lane.has_unread:
-            return
         rows = self._rows()
+        resumed = rows.resumed(lane) if lane.left_rows else {}
+        if not lane.has_unread and not resumed:
+            return
         if not rows.has_room(lane):
             if not lane.has_queued:
                 lane.is_hungry = True
                 self._starved.setdefault(rows.stream(lane), deque()).append(lane)
             return  # else it is marked again when its next sub-batch is taken
-        read = self._read(lane.workspace_id, lane.last_row_id, lane.newest_row_id, READ_BYTES)
+        if resumed:
+            await self._read_waiting(lane, resumed)
+        if lane.has_unread and lane.left_rows:
+            await self._read_chosen(lane)
+        elif lane.has_unread:
+            await self._read(lane)
+        self.mark(lane)
+
+    async def _read(self, lane: Lane) -> None:
+        """The next unread rows."""
+        rows = self._rows()
+        read = self._reader.rows_between(lane.workspace_id, lane.last_row_id, lane.newest_row_id, READ_BYTES)
         for row in read:
             for _ in rows.read_back(lane, row):
                 await asyncio.sleep(0)
         self._patience.worked(sum([row.member_count for row in read]), rows.held_total)
         if not read:
             lane.last_row_id = lane.newest_row_id
-        self.mark(lane)
+
+    async def _read_chosen(self, lane: Lane) -> None:
+        """As `_read`, but for rows of which everything waits: a provider that is paused for days may have most."""
+        rows = self._rows()
+        size = 0
+        heads = self._reader.heads_between(lane.workspace_id, lane.last_row_id, lane.newest_row_id, HEADS_PER_TURN)
+        for head in heads:
+            if rows.pass_over(lane, head):
+                continue
+            row = self._reader.row(head.row_id)
+            assert row is not None, f"row {head.row_id} was removed before it was read"
+            for _ in rows.read_back(lane, row):
+                await asyncio.sleep(0)
+            size += len(row.payload)
+            if size >= READ_BYTES:
+                return
+        if not heads:
+            lane.last_row_id = lane.newest_row_id
+
+    async def _read_waiting(self, lane: Lane, resumed: Mapping[str, LeftRows]) -> None:
+        """The next rows in which something was left: from the first one, for all providers that have come so far."""
+        rows = self._rows()
+        size = 0
+        first, last = min(each.after for each in resumed.values()), max(each.to for each in resumed.values())
+        heads = self._reader.heads_between(lane.workspace_id, first, last, HEADS_PER_TURN)
+        for head in heads:
+            due = {name: each for name, each in resumed.items() if each.after < head.row_id <= each.to}
+            wanted = due.keys() & parse_changes(head.providers).keys()
+            row = self._reader.row(head.row_id) if wanted else None
+            for each in due.values():
+                each.after = head.row_id  # a pause that comes while the row is worked on may set it back
+            if row is None:
+                continue
+            size += len(row.payload)
+            for _ in rows.read_again(lane, row, wanted):
+                size = READ_BYTES  # others had their turn, and may have paused something
+                await asyncio.sleep(0)
+            if size >= READ_BYTES:
+                break
+        for name, each in resumed.items():
+            if not heads or each.after >= each.to:
+                del lane.left_rows[name]

@@ -17,7 +17,7 @@ window, and when there are too many objects or changes the window that would clo
 
 import struct
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -350,6 +350,17 @@ class Coalescer:
                 self._closing.append(window)
             else:
                 self._forget(window)
+
+    def close(self, is_meant: Callable[[ObjectKey], bool]) -> None:
+        """Close the windows of these objects now. Looks at every window."""
+        staying: deque[Window] = deque()
+        for window in self._closing:
+            if is_meant(window.key):
+                self._forget(window)
+                self._flush(window)
+            else:
+                staying.append(window)
+        self._closing = staying
 
     def close_all(self) -> None:
         """Close every window now and open none any more, as a process does that is about to stop."""

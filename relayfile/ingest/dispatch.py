@@ -7,23 +7,27 @@ Owns what becomes of each row of the spool; lanes and their counts are `traffic`
 loop, in plain calls: no task and no future for a change. Refuses to wait: the pipeline around it has the timers.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
+from functools import partial
 from sys import intern
+from typing import NamedTuple
 
 from relayfile.clock import Clock
 from relayfile.errors import DataCorrupted
 from relayfile.ingest.coalesce import NOTE_OVERHEAD_BYTES, Change, Coalescer, Fold, ObjectKey
 from relayfile.ingest.flight import SentBatch
-from relayfile.ingest.fold_wire import kind_of, member_of, spool_ref
-from relayfile.ingest.lane import Lane
+from relayfile.ingest.fold_wire import kind_of, member_of, read_refs, spool_ref
+from relayfile.ingest.lane import Lane, LeftRows
 from relayfile.ingest.ledger import RowLedger
 from relayfile.ingest.node_stream import NodeStream
 from relayfile.ingest.parcel import LoneChanges, Parcel, RecentPayloads, parcels_of
-from relayfile.ingest.payload import PayloadBuilder, Placed, parse_charges, read_row
+from relayfile.ingest.pauses import WHOLE_WORKSPACE, Pauses
+from relayfile.ingest.payload import PayloadBuilder, Placed, parse_changes, parse_charges, read_row
 from relayfile.ingest.router import Router
-from relayfile.ingest.spool_file import StoredRow
+from relayfile.ingest.spool import GONE
+from relayfile.ingest.spool_file import RowHead, StoredRow
 from relayfile.ingest.traffic import Outcomes, Traffic
 from relayfile.model import change_key
 from relayfile.telemetry import get_logger
@@ -60,7 +64,22 @@ class DispatchPorts:
     """Told when less waits than before, so that lanes without anything in memory may have room now."""
     finished: Callable[[list[int]], None]
     """Gets the rows that may leave the spool."""
+    bits_of: Callable[[StoredRow], int]
+    """See `Spool.bits_of`."""
+    remember: Callable[[Pauses], None]
+    """Told when what is paused has changed."""
     clock: Clock
+
+
+class _Row(NamedTuple):
+    """A row of the spool that can be worked on."""
+
+    row_id: int
+    member_count: int
+    bits: int
+    charges: Mapping[str, int]
+    placed: Sequence[Placed]
+    payload: bytes
 
 
 class Dispatcher(Traffic):
@@ -81,6 +100,8 @@ class Dispatcher(Traffic):
         self._limits = limits
         self._ports = ports
         self._notes_bytes = 0
+        self._set_aside: set[int] = set()
+        """Damaged rows."""
 
     # ... in
 
@@ -102,7 +123,7 @@ class Dispatcher(Traffic):
             self.leave(row)
             return
         lane.newest_row_id = row.row_id
-        for _ in self._place(lane, row.row_id, row.member_count, 0, row.charges, row.placed, row.stored):
+        for _ in self._read(lane, _Row(row.row_id, row.member_count, 0, row.charges, row.placed, row.stored)):
             pass
 
     def leave(self, row: PayloadBuilder) -> None:
@@ -123,16 +144,57 @@ class Dispatcher(Traffic):
         One that is damaged is set aside: it stays in the spool and is said to be there, and the others go on. What was
         acknowledged must not vanish (D1), and nobody can tell any more what it was.
         """
-        try:
-            placed = read_row(row.row_id, lane.workspace_id, row.member_count, row.payload)
-        except DataCorrupted as error:
+        readable = self._decode(lane, row)
+        if readable is None:
             lane.last_row_id = row.row_id
-            lost = row.member_count - row.bits.bit_count()
-            self.counters.unreadable += lost
-            _log.error("a row of the spool is damaged and set aside", changes=lost, why=error.what)
         else:
-            charges = parse_charges(row.providers, len(row.payload))
-            yield from self._place(lane, row.row_id, row.member_count, row.bits, charges, placed, row.payload)
+            yield from self._read(lane, readable)
+
+    # ... what waits in the spool, because it is paused or was
+
+    def pass_over(self, lane: Lane, row: RowHead) -> bool:
+        """Whether all of an unread row waits, so that it need not be read; its place is noted then."""
+        waits = self._waits(lane)
+        providers = parse_changes(row.providers)
+        if waits is None or not all(map(waits, providers)):
+            return False
+        for provider in providers:
+            lane.leave(provider, row.row_id)
+        lane.last_row_id = row.row_id
+        return True
+
+    def read_again(self, lane: Lane, row: StoredRow, providers: AbstractSet[str]) -> Iterator[None]:
+        """A row was read for what was left in it of these providers."""
+        readable = self._decode(lane, row)
+        if readable is not None:
+            yield from self._place(
+                lane, readable, _ordinals(readable.placed, lambda provider: provider not in providers)
+            )
+
+    def resumed(self, lane: Lane) -> Mapping[str, LeftRows]:
+        """The providers of which something was left in the spool and may go now."""
+        is_paused = self.pauses.is_paused
+        return {name: each for name, each in lane.left_rows.items() if not is_paused(lane.workspace_id, name)}
+
+    def pauses_changed(self, workspace_ids: Sequence[str]) -> None:
+        """What waits of a paused provider leaves memory; what was left of others may be read."""
+        self._ports.remember(self.pauses)
+        if not self.pauses.table.keys().isdisjoint(workspace_ids):
+            # Also what windows hold: an earlier change of the same object may be read back before they close.
+            self._coalescer.close(lambda key: self.pauses.is_paused(key.workspace_id, key.provider))
+            self._send_flushed()
+        for workspace_id in workspace_ids:
+            lane = self.lanes.get(workspace_id)
+            if lane is None:
+                continue
+            before = lane.queued_bytes
+            for item in lane.take_out(partial(self.pauses.is_paused, workspace_id)):
+                if isinstance(item, Fold):
+                    self._leave_fold(lane, item)
+                else:
+                    self._leave(lane, item.provider, item.refs)
+            self.stream(lane).queued_bytes += lane.queued_bytes - before
+            self._ports.hungry(lane)
 
     @property
     def held_total(self) -> int:
@@ -160,9 +222,13 @@ class Dispatcher(Traffic):
     # ... out: what streams call
 
     def take(self, stream: NodeStream, lane: Lane, bytes_max: int) -> list[Parcel]:
-        """See `Traffic.take`; the backlog may fill the lane again."""
+        """See `Traffic.take`; the backlog may fill the lane again. What is paused by now is left in the spool."""
         parcels = super().take(stream, lane, bytes_max)
-        if lane.has_unread:
+        if lane.workspace_id in self.pauses.table:
+            while parcels and not (going := [parcel for parcel in parcels if not self._left_if_paused(lane, parcel)]):
+                parcels = super().take(stream, lane, bytes_max)
+            parcels = going if parcels else []
+        if lane.has_unread or lane.left_rows:
             self._ports.hungry(lane)
         self._ports.has_room()
         return parcels
@@ -195,19 +261,74 @@ class Dispatcher(Traffic):
             self.accepted(lane, provider, count, received_us)
         return lane
 
-    def _place(
-        self,
-        lane: Lane,
-        row_id: int,
-        member_count: int,
-        bits: int,
-        charges: Mapping[str, int],
-        placed: Iterable[Placed],
-        payload: bytes,
-    ) -> Iterator[None]:
-        """Send or hold the changes of a row, in order. Until its end it counts as unread, so that later ones wait."""
-        self.ledger.load(row_id, lane.workspace_id, member_count, bits, charges)
-        coalescer, workspace_id = self._coalescer, lane.workspace_id
+    def _decode(self, lane: Lane, row: StoredRow) -> "_Row | None":
+        """A row that was read, if anything can and must be done with it."""
+        bits = self._ports.bits_of(row)
+        if bits == GONE:
+            return None
+        try:
+            placed = read_row(row.row_id, lane.workspace_id, row.member_count, row.payload)
+        except DataCorrupted as error:
+            if row.row_id not in self._set_aside:
+                self._set_aside.add(row.row_id)
+                lost = row.member_count - bits.bit_count()
+                self.counters.unreadable += lost
+                _log.error("a row of the spool is damaged and set aside", changes=lost, why=error.what)
+            return None
+        charges = parse_charges(row.providers, len(row.payload))
+        return _Row(row.row_id, row.member_count, bits, charges, placed, row.payload)
+
+    def _waits(self, lane: Lane) -> Callable[[str], bool] | None:
+        """Tells which providers' changes are to be left in the spool: they are paused, or some are there before them.
+        None: no provider's."""
+        paused = self.pauses.table.get(lane.workspace_id)
+        if not paused and not lane.left_rows:
+            return None
+        known, waiting = paused or (), lane.left_rows
+        return lambda provider: provider in waiting or provider in known or WHOLE_WORKSPACE in known
+
+    def _leave(self, lane: Lane, provider: str, refs: bytes) -> None:
+        """Changes of a provider leave memory without an outcome."""
+        self.ledger.put_back(refs)
+        for row_id in {row_id for row_id, _ in read_refs(refs)}:
+            lane.leave(provider, row_id)
+
+    def _leave_fold(self, lane: Lane, fold: Fold) -> None:
+        self._notes_bytes -= fold.note_bytes
+        refs = [spool_ref(member.change.row_id, member.change.ordinal) for member in fold.members()]
+        self._leave(lane, fold.key.provider, b"".join(refs))
+
+    def _left_if_paused(self, lane: Lane, parcel: Parcel) -> bool:
+        is_paused = self.pauses.is_paused(lane.workspace_id, parcel.provider)
+        if is_paused:
+            self._leave(lane, parcel.provider, parcel.refs)
+        return is_paused
+
+    def _has_paused(self, lane: Lane, provider: str, row_id: int, ordinal: int) -> bool:
+        """Whether a change is to be left because it was paused since its row was begun."""
+        is_paused = self.pauses.is_paused(lane.workspace_id, provider)
+        if is_paused:
+            self._leave(lane, provider, spool_ref(row_id, ordinal))
+        return is_paused
+
+    def _read(self, lane: Lane, row: "_Row") -> Iterator[None]:
+        """A row whose turn it is. Until its end it counts as unread, so that later ones wait."""
+        waits = self._waits(lane)
+        left = 0
+        if waits is not None:
+            left = _ordinals(row.placed, waits)
+            for provider in filter(waits, row.charges):
+                lane.leave(provider, row.row_id)
+        yield from self._place(lane, row, left)
+        lane.last_row_id = row.row_id
+
+    def _place(self, lane: Lane, row: "_Row", left: int) -> Iterator[None]:
+        """Send or hold the changes of a row, in order, but for those that are `left` in the spool (bits)."""
+        row_id, member_count, bits, charges, placed, payload = row
+        bits = self.ledger.load(row_id, lane.workspace_id, member_count, bits, charges, left)
+        if bits and bits.bit_count() == member_count:
+            return
+        coalescer, workspace_id, table = self._coalescer, lane.workspace_id, self.pauses.table
         now_s = self._ports.clock.monotonic()
         lone = LoneChanges(lambda parcel: self.push(lane, parcel))
         has_held = False
@@ -216,7 +337,7 @@ class Dispatcher(Traffic):
             changes = envelope.changes
             if not changes:
                 ordinal += 1
-                if not bits >> ordinal & 1:
+                if not (bits and bits >> ordinal & 1):
                     lone.add_without_change(envelope, spool_ref(row_id, ordinal))
                 continue
             provider = intern(envelope.provider)  # every window keeps it
@@ -227,7 +348,8 @@ class Dispatcher(Traffic):
                     lone.close()
                     self.stream(lane).enqueue(lane)
                     yield
-                if bits and bits >> ordinal & 1:
+                is_out = bits and bits >> ordinal & 1
+                if is_out or (self.pauses.table is not table and self._has_paused(lane, provider, row_id, ordinal)):
                     continue
                 path = change.path
                 key = change_key(change.provider_object_id, path, index)
@@ -253,15 +375,28 @@ class Dispatcher(Traffic):
         if has_held:
             self._recent.put(row_id, payload)
             self._send_flushed()
-        lane.last_row_id = row_id
         self.stream(lane).enqueue(lane)
 
     def _send_flushed(self) -> None:
         for fold in self._coalescer.take_flushed():
-            self.counters.folds += 1
             lane = self.lanes[fold.key.workspace_id]
+            if self.pauses.is_paused(lane.workspace_id, fold.key.provider):
+                self._leave_fold(lane, fold)
+                continue
+            self.counters.folds += 1
             self.push(lane, fold)
             self.stream(lane).enqueue(lane)
+
+
+def _ordinals(placed: Iterable[Placed], is_meant: Callable[[str], bool]) -> int:
+    """The bits of the changes of these providers."""
+    bits = ordinal = 0
+    for envelope, _, _ in placed:
+        count = len(envelope.changes) or 1
+        if is_meant(envelope.provider):
+            bits |= (1 << count) - 1 << ordinal
+        ordinal += count
+    return bits
 
 
 def _facts(envelope: types_pb2.Envelope, change: types_pb2.FileChange, place: tuple[int, int, int, int, int]) -> Change:

@@ -1,5 +1,8 @@
 """One workspace's way to the store: what waits, what is on its way, and how much of its spool is unread.
 
+Rows are read in their order, once, but for what was left in them of single providers (they are paused, or were): that
+is read again, behind a mark of its own for each provider, and beside everything else.
+
 A lane has at most one sub-batch without an answer, so that order holds whatever happens to a batch: what is refused,
 cut or asked for again goes back to the front. Owns order inside a workspace. Refuses to know nodes and streams.
 """
@@ -17,6 +20,18 @@ FOLD_BYTES = 512
 """What a fold takes in memory beside its changes."""
 NOTE_BYTES_GUESS = 256
 """What a change without its content is taken to cost on the wire, before it was encoded."""
+
+
+class LeftRows:
+    """Rows of the spool in which a provider's changes were left."""
+
+    __slots__ = ("after", "to")
+
+    def __init__(self, after: int, to: int) -> None:
+        self.after = after
+        """The rows up to this one have none."""
+        self.to = to
+        """The last one that has."""
 
 
 class Pieces:
@@ -49,6 +64,7 @@ class Lane:
         "is_hungry",
         "is_queued",
         "last_row_id",
+        "left_rows",
         "newest_row_id",
         "pending",
         "queued_bytes",
@@ -74,6 +90,8 @@ class Lane:
         """Provider to accepted changes without an outcome, unread ones included."""
         self.ages: dict[str, PendingAge] = {}
         """Provider to the age of the oldest of them."""
+        self.left_rows: dict[str, LeftRows] = {}
+        """Provider to the rows in which its changes were left; its arrivals must wait behind them."""
         self.reported: dict[str, int] = {}
         """What the store was told of `pending` last."""
         self.queued_bytes = 0
@@ -88,6 +106,28 @@ class Lane:
     def has_queued(self) -> bool:
         """Whether something waits to be sent."""
         return bool(self._queue)
+
+    def leave(self, provider: str, row_id: int) -> None:
+        """The changes of a provider in this row are not in memory: they are to be read from the spool, in order."""
+        waiting = self.left_rows.get(provider)
+        if waiting is None:
+            self.left_rows[provider] = LeftRows(row_id - 1, row_id)
+        else:
+            waiting.after = min(waiting.after, row_id - 1)
+            waiting.to = max(waiting.to, row_id)
+
+    def take_out(self, is_out: Callable[[str], bool]) -> list[Parcel | Fold]:
+        """Remove what waits of these providers, but for what is being built piece by piece."""
+        out: list[Parcel | Fold] = []
+        kept: deque[Waiting] = deque()
+        for item in self._queue:
+            if isinstance(item, Pieces) or not is_out(_provider(item)):
+                kept.append(item)
+            else:
+                out.append(item)
+                self.queued_bytes -= _size(item)
+        self._queue = kept
+        return out
 
     def push(self, item: Waiting) -> int:
         """Queue behind everything; returns the bytes by which the queue grew."""
@@ -162,6 +202,10 @@ class Lane:
         assert left >= 0, f"{self.workspace_id}: more outcomes than changes of {provider}"
         self.pending[provider] = left
         self.ages[provider].settled(count)
+
+
+def _provider(item: Parcel | Fold) -> str:
+    return item.key.provider if isinstance(item, Fold) else item.provider
 
 
 def _size(item: Waiting) -> int:

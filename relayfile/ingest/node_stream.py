@@ -45,7 +45,15 @@ TakeRedos = Callable[[str, Sequence[shard_pb2.Redo]], None]
 
 
 class Answers(Protocol):
-    """Who is told what became of batches, and fills lanes again."""
+    """Who is told what became of batches and what is paused, and fills lanes again."""
+
+    def connected(self, stream: "NodeStream") -> None:
+        """A stream begins; nothing is sent before the node told all of its pauses."""
+        ...
+
+    def told(self, stream: "NodeStream", pauses: Sequence[shard_pb2.PauseState], *, complete: bool) -> None:
+        """The node told its pauses, or with `complete=False` a part of them."""
+        ...
 
     def answered(self, batch: SentBatch, ack: shard_pb2.SubBatchAck) -> None:
         """A batch was committed. What must be sent again was pushed to the front of its lane on return."""
@@ -166,9 +174,7 @@ class NodeStream:
             try:
                 await self._greet(call)
                 started_s = self._parts.clock.monotonic()
-                async with asyncio.TaskGroup() as both:
-                    both.create_task(self._read(call))
-                    both.create_task(self._write(call))
+                await self._read_and_write(call)
             finally:
                 call.cancel()
         except* (_Cut, grpc.aio.AioRpcError, grpc.aio.UsageError, asyncio.InvalidStateError, TimeoutError) as ended:
@@ -181,24 +187,47 @@ class NodeStream:
         if lived_s < HEALTHY_AFTER_S:
             raise _Cut(why)
 
+    async def _read_and_write(self, call: _Call) -> None:
+        """Both at the same time, until one of them fails; then the other one is cancelled.
+
+        By hand: a task group whose tasks fail while it is cancelled from outside, as these do because their call is
+        cancelled then, raises their failures and forgets that it was cancelled. The process would never end.
+        """
+        both = [asyncio.ensure_future(work(call)) for work in (self._read, self._write)]
+        try:
+            await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in both:
+                task.cancel()
+            await asyncio.wait(both)
+            ended = [task.exception() for task in both if not task.cancelled()]
+        for failure in ended:
+            if failure is not None:
+                raise failure
+
     async def _greet(self, call: _Call) -> None:
         async with asyncio.timeout(self._limits.welcome_timeout_s):
             limits = self._limits
             await call.write(hello_message(limits.session_id, limits.ingest_id, limits.redos_max))
             response = await _next(call)
-        if not response.HasField("welcome"):
-            raise _Cut("the node did not say welcome")
-        if response.welcome.shard_count != self._limits.shard_count:
-            raise _Cut(
-                f"the node has {response.welcome.shard_count} shards, and RELAYFILE_SHARD_COUNT of this process is "
-                f"{self._limits.shard_count}: set it to {response.welcome.shard_count}"
-            )
-        self._flight.credit_bytes = response.welcome.credit_bytes
+            if not response.HasField("welcome"):
+                raise _Cut("the node did not say welcome")
+            welcome = response.welcome
+            if welcome.shard_count != self._limits.shard_count:
+                raise _Cut(
+                    f"the node has {welcome.shard_count} shards, and RELAYFILE_SHARD_COUNT of this process is "
+                    f"{self._limits.shard_count}: set it to {welcome.shard_count}"
+                )
+            # What is paused is known before anything is sent.
+            self._parts.answers.connected(self)
+            self._take_in(response)
+            while not response.pauses_complete:
+                self._take_in(response := await _next(call))
+        self._flight.credit_bytes = welcome.credit_bytes
         self._flight.connected(self._parts.clock.monotonic())
         self._outbox.send_again(self._flight.batches())
         self.is_connected = True
         self._report = _Report.ALL
-        self._take_in(response)
 
     def _disconnected(self) -> None:
         self.is_connected = False
@@ -214,6 +243,8 @@ class NodeStream:
     def _take_in(self, response: shard_pb2.ApplyEnvelopesResponse) -> None:
         if response.credit_bytes:
             self._flight.credit_bytes = response.credit_bytes
+        if response.pauses or response.pauses_complete:
+            self._parts.answers.told(self, response.pauses, complete=response.pauses_complete)
         for ack in response.acks:
             self._acked(ack)
         for resync in response.resyncs:

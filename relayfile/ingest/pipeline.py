@@ -22,10 +22,12 @@ from relayfile.ingest.memory import SpoolMemory
 from relayfile.ingest.meter import Figures
 from relayfile.ingest.node_stream import NodeStream
 from relayfile.ingest.parcel import RecentPayloads
+from relayfile.ingest.pauses import Pauses
 from relayfile.ingest.payload import PayloadBuilder, parse_changes, parse_charges, read_row
 from relayfile.ingest.refusal_reports import RefusalReports
 from relayfile.ingest.router import Router
-from relayfile.ingest.spool import Done, Spool, SpoolLimits, tell_future
+from relayfile.ingest.spool import Spool, SpoolLimits, tell_future
+from relayfile.ingest.spool_commits import Done
 from relayfile.ingest.spool_file import Remainder, StoredRow
 from relayfile.ingest.streams import Streams, Surroundings, node_stream
 from relayfile.ingest.traffic import Traffic
@@ -67,7 +69,7 @@ class Pipeline:
             waiting_bytes=lambda: self.spool.waiting_bytes,
         )
         self.coalescer = Coalescer(_coalesce_limits(settings))
-        self._backlog = Backlog(lambda: self.dispatcher, self.reader.rows_between, self._arrivals.patience)
+        self._backlog = Backlog(lambda: self.dispatcher, self.reader, self._arrivals.patience)
         self._streams = Streams(self._stream)
         self._workers = Workers(settings.envelope_workers)
         self.dispatcher = Dispatcher(
@@ -80,11 +82,15 @@ class Pipeline:
                 hungry=self._backlog.mark,
                 has_room=self._backlog.wake,
                 finished=self._finished,
+                bits_of=self.spool.bits_of,
+                remember=lambda pauses: self.spool.remember_pauses(pauses.rows(), pauses.table),
                 clock=around.clock,
             ),
         )
         self.dispatcher.refusals = RefusalReports(self.router, around.refused)
         self.memory = SpoolMemory(self.spool, self.reader)
+        self.dispatcher.pauses = Pauses(self.reader.pauses())
+        self.spool.paused = self.dispatcher.pauses.table
         for row in self.reader.remainders():
             self._recover(row)
 

@@ -11,12 +11,14 @@ import grpc.aio
 from relayfile.auth import current_principal
 from relayfile.errors import InvalidArgument, RelayfileError
 from relayfile.ingest.owner_outcomes import OutcomeSource
+from relayfile.ingest.owner_pauses import PauseSetter
 from relayfile.ingest.publish import Door, Publisher, PublishStream
 from relayfile.ingest.rejected import RejectedRequests, Rejection
 from relayfile.ingest.status_report import HeldHere, limits_of, merge
 from relayfile.interception import CORRELATION_KEY, current_call
 from relayfile.page_token import seal, unseal
-from relayfile.v1 import ingest_pb2, ingest_pb2_grpc, types_pb2
+from relayfile.placement import check_any_workspace_id
+from relayfile.v1 import ingest_pb2, ingest_pb2_grpc, shard_pb2, types_pb2
 from relayfile.wire import set_us
 
 if TYPE_CHECKING:
@@ -35,13 +37,16 @@ class Holding(Protocol):
 
 
 class IngestServicer(ingest_pb2_grpc.IngestServiceServicer):
-    """Pause and Resume are served later: their stand-ins answer UNIMPLEMENTED."""
+    """See the module."""
 
-    def __init__(self, door: Door, rejected: RejectedRequests, holding: Holding, source: OutcomeSource) -> None:
+    def __init__(
+        self, door: Door, rejected: RejectedRequests, holding: Holding, source: OutcomeSource, pauses: PauseSetter
+    ) -> None:
         self._door = door
         self._rejected = rejected
         self._holding = holding
         self._source = source
+        self._pauses = pauses
 
     async def PublishEnvelope(
         self, request: ingest_pb2.PublishEnvelopeRequest, context: "Context"
@@ -80,6 +85,37 @@ class IngestServicer(ingest_pb2_grpc.IngestServiceServicer):
         shards = await self._source.outcomes(workspace)
         here = self._holding.held(workspace, self._rejected.of_workspace(workspace))
         return merge(shards, here, limits, request.provider, self._door.clock.now_us())
+
+    async def Pause(self, request: ingest_pb2.PauseRequest, context: "Context") -> ingest_pb2.PauseResponse:
+        """OK means that it is durable in the owning shard."""
+        await self._set_pause(
+            shard_pb2.SetPauseRequest(
+                workspace_id=request.workspace_id,
+                provider=request.provider,
+                paused=True,
+                reason=request.reason,
+                request_id=request.request_id,
+            ),
+            context,
+        )
+        return ingest_pb2.PauseResponse()
+
+    async def Resume(self, request: ingest_pb2.ResumeRequest, context: "Context") -> ingest_pb2.ResumeResponse:
+        """As Pause."""
+        await self._set_pause(
+            shard_pb2.SetPauseRequest(
+                workspace_id=request.workspace_id, provider=request.provider, request_id=request.request_id
+            ),
+            context,
+        )
+        return ingest_pb2.ResumeResponse()
+
+    async def _set_pause(self, request: shard_pb2.SetPauseRequest, context: "Context") -> None:
+        why = check_any_workspace_id(request.workspace_id) if request.workspace_id else "is required"
+        if why is not None:
+            raise InvalidArgument.of("workspace_id", why)  # the owner, which checks the rest, is known by its name
+        request.actor = current_principal().subject
+        await self._pauses.set_pause(request, current_call().correlation_id, context.time_remaining())
 
     async def ListRejectedRequests(
         self, request: ingest_pb2.ListRejectedRequestsRequest, context: "Context"

@@ -13,14 +13,23 @@ import asyncio
 import math
 from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 
 from relayfile.data_directory import DataDirectory
-from relayfile.errors import StartRefused, StorageFailed, Unavailable
+from relayfile.errors import StorageFailed, Unavailable
+from relayfile.ingest.pauses import Table
 from relayfile.ingest.payload import PayloadBuilder
-from relayfile.ingest.spool_file import FILE_NAMES, NewRow, SpoolFull, SpoolReader, SpoolWriter, Transaction, prepare
+from relayfile.ingest.spool_commits import Commits, Done, Group
+from relayfile.ingest.spool_file import (
+    FILE_NAMES,
+    SpoolFull,
+    SpoolReader,
+    SpoolWriter,
+    StoredRow,
+    Transaction,
+    prepare,
+)
 from relayfile.ingest.spool_routes import RouteUpdate
 from relayfile.telemetry import get_logger
 from relayfile.v1 import types_pb2
@@ -32,11 +41,10 @@ ROW_CHANGES_MAX = 250
 """As above: a row is worked on in one go."""
 COMPANY_ENVELOPES = 64
 """A commit that has as many envelopes waits for no more."""
+GONE = -1
+"""Instead of the bits of a row that is finished."""
 SETTLE_LINGER_S = 0.02
 """How long settled rows wait for a commit to ride along with."""
-
-Done = Callable[[Exception | None], None]
-"""Told once what became of an append: None when it is durable. It must not raise."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,29 +69,6 @@ class SpoolCounters:
     rows: int = 0
 
 
-@dataclass(slots=True)
-class _Group:
-    """What will be one transaction."""
-
-    open_rows: dict[str, PayloadBuilder] = field(default_factory=dict)
-    rows: list[PayloadBuilder] = field(default_factory=list)
-    known: list[tuple[str, int]] = field(default_factory=list)
-    routes: list[RouteUpdate] = field(default_factory=list)
-    waiters: list[tuple[float, Done]] = field(default_factory=list)
-    """Each with the time at which it gives up, by the loop's clock, in that order where one has a limit."""
-    patience: asyncio.TimerHandle | None = None
-    envelopes: int = 0
-    size_bytes: int = 0
-
-    def tell(self, failure: Exception | None) -> None:
-        """Tell everyone who waits."""
-        if self.patience is not None:
-            self.patience.cancel()
-            self.patience = None
-        for _, done in self.waiters:
-            done(failure)
-
-
 class Spool:
     """Appends, settles and reads. Everything here runs in the event loop and nothing blocks it."""
 
@@ -102,6 +87,8 @@ class Spool:
         fault points.
         """
         self.counters = SpoolCounters()
+        self.paused: Table = {}
+        """What is paused: rows of paused providers hold nothing else, so that the others leave nothing behind."""
         self.waiting_bytes = 0
         """Envelopes that are not durable yet, whether or not their sender still waits."""
         self._directory = directory
@@ -110,9 +97,11 @@ class Spool:
         self._arrived = arrived
         self._refused = refused
         self._reached = reached
-        self._groups: deque[_Group] = deque()
+        self._groups: deque[Group] = deque()
         self._settling = Transaction()
-        self._commits = _Commits(self._committed)
+        self._unwritten: dict[int, int] = {}
+        """Bits of rows that are on their way into the file; of removed rows `GONE`."""
+        self._commits = Commits(self._committed)
         self._timer: asyncio.TimerHandle | None = None
         self._has_company = False
 
@@ -177,13 +166,16 @@ class Spool:
     ) -> None:
         """As `append`, for callers that are no task: a webhook costs a third less so."""
         group = self._group()
-        open_rows = group.open_rows
+        open_rows, paused = group.open_rows, group.paused
         for envelope, raw in zip(envelopes, raws, strict=True):
             workspace_id = envelope.workspace_id
-            row = open_rows.get(workspace_id)
+            place: str | tuple[str, str] = workspace_id
+            if paused and envelope.provider in paused.get(workspace_id, ()):
+                place = (workspace_id, envelope.provider)
+            row = open_rows.get(place)
             if row is None or row.size_bytes >= ROW_BYTES_MAX or row.member_count >= ROW_CHANGES_MAX:
                 row = PayloadBuilder(self._commits.new_row_id(), workspace_id)
-                open_rows[workspace_id] = row
+                open_rows[place] = row
                 group.rows.append(row)
             added = row.add(envelope, raw)
             group.size_bytes += added
@@ -205,6 +197,10 @@ class Spool:
 
     def settle(self, finished: Sequence[int], bits: Sequence[tuple[int, int]] = ()) -> None:
         """Remove rows, and set the bits of others, with a coming commit."""
+        unwritten = self._unwritten
+        unwritten.update(bits)
+        for row_id in finished:
+            unwritten[row_id] = GONE
         self._settling.finished += finished
         self._settling.bits += [
             (row_id, value.to_bytes((value.bit_length() + 7) // 8, "little")) for row_id, value in bits
@@ -212,21 +208,33 @@ class Spool:
         if self._timer is None and not self._commits.running:
             self._start_timer(SETTLE_LINGER_S)
 
+    def bits_of(self, row: StoredRow) -> int:
+        """The bits of a row that was read just now, with those that are not written yet; `GONE` when it is to go."""
+        unwritten = self._unwritten.get(row.row_id, 0)
+        return GONE if unwritten == GONE else row.bits | unwritten
+
+    def remember_pauses(self, pauses: list[tuple[str, str]], table: Table) -> None:
+        """Keep (workspace, provider) of what is paused for the next start; `table` is the same."""
+        self.paused = table
+        self._settling.pauses = pauses
+        if not self._commits.running:
+            self._commit()
+
     # ... grouping
 
-    async def _written(self, group: _Group) -> None:
+    async def _written(self, group: Group) -> None:
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._wait(group, partial(tell_future, future), None)
         await future
 
-    def _group(self) -> _Group:
+    def _group(self) -> Group:
         if self._commits.failure is not None:
             raise self._commits.failure
         if not self._groups or self._groups[-1].size_bytes >= self._limits.commit_bytes_max:
-            self._groups.append(_Group())
+            self._groups.append(Group(self.paused))
         return self._groups[-1]
 
-    def _wait(self, group: _Group, done: Done, timeout_s: float | None) -> None:
+    def _wait(self, group: Group, done: Done, timeout_s: float | None) -> None:
         """Have `done` told when the group is durable. One timer for all of a group: `asyncio.timeout` would cost a
         webhook four times as much, and a timer for each still as much as signing."""
         if timeout_s is None:
@@ -261,19 +269,21 @@ class Spool:
         self._stop_timer()
         if self._commits.running or self._commits.failure or not (self._groups or self._settling):
             return
-        group = self._groups.popleft() if self._groups else _Group()
+        group = self._groups.popleft() if self._groups else Group(self.paused)
         transaction, self._settling = self._settling, Transaction()
         transaction.known = group.known
         transaction.routes = group.routes
         self._commits.begin(group, transaction, self._reached)
 
-    def _committed(self, group: _Group, transaction: Transaction, failure: Exception | None) -> None:
+    def _committed(self, group: Group, transaction: Transaction, failure: Exception | None) -> None:
         """In the event loop, after each transaction."""
         self.waiting_bytes -= group.size_bytes
         if isinstance(failure, SpoolFull):
             # Before what was settled meanwhile: of two bit sets of one row the later one is written last.
             self._settling.finished[:0] = transaction.finished
             self._settling.bits[:0] = transaction.bits
+            if self._settling.pauses is None:
+                self._settling.pauses = transaction.pauses
             self._refused(group.rows)
             group.tell(Unavailable(what="spool's disk (it is full)", retry_after_s=5.0))
         elif isinstance(failure, StorageFailed):
@@ -283,6 +293,7 @@ class Spool:
             self._groups.clear()
             return
         else:
+            self._forget_written(transaction)
             self._count(group, transaction)
             self._answer(group)
         self._has_company = len(group.waiters) > 1 or bool(self._groups)
@@ -291,7 +302,15 @@ class Spool:
         elif self._settling:
             self._start_timer(SETTLE_LINGER_S)
 
-    def _answer(self, group: _Group) -> None:
+    def _forget_written(self, transaction: Transaction) -> None:
+        unwritten = self._unwritten
+        for row_id in transaction.finished:
+            unwritten.pop(row_id, None)
+        for row_id, bits in transaction.bits:
+            if unwritten.get(row_id) == int.from_bytes(bits, "little"):
+                del unwritten[row_id]
+
+    def _answer(self, group: Group) -> None:
         self._stored(group.rows)
         if group.waiters:
             self._reached("ingest.spool.after_fsync_before_answer")
@@ -300,14 +319,14 @@ class Spool:
             # The answers are queued in the loop already: they leave before the rows are worked on.
             asyncio.get_running_loop().call_soon(self._arrived, group.rows)
 
-    def _count(self, group: _Group, transaction: Transaction) -> None:
+    def _count(self, group: Group, transaction: Transaction) -> None:
         self.counters.transactions += 1
         self.counters.fsyncs += transaction.must_last
         self.counters.envelopes += group.envelopes
         self.counters.rows += len(group.rows)
 
 
-def _give_up(loop: asyncio.AbstractEventLoop, group: _Group) -> None:
+def _give_up(loop: asyncio.AbstractEventLoop, group: Group) -> None:
     """Tell those whose time is over, and come again for the next one."""
     now_s = loop.time()
     over = [waiter for waiter in group.waiters if waiter[0] <= now_s]
@@ -326,97 +345,3 @@ def tell_future(future: asyncio.Future[None], failure: Exception | None) -> None
         future.set_result(None)
     else:
         future.set_exception(failure)
-
-
-class _Commits:
-    """The writing thread: one transaction at a time, and none after a failure."""
-
-    def __init__(self, committed: Callable[[_Group, Transaction, Exception | None], None]) -> None:
-        self.running = False
-        self.failure: StorageFailed | None = None
-        self.used_bytes = 0
-        self._is_full = False
-        self._committed = committed
-        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="spool")
-        self._writer: SpoolWriter | None = None
-        self._next_row_id = 1
-        self._changed = asyncio.Event()
-
-    def start(self, writer: SpoolWriter, next_row_id: int) -> None:
-        self._writer = writer
-        self.used_bytes = writer.used_bytes
-        self._next_row_id = next_row_id
-
-    def stop(self) -> None:
-        self._thread.shutdown(wait=True)
-        if self._writer is not None:
-            self._writer.close()
-            self._writer = None
-
-    def new_row_id(self) -> int:
-        row_id = self._next_row_id
-        self._next_row_id += 1
-        return row_id
-
-    def begin(self, group: _Group, transaction: Transaction, reached: Callable[[str], None]) -> None:
-        """Write in the thread; `committed` follows in the loop."""
-        if self._writer is None:
-            raise StartRefused(why="the spool is not open")
-        self.running = True
-        loop = asyncio.get_running_loop()
-        future = self._thread.submit(_write, self._writer, group.rows, transaction, reached)
-
-        def done(future: Future[None]) -> None:
-            loop.call_soon_threadsafe(self._finish, group, transaction, future.exception())
-
-        future.add_done_callback(done)
-
-    async def idle(self) -> None:
-        """Return when no transaction runs."""
-        while self.running:
-            self._changed.clear()
-            await self._changed.wait()
-
-    async def until_failed(self) -> StorageFailed:
-        while self.failure is None:
-            self._changed.clear()
-            await self._changed.wait()
-        return self.failure
-
-    def _finish(self, group: _Group, transaction: Transaction, error: BaseException | None) -> None:
-        self.running = False
-        if self._writer is not None:
-            self.used_bytes = self._writer.used_bytes
-        failure = error if isinstance(error, SpoolFull | StorageFailed) else None
-        if error is not None and failure is None:
-            failure = StorageFailed(what=f"spool: {type(error).__name__}: {error}")
-        if isinstance(failure, StorageFailed):
-            self.failure = failure
-        self._tell(is_full=isinstance(failure, SpoolFull))
-        self._committed(group, transaction, failure)
-        self._changed.set()
-
-    def _tell(self, *, is_full: bool) -> None:
-        """Once when the disk fills up and once when it has room again: senders hear it, and so must operators."""
-        if is_full is self._is_full:
-            return
-        self._is_full = is_full
-        if is_full:
-            _log.error("the spool's disk is full; what arrives is refused until it has room")
-        else:
-            _log.info("the spool's disk has room again")
-
-
-def _write(
-    writer: SpoolWriter, rows: Sequence[PayloadBuilder], transaction: Transaction, reached: Callable[[str], None]
-) -> None:
-    transaction.rows = [
-        NewRow(row.row_id, row.workspace_id, row.received_us, row.member_count, row.provider_text(), row.payload())
-        for row in rows
-    ]
-
-    def before_commit(transaction: Transaction) -> None:
-        if transaction.rows:
-            reached("ingest.spool.after_insert_before_fsync")
-
-    writer.write(transaction, before_commit)

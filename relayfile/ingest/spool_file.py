@@ -1,8 +1,8 @@
 """The spool's SQLite file: its tables, its one writing transaction, and its short reads.
 
-Owns every SQL statement of ingest but those of routes. Synchronous: the writing connection lives in the committer's
-thread, the reading one in the event loop, where a read costs microseconds. Refuses to know when a transaction is worth
-its fsync.
+Owns every SQL statement of ingest but those of routes and pauses. Synchronous: the writing connection lives in the
+committer's thread, the reading one in the event loop, where a read costs microseconds. Refuses to know when a
+transaction is worth its fsync.
 """
 
 import contextlib
@@ -14,7 +14,8 @@ from typing import NamedTuple
 import apsw
 
 from relayfile.errors import DataCorrupted, StartRefused, StorageFailed
-from relayfile.ingest import spool_routes
+from relayfile.ingest import spool_pauses, spool_routes
+from relayfile.ingest.spool_pauses import read_pauses, write_pauses
 from relayfile.ingest.spool_routes import RouteUpdate, SavedRoutes, read_routes, write_routes
 
 FILE_NAME = "spool.db"
@@ -72,6 +73,13 @@ class StoredRow(NamedTuple):
     payload: bytes
 
 
+class RowHead(NamedTuple):
+    """A row without its payload."""
+
+    row_id: int
+    providers: str
+
+
 class Remainder(NamedTuple):
     """What is left of one row, without its payload."""
 
@@ -97,14 +105,16 @@ class Transaction:
     """Rows to remove."""
     routes: list[RouteUpdate] = field(default_factory=list)
     """Of apps; the store has them too."""
+    pauses: list[tuple[str, str]] | None = None
+    """(workspace, provider) of all pauses that are known, in place of those before; None: nothing new."""
 
     @property
     def must_last(self) -> bool:
         """Whether somebody waits for it to survive a power cut. What is settled may be settled again."""
-        return bool(self.rows or self.known)
+        return bool(self.rows or self.known or self.pauses is not None)
 
     def __bool__(self) -> bool:
-        return bool(self.rows or self.known or self.bits or self.finished or self.routes)
+        return bool(self.must_last or self.bits or self.finished or self.routes)
 
 
 def prepare(directory: Path, *, verify: bool) -> None:
@@ -123,7 +133,7 @@ def prepare(directory: Path, *, verify: bool) -> None:
                 with connection:
                     connection.execute(_SCHEMA)
             # Beside the numbered schema, because an older release passes over it.
-            connection.execute(spool_routes.SCHEMA)
+            connection.execute(spool_routes.SCHEMA + spool_pauses.SCHEMA)
             if version and verify:
                 problems = [str(row[0]) for row in connection.execute("PRAGMA quick_check(3)")]
                 if problems != ["ok"]:
@@ -175,6 +185,8 @@ class SpoolWriter:
                     connection.executemany("DELETE FROM batch WHERE row_id = ?", ids)
                     connection.executemany("DELETE FROM settled WHERE row_id = ?", ids)
                 write_routes(connection, transaction.routes)
+                if transaction.pauses is not None:
+                    write_pauses(connection, transaction.pauses)
                 before_commit(transaction)
                 connection.execute("COMMIT")
             except apsw.FullError:
@@ -251,6 +263,10 @@ class SpoolReader:
         """What is kept of an app's routes."""
         return read_routes(self._connection, app)
 
+    def pauses(self) -> list[tuple[str, str]]:
+        """(workspace, provider) of the pauses that were known last."""
+        return read_pauses(self._connection)
+
     def remainders(self) -> Iterator[Remainder]:
         """Every row that is left, in row order, without payloads."""
         query = (
@@ -277,6 +293,28 @@ class SpoolReader:
                     break
             cursor.close()
         return rows
+
+    def heads_between(self, workspace_id: str, after: int, to: int, limit: int) -> list[RowHead]:
+        """The next rows of a workspace without their payloads."""
+        query = (
+            "SELECT row_id, providers FROM batch WHERE workspace_id = ? AND row_id > ? AND row_id <= ?"
+            " ORDER BY row_id LIMIT ?"
+        )
+        with _reading():
+            return [RowHead(*row) for row in self._connection.execute(query, (workspace_id, after, to, limit))]
+
+    def row(self, row_id: int) -> StoredRow | None:
+        """One row; None when it was removed."""
+        query = (
+            "SELECT row_id, member_count, bits, providers, payload FROM batch LEFT JOIN settled USING (row_id)"
+            " WHERE row_id = ?"
+        )
+        with _reading():
+            found = self._connection.execute(query, (row_id,)).fetchone()
+        if found is None:
+            return None
+        row_id, member_count, bits, providers, payload = found
+        return StoredRow(row_id, member_count, _bits(bits), providers, payload)
 
     def piece(self, row_id: int, offset: int, length: int) -> bytes:
         """A part of a row's payload. `DataCorrupted` when the row is not there."""

@@ -137,6 +137,7 @@ def _health(
 ) -> ingest_pb2.ProviderHealth.ValueType:
     if limits.are_too_many(status.dead_lettered, outcomes):
         return ingest_pb2.PROVIDER_HEALTH_ERROR
-    if limits.is_too_old(status.oldest_pending_age.ToMicroseconds()):
+    # What is paused is old because somebody wanted it so.
+    if not status.paused and limits.is_too_old(status.oldest_pending_age.ToMicroseconds()):
         return ingest_pb2.PROVIDER_HEALTH_LAGGING
     return ingest_pb2.PROVIDER_HEALTH_HEALTHY

@@ -8,7 +8,7 @@ process may run anywhere and in any number.
 import asyncio
 from collections.abc import Mapping, Sequence
 
-from relayfile.errors import Draining, RelayfileError, Unavailable
+from relayfile.errors import Draining, Paused, RelayfileError, Unavailable
 from relayfile.ingest.flight import Workers
 from relayfile.ingest.intake import Fate, PastShare
 from relayfile.ingest.memory import NoMemory
@@ -124,6 +124,8 @@ class Through:
     # ... inside
 
     def _enter(self, account: Account, envelopes: Sequence[types_pb2.Envelope]) -> Wait | RelayfileError:
+        if self.waits.pauses.is_paused(*account):
+            return Paused(what=f"provider {account[1]!r} of workspace {account[0]!r}")
         size_bytes = sum(envelope.ByteSize() for envelope in envelopes)
         if self.waits.shares.size_bytes + size_bytes > self._settings.through_queue_bytes_max:
             return Unavailable(what="queue of changes that wait for the store (it is full)")

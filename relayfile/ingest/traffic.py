@@ -17,6 +17,7 @@ from relayfile.ingest.fold_wire import REF_BYTES, read_refs, spool_ref
 from relayfile.ingest.lane import NOTE_BYTES_GUESS, Lane, Pieces
 from relayfile.ingest.node_stream import NodeStream
 from relayfile.ingest.parcel import Parcel
+from relayfile.ingest.pauses import Pauses
 from relayfile.ingest.refusal_reports import RefusalReports
 from relayfile.ingest.router import Router
 from relayfile.v1 import shard_pb2, types_pb2
@@ -47,6 +48,7 @@ class Traffic(ABC):
         self.pending = 0
         """Accepted changes without an outcome, unread ones included."""
         self.refusals = RefusalReports(router)
+        self.pauses = Pauses()
         self._router = router
         self._batch_changes_max = batch_changes_max
         self._stream_of = stream_of
@@ -61,7 +63,25 @@ class Traffic(ABC):
     def unfold(self, fold: Fold, complete: AbstractSet[bytes] = frozenset()) -> Iterable[Parcel]:
         """The parcels of a fold whose turn it is; with `complete`, of these members again, with their contents."""
 
+    def pauses_changed(self, workspace_ids: Sequence[str]) -> None:  # noqa: B027 - nothing to do where nothing is kept
+        """What is paused of these workspaces is not what it was."""
+
     # ... what streams call
+
+    def connected(self, stream: NodeStream) -> None:
+        """A stream begins."""
+        self.pauses.begin(stream.address)
+
+    def told(self, stream: NodeStream, pauses: Sequence[shard_pb2.PauseState], *, complete: bool) -> None:
+        """The node of a stream told its pauses, or a part of them."""
+
+        def is_its(workspace_id: str) -> bool:
+            return self._router.address_of(self._router.shard_of(workspace_id)) == stream.address
+
+        states = [(state.workspace_id, frozenset(state.providers)) for state in pauses]
+        changed = self.pauses.told(stream.address, states, complete, is_its)
+        if changed:
+            self.pauses_changed(changed)
 
     def take(self, stream: NodeStream, lane: Lane, bytes_max: int) -> list[Parcel]:
         """The next sub-batch of a lane; nothing when another stream has the lane now."""

@@ -24,7 +24,7 @@ class AnsweringNode(shard_pb2_grpc.ShardServiceServicer):
         async for request in request_iterator:
             if request.HasField("hello"):
                 welcome = shard_pb2.StreamWelcome(shard_count=256, credit_bytes=16 << 20)
-                yield shard_pb2.ApplyEnvelopesResponse(welcome=welcome)
+                yield shard_pb2.ApplyEnvelopesResponse(welcome=welcome, pauses_complete=True)
             acks = []
             for batch in request.sub_batches:
                 refs = [

@@ -1,16 +1,18 @@
 """A store node in memory: speaks `ApplyEnvelopes` over a real socket, and misbehaves when it is told to."""
 
 import asyncio
+import contextlib
 from collections import defaultdict
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import grpc
 import grpc.aio
 
 from relayfile.v1 import shard_pb2, shard_pb2_grpc, types_pb2
 
+Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 Object = tuple[str, str, str]  # workspace, provider, change key
 
 
@@ -65,6 +67,9 @@ class ShardNode(shard_pb2_grpc.ShardServiceServicer):
         """Handed over with the welcome."""
         self.workspaces_in_flight_max = 0
         self.owner_elsewhere: Callable[[int], tuple[int, str] | None] = lambda shard: None
+        self.paused: dict[str, Sequence[str]] = {}
+        self._open: dict[Context, asyncio.Lock] = {}
+        """Streams, each with what is held while something is written to it."""
         self._credit_bytes = credit_bytes
         self._server: grpc.aio.Server | None = None
         self._expected: dict[tuple[str, int], int] = {}
@@ -87,11 +92,22 @@ class ShardNode(shard_pb2_grpc.ShardServiceServicer):
             await self._server.stop(None)
             self._server = None
 
-    async def ApplyEnvelopes(
+    async def ApplyEnvelopes(  # type: ignore[override]  # it writes itself, so that pauses can be told meanwhile
         self,
         request_iterator: AsyncIterator[shard_pb2.ApplyEnvelopesRequest],
         context: "grpc.aio.ServicerContext[shard_pb2.ApplyEnvelopesRequest, shard_pb2.ApplyEnvelopesResponse]",
-    ) -> AsyncIterator[shard_pb2.ApplyEnvelopesResponse]:
+    ) -> None:
+        self._open[context] = asyncio.Lock()
+        try:
+            await self._serve(request_iterator, context)
+        finally:
+            del self._open[context]
+
+    async def _serve(
+        self,
+        request_iterator: AsyncIterator[shard_pb2.ApplyEnvelopesRequest],
+        context: "grpc.aio.ServicerContext[shard_pb2.ApplyEnvelopesRequest, shard_pb2.ApplyEnvelopesResponse]",
+    ) -> None:
         self.streams += 1
         session = ""
         partial: shard_pb2.ApplyEnvelopesRequest | None = None
@@ -99,7 +115,8 @@ class ShardNode(shard_pb2_grpc.ShardServiceServicer):
             if request.HasField("hello"):
                 session = request.hello.session_id
                 welcome = shard_pb2.StreamWelcome(shard_count=256, credit_bytes=self._credit_bytes)
-                yield shard_pb2.ApplyEnvelopesResponse(welcome=welcome, redos=self.redos)
+                await self._write(context, shard_pb2.ApplyEnvelopesResponse(welcome=welcome, redos=self.redos))
+                await self._write(context, self._pauses())
                 continue
             for report in request.reports:
                 key = (report.workspace_id, report.provider)
@@ -122,7 +139,14 @@ class ShardNode(shard_pb2_grpc.ShardServiceServicer):
                 if response is None:
                     await context.abort(grpc.StatusCode.UNAVAILABLE, "cut")
                 else:
-                    yield response
+                    await self._write(context, response)
+
+    async def pause(self, paused: Mapping[str, Sequence[str]]) -> None:
+        """From now on this is what is paused: workspace to providers."""
+        self.paused = dict(paused)
+        for context in list(self._open):
+            with contextlib.suppress(Exception):  # of a stream that ends just now; the next one is told at its start
+                await self._write(context, self._pauses())
 
     async def FinishRedo(
         self, request_iterator: AsyncIterator[shard_pb2.FinishRedoRequest], context: object
@@ -134,6 +158,14 @@ class ShardNode(shard_pb2_grpc.ShardServiceServicer):
 
     async def SetPause(self, request: shard_pb2.SetPauseRequest, context: object) -> shard_pb2.SetPauseResponse:
         raise NotImplementedError
+
+    async def _write(self, context: Context, response: shard_pb2.ApplyEnvelopesResponse) -> None:
+        async with self._open[context]:
+            await context.write(response)
+
+    def _pauses(self) -> shard_pb2.ApplyEnvelopesResponse:
+        states = [shard_pb2.PauseState(workspace_id=name, providers=each) for name, each in self.paused.items()]
+        return shard_pb2.ApplyEnvelopesResponse(pauses=states, pauses_complete=True)
 
     async def GetOutcomes(
         self, request: shard_pb2.GetOutcomesRequest, context: object

@@ -328,10 +328,10 @@ async def test_a_full_spool_refuses(tmp_path: Path) -> None:
     async with node() as store:
         store.faults.hold = asyncio.Event()
         async with running(settings(tmp_path, store, spool_bytes_max=1 << 20)) as pipeline:
-            for number in range(10):
+            for number in range(9):
                 await pipeline.accept([sender.envelope("acme", number, 50_000)])
             with pytest.raises(Unavailable, match="full"):
-                await pipeline.accept([sender.envelope("acme", 20, 550_000)])
+                await pipeline.accept([sender.envelope("acme", 20, 650_000)])
             sender.sent.popitem()
             store.faults.hold.set()
             await settled(pipeline)

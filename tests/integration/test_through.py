@@ -350,3 +350,15 @@ async def test_an_idle_lane_is_forgotten() -> None:
     async with rig() as at:
         await at.send(envelope("a"))
         await until(lambda: not at.through.traffic.lanes)
+
+
+async def test_what_is_paused_is_refused_until_it_is_resumed() -> None:
+    async with rig() as at:
+        pauses = at.through.traffic.pauses
+        await at.near.pause({NEAR: ["github"]})
+        await until(lambda: pauses.is_paused(NEAR, "github"))
+        assert await at.send(envelope("a")) == ["PAUSED"]
+        assert at.applied() == []
+        await at.near.pause({})
+        await until(lambda: not pauses.is_paused(NEAR, "github"))
+        assert await at.send(envelope("a")) == [[APPLIED]]

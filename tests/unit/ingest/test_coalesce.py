@@ -182,3 +182,15 @@ def test_a_file_above_named_paths_lets_what_is_held_below_go_first() -> None:
     assert left(coalescer) == [(above, [4])]
     coalescer.close_all()
     assert coalescer.objects == coalescer.members_held == 0
+
+
+def test_windows_of_some_objects_close_and_the_others_stay() -> None:
+    coalescer = Coalescer(limits(leading=False))
+    for number, key in enumerate((A, B, A, B)):
+        offer(coalescer, key, upsert(number), 0.0)
+    coalescer.close(lambda key: key == A)
+    assert left(coalescer) == [(A, [0, 2])]
+    assert coalescer.objects == 1
+    assert coalescer.members_held == 2
+    coalescer.expire(3.0)
+    assert left(coalescer) == [(B, [1, 3])]

@@ -78,3 +78,49 @@ def test_a_row_of_several_providers_frees_each_ones_part() -> None:
     assert list(ledger.take_freed()) == []
     ledger.settle(refs((1, 1)))
     assert dict(ledger.take_freed()) == {("w", "github"): 10, ("w", "linear"): 20}
+
+
+def test_of_a_row_that_is_read_in_part_nothing_is_left_when_that_part_is_settled() -> None:
+    ledger = RowLedger()
+    assert ledger.load(1, "w", 3, 0, {"github": 10, "linear": 20}, waiting=0b010) == 0b010
+    assert ledger.settle(refs((1, 0), (1, 2))) == 2
+    assert (len(ledger), ledger.take_finished(), list(ledger.take_freed())) == (0, [], [])
+    assert ledger.load(1, "w", 3, 0, {"github": 10, "linear": 20}) == 0b101, (
+        "its bits are known before they are written"
+    )
+    assert ledger.take_dirty() == [(1, 0b101)]
+    assert ledger.settle(refs((1, 1))) == 1
+    assert ledger.take_finished() == [1]
+    assert dict(ledger.take_freed()) == {("w", "github"): 10, ("w", "linear"): 20}
+
+
+def test_what_is_in_memory_is_not_worked_on_twice() -> None:
+    ledger = RowLedger()
+    assert ledger.load(1, "w", 2, 0, {"github": 10, "linear": 20}, waiting=0b10) == 0b10
+    assert ledger.load(1, "w", 2, 0, {"github": 10, "linear": 20}) == 0b01
+    assert ledger.load(1, "w", 2, 0, {"github": 10, "linear": 20}) == 0b11
+    assert ledger.load(2, "w", 1, 0, {"github": 10}) == 0
+    assert ledger.load(2, "w", 1, 0, {"github": 10}) == 1
+    assert ledger.settle(refs((1, 0), (1, 1), (2, 0))) == 3
+    assert ledger.take_finished() == [1, 2]
+
+
+def test_what_is_put_back_is_read_again_and_an_answer_for_it_is_not_counted() -> None:
+    ledger = RowLedger()
+    ledger.load(1, "w", 2, 0, {"github": 10, "linear": 20})
+    ledger.load(2, "w", 1, 0, {"github": 10})
+    ledger.put_back(refs((1, 1), (2, 0)))
+    assert ledger.settle(refs((1, 1), (2, 0))) == 0
+    assert ledger.settle(refs((1, 0))) == 1
+    assert len(ledger) == 0
+    assert ledger.take_dirty() == [(1, 0b01)]
+    assert ledger.load(1, "w", 2, 0b01, {"github": 10, "linear": 20}) == 0b01
+    assert ledger.load(2, "w", 1, 0, {"github": 10}) == 0
+
+
+def test_a_finished_row_that_is_read_again_is_freed_once() -> None:
+    ledger = RowLedger()
+    for _ in range(2):
+        assert ledger.load(1, "w", 2, 0b11, {"github": 10}) == 0b11
+    assert ledger.take_finished() == [1]
+    assert dict(ledger.take_freed()) == {("w", "github"): 10}

@@ -18,13 +18,13 @@ from relayfile.errors import (
     Overloaded,
     PageTokenInvalid,
     PermissionDenied,
-    ServedLater,
     Unavailable,
     WorkspaceNotFound,
 )
 from relayfile.ids import IdSource
 from relayfile.ingest.intake import Fate, PastShare
 from relayfile.ingest.owner_outcomes import OwnerAnswer
+from relayfile.ingest.owner_pauses import OwnerPauses
 from relayfile.ingest.publish import Door
 from relayfile.ingest.rejected import RejectedRequests
 from relayfile.ingest.request_body import BodyRoom
@@ -69,11 +69,20 @@ class FakeShards:
     answers: list[shard_pb2.GetOutcomesResponse] = field(default_factory=list)
     pending: list[shard_pb2.PendingReport] = field(default_factory=list)
     away: bool = False
+    pauses: list[shard_pb2.SetPauseRequest] = field(default_factory=list)
 
     async def outcomes(self, workspace: str) -> Sequence[OwnerAnswer]:
         if self.away:
             return [OwnerAnswer("shard", None, "UNAVAILABLE")]
         return [OwnerAnswer("shard", answer) for answer in self.answers]
+
+    async def set_pause(
+        self, request: shard_pb2.SetPauseRequest, correlation_id: str, time_left_s: float | None
+    ) -> None:
+        if self.away:
+            raise Unavailable(what="store node that owns the workspace")
+        assert correlation_id
+        self.pauses.append(request)
 
     def held(self, workspace: str, refused: dict[str, int]) -> HeldHere:
         return HeldHere("ingest-1", self.pending, refused, 10, 100, 3)
@@ -129,7 +138,7 @@ async def running(directory: Path) -> AsyncIterator[Publishing]:
         tracing=Tracing(),
         instruments=IngestInstruments.declare(registry),
     )
-    servicer = IngestServicer(door, rejected, shards, shards)  # type: ignore[abstract]  # Pause is served later
+    servicer = IngestServicer(door, rejected, shards, shards, shards)
     settings = IngestSettings(nodes=("127.0.0.1:1",))
     server = GrpcServer(
         settings,
@@ -451,7 +460,38 @@ async def test_refused_requests_are_listed_in_pages(publishing: Publishing) -> N
         assert isinstance(from_rpc_error(raised.value), PageTokenInvalid)
 
 
-async def test_pausing_is_served_later(publishing: Publishing) -> None:
-    with pytest.raises(grpc.aio.AioRpcError) as raised:
-        await publishing.stub.Pause(ingest_pb2.PauseRequest(workspace_id=WORKSPACE), metadata=publishing.as_())
-    assert isinstance(from_rpc_error(raised.value), ServedLater)
+async def test_a_pause_is_forwarded_to_the_owner_with_who_asked(publishing: Publishing) -> None:
+    stub, mine = publishing.stub, publishing.as_()
+    await stub.Pause(
+        ingest_pb2.PauseRequest(workspace_id=WORKSPACE, provider="crm", reason="upgrade", request_id="r"), metadata=mine
+    )
+    await stub.Resume(ingest_pb2.ResumeRequest(workspace_id=WORKSPACE, request_id="r"), metadata=mine)
+    assert publishing.shards.pauses == [
+        shard_pb2.SetPauseRequest(
+            workspace_id=WORKSPACE, provider="crm", paused=True, reason="upgrade", actor="someone", request_id="r"
+        ),
+        shard_pb2.SetPauseRequest(workspace_id=WORKSPACE, actor="someone", request_id="r"),
+    ]
+
+
+async def test_what_a_pause_is_refused_for(publishing: Publishing) -> None:
+    async def refusal(workspace: str, workspaces: str = "*") -> type[Exception]:
+        with pytest.raises(grpc.aio.AioRpcError) as raised:
+            await publishing.stub.Pause(
+                ingest_pb2.PauseRequest(workspace_id=workspace), metadata=publishing.as_(workspaces)
+            )
+        return type(from_rpc_error(raised.value))
+
+    assert await refusal("") is InvalidArgument
+    assert await refusal("not a name!") is InvalidArgument
+    assert await refusal("umbrella", workspaces=WORKSPACE) is PermissionDenied
+    publishing.shards.away = True
+    assert await refusal(WORKSPACE) is Unavailable
+    assert not publishing.shards.pauses
+
+
+async def test_an_owner_that_cannot_be_reached_is_unavailable() -> None:
+    async with channel("127.0.0.1:1", IngestSettings(nodes=("127.0.0.1:1",))) as nowhere:
+        setter = OwnerPauses(lambda _: nowhere, lambda: (), timeout_s=0.5)
+        with pytest.raises(Unavailable):
+            await setter.set_pause(shard_pb2.SetPauseRequest(workspace_id=WORKSPACE), "c", None)
