@@ -26,12 +26,14 @@ _REF_COLUMNS = (
     "dead_letter_id, stage, state, provider, delivery_id, change_key, envelope_id, reason, received_us, content_id,"
     " body_size_bytes, headers"
 )
+# Named, because SQLite without statistics goes through all letters of a workspace instead.
+_BY_DELIVERY: Final = "dead_letter INDEXED BY dead_letter_by_delivery"
 _RESOLVED: Final = f"{_KEY} AND provider = ?3 AND delivery_id = ?4 AND change_key = ?5 AND envelope_id = ?6"
 _RESOLVED_GARBAGE = (
     "INSERT INTO content_garbage (shard_id, released_us, content_id)"
-    f" SELECT shard_id, ?7, content_id FROM dead_letter WHERE {_RESOLVED} AND content_id > 0"
+    f" SELECT shard_id, ?7, content_id FROM {_BY_DELIVERY} WHERE {_RESOLVED} AND content_id > 0"
 )
-_RESOLVED_DELETE = f"DELETE FROM dead_letter WHERE {_RESOLVED}"
+_RESOLVED_DELETE = f"DELETE FROM {_BY_DELIVERY} WHERE {_RESOLVED}"
 _GARBAGE = "INSERT INTO content_garbage (shard_id, released_us, content_id) VALUES (?, ?, ?)"
 _CONTENT = "INSERT INTO content VALUES (?, ?, ?)"
 _INSERT = (
@@ -52,7 +54,8 @@ _ACKNOWLEDGE = (
 _DELETE = f"DELETE FROM dead_letter WHERE {_ID}"
 _AFTER = f"SELECT {_REF_COLUMNS} FROM dead_letter WHERE {_KEY} AND dead_letter_id > ?3 ORDER BY dead_letter_id LIMIT ?4"
 _REPLAYING = (
-    f"SELECT {_REF_COLUMNS} FROM dead_letter WHERE {_KEY} AND stage = ?3 AND state = 3 ORDER BY dead_letter_id LIMIT ?4"
+    f"SELECT {_REF_COLUMNS} FROM dead_letter INDEXED BY dead_letter_replaying"
+    f" WHERE {_KEY} AND stage = ?3 AND state = 3 ORDER BY dead_letter_id LIMIT ?4"
 )
 _BY_ID = f"SELECT {_REF_COLUMNS} FROM dead_letter WHERE {_ID}"
 _TOTALS = f"SELECT provider, state, count, body_bytes FROM dead_letter_total WHERE {_KEY} AND count > 0"
