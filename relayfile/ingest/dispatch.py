@@ -64,11 +64,11 @@ class DispatchPorts:
     """Told when less waits than before, so that lanes without anything in memory may have room now."""
     finished: Callable[[list[int]], None]
     """Gets the rows that may leave the spool."""
-    bits_of: Callable[[StoredRow], int]
-    """See `Spool.bits_of`."""
-    remember: Callable[[Pauses], None]
-    """Told when what is paused has changed."""
     clock: Clock
+    bits_of: Callable[[StoredRow], int] = lambda row: row.bits
+    """See `Spool.bits_of`."""
+    remember: Callable[[Pauses], None] = lambda pauses: None
+    """Told when what is paused has changed."""
 
 
 class _Row(NamedTuple):
@@ -365,10 +365,7 @@ class Dispatcher(Traffic):
                         gone.add(key)
                 else:
                     has_held = True
-                    note = None
-                    if self._notes_bytes < NOTES_BYTES_MAX:
-                        note = member_of(envelope, envelope.traceparent, change, index, ref, b"")
-                        self._notes_bytes += len(note) + NOTE_OVERHEAD_BYTES
+                    note = self._note(envelope, change, index, ref)
                     facts = _facts(envelope, change, (row_id, ordinal, offset, length, index))
                     coalescer.hold(window, facts, note)
         lone.close()
@@ -376,6 +373,14 @@ class Dispatcher(Traffic):
             self._recent.put(row_id, payload)
             self._send_flushed()
         self.stream(lane).enqueue(lane)
+
+    def _note(self, envelope: types_pb2.Envelope, change: types_pb2.FileChange, index: int, ref: bytes) -> bytes | None:
+        """What a held change says beside its content, while there is room for it in memory."""
+        if self._notes_bytes >= NOTES_BYTES_MAX:
+            return None
+        note = member_of(envelope, envelope.traceparent, change, index, ref, b"")
+        self._notes_bytes += len(note) + NOTE_OVERHEAD_BYTES
+        return note
 
     def _send_flushed(self) -> None:
         for fold in self._coalescer.take_flushed():
