@@ -37,8 +37,10 @@ from relayfile.wire import to_us
 _log = get_logger(__name__)
 NOTES_BYTES_MAX = 16 << 20
 """Encoded ids of held changes that are kept in memory; beyond, they are read back when their fold leaves."""
-STEP_CHANGES = 500
-"""Changes of a row that are worked on in one go."""
+STEP_CHANGES = 125
+"""Changes of a row that is read back that are worked on in one go."""
+ARRIVED_CHANGES_MAX = 500
+"""A row that arrives with more is read back."""
 LANE_BYTES_MAX = 2 << 20
 """A lane with as much waiting takes no more arrivals: they stay in the spool and are read when there is room."""
 
@@ -119,7 +121,7 @@ class Dispatcher(Traffic):
         lane = self.lanes[row.workspace_id]
         if row.row_id <= lane.last_row_id:
             return
-        if lane.has_unread or not self.has_room(lane) or row.member_count > STEP_CHANGES:
+        if lane.has_unread or not self.has_room(lane) or row.member_count > ARRIVED_CHANGES_MAX:
             self.leave(row)
             return
         lane.newest_row_id = row.row_id
