@@ -75,6 +75,8 @@ class Scheme:
     """`whsec`: base64 after an optional `whsec_`, as Standard Webhooks writes keys."""
     tolerance_s: float | None = None
     """How old or early a signed time may be; None: as the caller of `verify` says."""
+    repeats_for_s: float = 0.0
+    """The sender repeats an unanswered request as it was, signed time included, for so long: older ones still count."""
     body_time: Callable[[JsonValue], JsonValue] | None = None
     """Finds the time of sending in the signed body, in units of ``timestamp_unit_s``: see `check_body_time`."""
     url_decoded: str = ""
@@ -141,7 +143,8 @@ def check_body_time(scheme: Scheme, document: JsonValue, now_us: int, tolerance_
 
 def _require_recent(scheme: Scheme, timestamp: int, now_us: int, tolerance_s: float) -> None:
     window_s = tolerance_s if scheme.tolerance_s is None else min(tolerance_s, scheme.tolerance_s)
-    if abs(timestamp * scheme.timestamp_unit_s - now_us / 1_000_000) > window_s:
+    age_s = now_us / 1_000_000 - timestamp * scheme.timestamp_unit_s
+    if not -window_s <= age_s <= window_s + scheme.repeats_for_s:
         raise SignatureRefused("TIMESTAMP_STALE")
 
 

@@ -152,6 +152,7 @@ def _scheme(table: TomlTable) -> Scheme:
         signed=tuple(signed),
         key_form=table.one_of("key_form", {"text": "text", "whsec": "whsec"}, "text"),
         tolerance_s=table.number("tolerance_s", 0.0) if table.has("tolerance_s") else None,
+        repeats_for_s=table.number("repeats_for_s", 0.0),
         body_time=_optional(table, "body_time"),
         url_decoded=table.text("url_decoded", ""),
     )

@@ -85,6 +85,11 @@ class Sender:
         return self.scheme.is_timed or self.scheme.body_time is not None
 
     @property
+    def stale_s(self) -> int:
+        """An age at which its signed time does not count any more."""
+        return 301 + round(self.scheme.repeats_for_s)
+
+    @property
     def items(self) -> tuple[str, ...] | None:
         return self.provider.definition.delivery.items
 
@@ -143,7 +148,7 @@ CASES: Final[Mapping[str, tuple[Callable[[Sender], bytes], Left]]] = {
     ),
     "missing header": (lambda of: post(of, of.body(), {}), Left(401, refused="SIGNATURE_MISSING")),
     "old timestamp": (
-        lambda of: post(of, of.body(301), of.head(of.body(301), 301)),
+        lambda of: post(of, of.body(of.stale_s), of.head(of.body(of.stale_s), of.stale_s)),
         Left(401, refused="TIMESTAMP_STALE"),
     ),
     "early timestamp": (
