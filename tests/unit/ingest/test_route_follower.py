@@ -1,6 +1,7 @@
 """A follower against a store that is written by the test: what it learns, what it keeps, and how it starts again."""
 
 import asyncio
+import random
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -9,6 +10,7 @@ import pytest
 
 from relayfile.clock import ManualClock
 from relayfile.errors import CursorExpired, RelayfileError, StorageFailed, Unavailable
+from relayfile.ingest import route_follower
 from relayfile.ingest.route_feed import RouteNews, RoutesPage
 from relayfile.ingest.route_follower import CHUNK_ROUTES, RouteFollower
 from relayfile.ingest.route_table import RouteTable
@@ -193,3 +195,102 @@ async def test_a_failing_disk_ends_it() -> None:
     follower = RouteFollower("crm", NOTHING, RouteTable(10), FakeStore({"1": "a"}, at(1)), keeper, ManualClock(1))
     with pytest.raises(StorageFailed):
         await follower.run()
+
+
+@dataclass
+class LivingStore:
+    """Routes with a log that may be cut short, streams that break, and a history that may begin anew."""
+
+    routes: dict[str, str] = field(default_factory=dict)
+    log: list[tuple[str, bool]] = field(default_factory=list)
+    """Tenant, and whether its route was removed; the first one is revision 1."""
+    oldest: int = 1
+    history: str = "h0"
+    breaks: int = 0
+    """Calls to come that fail."""
+    moved: asyncio.Event = field(default_factory=asyncio.Event)
+
+    @property
+    def at(self) -> RoutesAt:
+        return RoutesAt(len(self.log), self.history)
+
+    def change(self, tenant: str, workspace: str | None) -> None:
+        if workspace is None and self.routes.pop(tenant, None) is None:
+            return
+        if workspace is not None:
+            self.routes[tenant] = workspace
+        self.log.append((tenant, workspace is None))
+        self.moved.set()
+
+    def call(self) -> None:
+        if self.breaks:
+            self.breaks -= 1
+            raise Unavailable(what="store")
+
+    async def first_route(self, app: str) -> None:
+        self.call()
+
+    async def pages(self, app: str) -> AsyncIterator[RoutesPage]:
+        """Each page is of its own moment, and says where the first one was."""
+        at, after = self.at, ""
+        while True:
+            self.call()
+            page = sorted(tenant for tenant in self.routes if tenant > after)[:2]
+            yield RoutesPage([(tenant, self.routes[tenant]) for tenant in page], at)
+            if len(page) < 2:
+                return
+            after = page[-1]
+            await asyncio.sleep(0)
+
+    async def news(self, app: str, at: RoutesAt) -> AsyncIterator[RouteNews]:
+        cursor = at.revision
+        while True:
+            self.call()
+            if at.history_id != self.history or cursor + 1 < self.oldest:
+                raise CursorExpired(history_id=self.history, oldest=self.oldest)
+            events = dict(self.log[cursor : cursor + 3])
+            cursor = min(cursor + 3, len(self.log))
+            await asyncio.sleep(0)  # what changed is read after it was told
+            puts = [
+                (tenant, self.routes[tenant]) for tenant, gone in events.items() if not gone and tenant in self.routes
+            ]
+            yield RouteNews(puts, [tenant for tenant, gone in events.items() if gone], RoutesAt(cursor, at.history_id))
+            if cursor == len(self.log):
+                self.moved.clear()
+                await self.moved.wait()
+
+
+@pytest.mark.parametrize("seed", range(12))
+async def test_whatever_happens_the_table_becomes_what_the_store_has(
+    seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(route_follower, "RETRY_S_MAX", 0.002)
+    draw = random.Random(seed)
+    store, keeper = LivingStore(), FakeKeeper()
+    for _ in range(6):  # lives of the process
+        table = RouteTable(1_000)
+        follower = RouteFollower("crm", keeper.saved, table, store, keeper, ManualClock(1))
+        async with asyncio.TaskGroup() as tasks:
+            running = tasks.create_task(follower.run())
+            for _ in range(40):
+                match draw.choice(("put", "put", "drop", "break", "lose", "shorten", "again", "turn", "turn")):
+                    case "put":
+                        store.change(draw.choice("abcdefg"), draw.choice(("acme", "bolt")))
+                    case "drop":
+                        store.change(draw.choice("abcdefg"), None)
+                    case "break":
+                        store.breaks += 1
+                        store.moved.set()
+                    case "lose":
+                        keeper.failures.append(Unavailable(what="spool's disk"))
+                    case "shorten" if draw.random() < 0.3:
+                        store.oldest = len(store.log) + 1
+                    case "again" if draw.random() < 0.1:
+                        store.history += "x"
+                        store.moved.set()
+                    case _:
+                        await asyncio.sleep(0.001 * draw.random())
+            if draw.random() < 0.7:
+                await soon(lambda: follower.at == store.at and table.of("crm") == store.routes)  # noqa: B023 - awaited
+                assert keeper.saved.routes == store.routes
+            running.cancel()
