@@ -202,6 +202,8 @@ class Places:
         self._directories: dict[int, _Directory] = {}
         self._directories_below: dict[int, int] = {}
         """Of each directory above a named path, itself included: how many of `_directories` are in it."""
+        self._overlaps: set[int] = set()
+        """Directories above named paths that are named themselves; nearly always none."""
 
     def touch(self, window: Window, path: str) -> bool:
         """The object of `window` names `path`. True: other objects named paths below it, as if it were a directory."""
@@ -209,33 +211,48 @@ class Places:
         place = hash((workspace_id, path))
         if place == window.place or (window.other_places is not None and place in window.other_places):
             return False
-        directory = self._directory(workspace_id, path.rpartition("/")[0])
+        parent = path[: path.rfind("/")]
+        directory = self._directories.get(hash((workspace_id, parent)))
+        if directory is None:
+            directory = self._add_directory(workspace_id, parent)
+        directory.count += 1
         if not window.place:
             window.place, window.directory = place, directory
         elif window.other_places is None:
             window.other_places = {place: directory}
         else:
             window.other_places[place] = directory
-        there = self._named_at(place)
-        self._windows[place] = (*there, window) if there else window
-        self._meet(window, there)
-        for above in directory.above:
-            if above in self._windows:
+        windows = self._windows
+        if place in windows:
+            there = self._named_at(place)
+            windows[place] = (*there, window)
+            self._meet(window, there)
+        else:
+            windows[place] = window
+        if self._overlaps:
+            for above in self._overlaps.intersection(directory.above):
                 self._meet(window, self._named_at(above))
-        return place in self._directories_below
+        if place in self._directories_below:
+            self._overlaps.add(place)
+            return True
+        return False
 
     def forget(self, window: Window) -> None:
         """The window has closed."""
-        if window.place:
+        if window.directory is not None:
             self._leave(window, window.place, window.directory)
-            for place, directory in (window.other_places or {}).items():
-                self._leave(window, place, directory)
+            if window.other_places is not None:
+                for place, directory in window.other_places.items():
+                    self._leave(window, place, directory)
         if window.rivals is not None:
             for rival in window.rivals:
                 _rivals_of(rival).discard(window)
 
     def _named_at(self, place: int) -> "tuple[Window, ...]":
-        there = self._windows.get(place, ())
+        return self._listed(self._windows[place])
+
+    @staticmethod
+    def _listed(there: "Window | tuple[Window, ...]") -> "tuple[Window, ...]":
         return (there,) if isinstance(there, Window) else there
 
     @staticmethod
@@ -245,27 +262,26 @@ class Places:
                 _rivals_of(other).add(window)
                 _rivals_of(window).add(other)
 
-    def _directory(self, workspace_id: str, path: str) -> _Directory:
+    def _add_directory(self, workspace_id: str, path: str) -> _Directory:
         place = hash((workspace_id, path))
-        found = self._directories.get(place)
-        if found is None:
-            above = []
-            while path:
-                above.append(hash((workspace_id, path)))
-                path = path.rpartition("/")[0]
-            found = self._directories[place] = _Directory(place, tuple(above))
-            for each in above:
-                self._directories_below[each] = self._directories_below.get(each, 0) + 1
-        found.count += 1
-        return found
+        above = []
+        while path:
+            above.append(hash((workspace_id, path)))
+            path = path[: path.rfind("/")]
+        for each in above:
+            self._directories_below[each] = self._directories_below.get(each, 0) + 1
+            if each in self._windows:
+                self._overlaps.add(each)
+        made = self._directories[place] = _Directory(place, tuple(above))
+        return made
 
-    def _leave(self, window: Window, place: int, directory: _Directory | None) -> None:
-        left = tuple([other for other in self._named_at(place) if other is not window])
-        if left:
-            self._windows[place] = left[0] if len(left) == 1 else left
+    def _leave(self, window: Window, place: int, directory: _Directory) -> None:
+        there = self._windows.pop(place)
+        if there is window:
+            self._overlaps.discard(place)
         else:
-            del self._windows[place]
-        assert directory is not None, "it was named"
+            left = tuple([other for other in self._listed(there) if other is not window])
+            self._windows[place] = left[0] if len(left) == 1 else left
         directory.count -= 1
         if directory.count:
             return
@@ -274,6 +290,7 @@ class Places:
             self._directories_below[each] -= 1
             if not self._directories_below[each]:
                 del self._directories_below[each]
+                self._overlaps.discard(each)
 
 
 def _rivals_of(window: Window) -> "set[Window]":
@@ -386,7 +403,10 @@ class Coalescer:
         while self.objects >= self._limits.objects_max:
             self._close_next()
         window = Window(key, now_s + self._limits.window_s)
-        self._windows.setdefault(key.workspace_id, {})[key] = window
+        there = self._windows.get(key.workspace_id)
+        if there is None:
+            there = self._windows[key.workspace_id] = {}
+        there[key] = window
         self.objects += 1
         self._closing.append(window)
         return window
