@@ -5,17 +5,18 @@ where it was; each batch is one entry of its workspace like any other. Refuses t
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 from relayfile import faults
-from relayfile.errors import Draining, NotOwner, Overloaded, Unavailable
+from relayfile.errors import Draining, NotOwner, Overloaded, RelayfileError, Unavailable
 from relayfile.store.commit import Committer
 from relayfile.store.engine import Engine, KeptDeadLetter, WorkspaceKey
 from relayfile.store.letter_kinds import ReplayChanges
 from relayfile.store.plan.letters import LetterRef
 from relayfile.store.plan.settle import STAGE_APPLY, STAGE_NORMALISE
 from relayfile.store.redo_desk import RedoDesk
+from relayfile.telemetry import get_logger
 from relayfile.v1 import shard_pb2
 
 BATCH_LETTERS_MAX = 50
@@ -23,6 +24,8 @@ BATCH_LETTERS_MAX = 50
 BATCH_BYTES_MAX = 8 << 20
 """Their contents; a single one may be larger."""
 RETRY_S = 1.0
+
+_log = get_logger(__name__)
 REST_S_MAX = 2.0
 """Longest pause before it is looked whether something was queued."""
 
@@ -88,11 +91,20 @@ class Replayer:
         tried = 0
         for key in await self._engine.replaying_workspaces():
             for step in (self._plan_again, self._hand_over):
-                number = await step(key)
+                number = await self._step(step, key)
                 tried += number
                 if number:
                     await asyncio.sleep(number / self._policy.letters_per_second_max)
         return tried
+
+    async def _step(self, step: Callable[[WorkspaceKey], Awaitable[int]], key: WorkspaceKey) -> int:
+        try:
+            return await step(key)
+        except (RelayfileError, asyncio.CancelledError):
+            raise
+        except Exception:  # noqa: BLE001 - a fault of ours in one workspace: the others go on, and the node lives
+            _log.exception("dead letters could not be replayed", workspace=key.workspace_id)
+            return 0
 
     async def _plan_again(self, key: WorkspaceKey) -> int:
         most = min(BATCH_LETTERS_MAX, self._policy.letters_per_second_max)

@@ -571,3 +571,21 @@ class TestFaultsOfOurs:
             async with operator.running.engine.view(key) as view:
                 (row,) = await view.list_files("/d", "", 9)
                 assert await view.contents([row.content_id]) == {row.content_id: b"newer"}
+
+    async def test_a_replay_that_cannot_even_be_tried_ends_no_node(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def faulty(body: bytes) -> None:
+            raise ZeroDivisionError
+
+        async with operated(tmp_path) as operator:
+            await send(operator.running, 1, blocker(), blocked(3))
+            await send(operator.running, 2, unblock(40))
+            with monkeypatch.context() as patched:
+                patched.setattr("relayfile.store.letter_kinds._kept_change", faulty)
+                await operator.replay()
+                assert await send(operator.running, 3, fold(upsert(7))) == [Outcome.APPLIED]
+                (letter,) = await operator.letters()
+                assert letter.state == REPLAYING
+            await operator.replay(letter.dead_letter_id)
+            assert await operator.settled() == []

@@ -11,6 +11,7 @@ import pytest
 
 from relayfile.ingest.providers.adapter import Provider, RequestFacts
 from relayfile.ingest.providers.provider_file import parse_provider
+from relayfile.ingest.providers.registry import ProviderRegistry
 from relayfile.ingest.redo import RedoAnswer, normalised_again
 from relayfile.ingest.redo_worker import QUEUED_MAX, RedoForwarder, RedoQueue, RedoWorker
 from relayfile.model import Failure
@@ -132,6 +133,20 @@ class TestNormalisedAgain:
         assert [member.delivery_id for _, member in members(answer)] == ["01ENVELOPE/0", "01ENVELOPE/1"]
         answer = normalised_again(providers(ITEMS, ID), redo(), body(thing(1, a=1), thing(1, a=2)))
         assert [member.delivery_id for _, member in members(answer)] == ["n1", "n1/1"]
+
+    def test_changes_of_one_object_in_one_delivery_stay_apart(self) -> None:
+        changes = [
+            {"kind": "upsert", "path": "/a", "object_id": "thing/1", "content_text": text}
+            for text in ("older", "newer")
+        ]
+        generic = ProviderRegistry.load(1_000)
+        answer = normalised_again(
+            generic, redo(provider="generic"), json.dumps({"provider": "many", "changes": changes}).encode()
+        )
+        assert answer.failure is None, answer.failure
+        folds = shard_pb2.WorkspaceFolds.FromString(answer.folds).folds
+        told = [(fold.change_key, fold.members[0].delivery_id, fold.members[0].content) for fold in folds]
+        assert told == [("o:thing/1", "delivery", b"older"), ("o:thing/1", "delivery#2", b"newer")]
 
     def test_too_many_at_once_stay_one(self) -> None:
         events = [thing(number) for number in range(10_000)] + [{"type": "other"}]
