@@ -24,6 +24,12 @@ LOOKUPS_MAX: Final = 64
 """Questions to the store at once; a flood of unknown names does not become a flood there."""
 
 
+ASK_S_MAX: Final = 1.0
+"""Longest wait for an answer, with the wait for a free question: a request has to be answered in time too."""
+REMEMBER_S_MAX: Final = 0.25
+"""Longest wait for the spool's disk: what is known but not yet durable is asked for again after a restart."""
+
+
 class KnownWorkspaces(Protocol):
     """Where what is known is made durable (the spool)."""
 
@@ -51,8 +57,12 @@ class WorkspaceDirectory:
         clock: Clock,
         *,
         creates: bool,
+        ask_s_max: float = ASK_S_MAX,
+        remember_s_max: float = REMEMBER_S_MAX,
     ) -> None:
         """``creates``: an unknown workspace comes with its first delivery (`RELAYFILE_CREATE_WORKSPACES`)."""
+        self._ask_s_max = ask_s_max
+        self._remember_s_max = remember_s_max
         self._known = set(known)
         self._store = store
         self._lookup = lookup
@@ -76,9 +86,9 @@ class WorkspaceDirectory:
         if self._is_missing(workspace):
             raise WorkspaceNotFound(workspace=workspace)
         try:
-            async with self._lookups:
+            async with asyncio.timeout(self._ask_s_max), self._lookups:
                 exists = await self._lookup.exists(workspace)
-        except RelayfileError:
+        except (RelayfileError, TimeoutError):
             if has_secret:
                 return
             raise Unavailable(what=f"owner of the workspace {workspace!r}") from None
@@ -87,8 +97,12 @@ class WorkspaceDirectory:
                 self._missing.clear()
             self._missing[workspace] = self._clock.monotonic()
             raise WorkspaceNotFound(workspace=workspace)
-        await self._store.add_known([workspace], self._clock.now_us())
         self._known.add(workspace)
+        try:
+            async with asyncio.timeout(self._remember_s_max):
+                await self._store.add_known([workspace], self._clock.now_us())
+        except TimeoutError:
+            pass  # The disk is slow; it is written when the disk gets to it, and the delivery must not wait for that.
 
     def _is_missing(self, workspace: str) -> bool:
         since = self._missing.get(workspace)

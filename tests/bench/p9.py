@@ -27,7 +27,7 @@ BATCH_CONTENT_BYTES = 96
 """Of a batch that is one message."""
 BESIDE_RATIO = 2.0
 BESIDE_MS = 50.0
-NOISE_LEAD_S = 1.5
+NOISE_LEAD_S = 1.2
 """Until the noise's process has started and there is more than is let in."""
 
 
@@ -91,10 +91,10 @@ class Scene:
 
 
 async def run(bench: Bench) -> Result:
-    backlog = 40_000 if bench.quick else 1_000_000
+    backlog = 30_000 if bench.quick else 1_000_000
     async with bench.system(only=STORE_AND_INGEST) as (system, client):
         secret = "whsec_" + base64.b64encode(secrets.token_bytes(24)).decode()
-        scene = Scene(system, client, secret, seconds=2.5 if bench.quick else 20.0)
+        scene = Scene(system, client, secret, seconds=2.0 if bench.quick else 20.0)
         for workspace in (scene.quiet, scene.noisy_workspace):
             await client.create_workspace(workspace)
             write_secret(system, workspace, secret)

@@ -1,5 +1,5 @@
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 
@@ -50,6 +50,26 @@ async def test_with_the_owner_away_a_secret_decides_and_nothing_is_learned() -> 
         await workspaces.admit("acme", has_secret=False)
     assert store.learned == []
     assert not workspaces.is_known("acme")
+
+
+async def test_neither_a_slow_owner_nor_a_slow_disk_keeps_a_request_waiting() -> None:
+    class Stalled(FakeStore):
+        async def add_known(self, workspaces: Sequence[str], now_us: int) -> None:
+            await asyncio.Event().wait()
+
+        async def exists(self, workspace: str) -> bool:
+            if workspace == "slow":
+                await asyncio.Event().wait()
+            return True
+
+    store = Stalled()
+    workspaces = WorkspaceDirectory((), store, store, ManualClock(), creates=False, ask_s_max=0.01, remember_s_max=0.01)
+    async with asyncio.timeout(2):
+        await workspaces.admit("acme", has_secret=False)
+        assert workspaces.is_known("acme")
+        await workspaces.admit("slow", has_secret=True)
+        with pytest.raises(Unavailable):
+            await workspaces.admit("slow", has_secret=False)
 
 
 async def test_a_flood_of_unknown_names_asks_a_bounded_number_of_questions_at_once() -> None:
