@@ -125,7 +125,7 @@ class Through:
 
     def _enter(self, account: Account, envelopes: Sequence[types_pb2.Envelope]) -> Wait | RelayfileError:
         if self.waits.pauses.is_paused(*account):
-            return Paused(what=f"provider {account[1]!r} of workspace {account[0]!r}")
+            return _paused(account)
         size_bytes = sum(envelope.ByteSize() for envelope in envelopes)
         if self.waits.shares.size_bytes + size_bytes > self._settings.through_queue_bytes_max:
             return Unavailable(what="queue of changes that wait for the store (it is full)")
@@ -154,5 +154,13 @@ def _fates(envelopes: Sequence[types_pb2.Envelope], waits: Mapping[Account, Wait
         start = places[account]
         end = places[account] = start + (len(envelope.changes) or 1)
         outcomes = wait.outcomes[start:end]
-        fates.append(outcomes if all(outcomes) else Unavailable(what="store (no commit in time)"))
+        if all(outcomes):
+            fates.append(outcomes)
+        else:
+            fates.append(_paused(account) if wait.is_paused else Unavailable(what="store (no commit in time)"))
     return fates
+
+
+def _paused(account: Account) -> Paused:
+    workspace_id, provider = account
+    return Paused(what=f"provider {provider!r} of workspace {workspace_id!r}")

@@ -30,7 +30,7 @@ _UNDECIDED = types_pb2.OUTCOME_UNSPECIFIED
 class Wait:
     """The changes of one workspace's provider in one call; an envelope without changes is one of them."""
 
-    __slots__ = ("done", "lane", "number", "outcomes", "parcels", "provider", "remaining", "size_bytes")
+    __slots__ = ("done", "is_paused", "lane", "number", "outcomes", "parcels", "provider", "remaining", "size_bytes")
 
     def __init__(self, number: int, lane: Lane, provider: str, size_bytes: int) -> None:
         self.number = number
@@ -41,6 +41,8 @@ class Wait:
         self.outcomes: list[types_pb2.Outcome.ValueType] = []
         """One for each change, in order; unspecified until it is durable."""
         self.remaining = 0
+        self.is_paused = False
+        """It was over because of a pause."""
         self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
 
@@ -90,9 +92,7 @@ class Waits(Traffic):
         del self._waits[wait.number]
         self.shares.give_back(wait.lane.workspace_id, wait.provider, wait.size_bytes)
         if wait.remaining:
-            stream = self.stream(wait.lane)
-            for parcel in wait.parcels:
-                stream.queued_bytes -= wait.lane.remove(parcel)
+            self._take_out(wait)
             self.ended(wait.lane, wait.provider, wait.remaining)
 
     # ... what `Traffic` asks
@@ -114,6 +114,22 @@ class Waits(Traffic):
     def unfold(self, fold: Fold, complete: AbstractSet[bytes] = frozenset()) -> list[Parcel]:
         """Not called: changes of one object that travel together are put together in the shard's commit."""
         raise AssertionError("nothing is folded here")
+
+    def pauses_changed(self, workspace_ids: Sequence[str]) -> None:
+        """What is paused now and was not sent is not sent: its callers are told at once."""
+        if self.pauses.table.keys().isdisjoint(workspace_ids):
+            return
+        for wait in self._waits.values():
+            if self.pauses.is_paused(wait.lane.workspace_id, wait.provider) and self._take_out(wait):
+                wait.is_paused = True
+                if not wait.done.done():
+                    wait.done.set_result(None)
+
+    def _take_out(self, wait: Wait) -> bool:
+        """Take what was not sent out of its lane; whether there was anything."""
+        freed = sum(map(wait.lane.remove, wait.parcels))
+        self.stream(wait.lane).queued_bytes -= freed
+        return freed > 0
 
     def take(self, stream: NodeStream, lane: Lane, bytes_max: int) -> list[Parcel]:
         """See `Traffic.take`. What came back after its caller had left is not sent again."""

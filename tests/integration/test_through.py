@@ -204,6 +204,37 @@ async def one_workspace_is_past_its_share(at: Rig) -> list[Told]:
     return [told(fate) for each in (task, noisy) for fate in await each]
 
 
+async def the_provider_is_paused_and_resumed(at: Rig) -> list[Told]:
+    await at.near.pause({NEAR: ["github"]})
+    await until(lambda: at.through.traffic.pauses.is_paused(NEAR, "github"))
+    answer = await at.send(envelope("a"), envelope("b", 1, FAR))
+    await at.near.pause({})
+    await until(lambda: not at.through.traffic.pauses.is_paused(NEAR, "github"))
+    return [*answer, *await at.send(envelope("a"))]
+
+
+async def a_pause_comes_while_callers_wait(at: Rig) -> list[Told]:
+    """What was sent is committed, what was not is refused without waiting for the deadline."""
+    at.near.faults.hold = asyncio.Event()
+    first = at.start(envelope("a"))
+    await at.sent()
+    second = at.start(envelope("b", 1))
+    await asyncio.sleep(0)
+    await at.near.pause({NEAR: [""]})
+    refused = await second
+    at.near.faults.hold.set()
+    return [told(fate) for fates in (await first, refused) for fate in fates]
+
+
+async def a_pause_was_made_before_the_process_was_connected(at: Rig) -> list[Told]:
+    await at.near.stop()
+    task = at.start(envelope("a"))
+    await asyncio.sleep(0)
+    at.near.paused = {NEAR: ["github"]}
+    await at.near.start()
+    return [told(fate) for fate in await task]
+
+
 async def a_caller_leaves_before_its_turn(at: Rig) -> list[Told]:
     at.near.faults.hold = asyncio.Event()
     first = at.start(envelope("a"))
@@ -277,6 +308,9 @@ SITUATIONS: list[tuple[Callable[[Rig], Awaitable[list[Told]]], list[Told], list[
     (large_content_comes_in_chunks, [[APPLIED]] * 3, ["a", "b", "c"]),
     (too_much_waits, [[APPLIED], REFUSED, [APPLIED]], ["a", "b"]),
     (one_workspace_is_past_its_share, [[APPLIED], "OVERLOADED", [APPLIED]], ["a", "c"]),
+    (the_provider_is_paused_and_resumed, ["PAUSED", [APPLIED], [APPLIED]], ["a", "b"]),
+    (a_pause_comes_while_callers_wait, [[APPLIED], "PAUSED"], ["a"]),
+    (a_pause_was_made_before_the_process_was_connected, ["PAUSED"], []),
     (a_caller_leaves_before_its_turn, [[APPLIED], [APPLIED]], ["a", "c"]),
     (a_caller_leaves_with_its_changes_on_their_way, [[DUPLICATE]], ["a"]),
     (the_process_stops, [[APPLIED]], ["a"]),
@@ -289,6 +323,8 @@ SETTINGS: dict[Callable[[Rig], Awaitable[list[Told]]], dict[str, object]] = {
     too_much_waits: {"through_queue_bytes_max": 1 << 20},
     # Connecting again takes its time; these are over as soon as that is done.
     the_store_returns_in_time: {"accept_deadline_s": 10.0},
+    a_pause_comes_while_callers_wait: {"accept_deadline_s": 10.0},
+    a_pause_was_made_before_the_process_was_connected: {"accept_deadline_s": 10.0},
     the_stream_is_cut_before_the_commit: {"accept_deadline_s": 10.0},
     the_stream_is_cut_after_the_commit: {"accept_deadline_s": 10.0},
 }
@@ -350,15 +386,3 @@ async def test_an_idle_lane_is_forgotten() -> None:
     async with rig() as at:
         await at.send(envelope("a"))
         await until(lambda: not at.through.traffic.lanes)
-
-
-async def test_what_is_paused_is_refused_until_it_is_resumed() -> None:
-    async with rig() as at:
-        pauses = at.through.traffic.pauses
-        await at.near.pause({NEAR: ["github"]})
-        await until(lambda: pauses.is_paused(NEAR, "github"))
-        assert await at.send(envelope("a")) == ["PAUSED"]
-        assert at.applied() == []
-        await at.near.pause({})
-        await until(lambda: not pauses.is_paused(NEAR, "github"))
-        assert await at.send(envelope("a")) == [[APPLIED]]
