@@ -275,7 +275,6 @@ def _refused(batch: _InFlight, failure: BaseException) -> shard_pb2.SubBatchAck:
     match failure:
         case DeadLettersFull():
             refusal.reason, retry_after_s = failure.reason, RETRY_AFTER_FULL_S
-            _log.warning("sub-batch refused", shard=batch.shard_id, reason=failure.reason, why=str(failure))
         case NotOwner():
             refusal.reason, refusal.epoch, refusal.address = "NOT_OWNER", failure.epoch, failure.address
         case Overloaded():

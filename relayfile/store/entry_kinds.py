@@ -26,6 +26,8 @@ from relayfile.telemetry import get_logger
 INTERNAL_FAULT = "INTERNAL_FAULT"
 """Reason of a dead letter that is our fault and not the change's."""
 
+FULL_REMEMBERED_MAX = 10_000
+
 _log = get_logger(__name__)
 
 FoldResults: TypeAlias = tuple[tuple[MemberResult, ...], ...]
@@ -55,6 +57,8 @@ class ApplyFolds:
         self._context = context
         self._limits = limits
         self._creates_workspaces = creates_workspaces
+        self._full: set[WorkspaceKey] = set()
+        """Workspaces whose dead letters are known to be too many."""
 
     async def plan(
         self, key: WorkspaceKey, mutations: Sequence[tuple[Fold, ...]]
@@ -112,8 +116,17 @@ class ApplyFolds:
             sum(each.letter_count for each in open_letters),
             sum(each.body_bytes for each in open_letters),
         )
-        if kept >= self._limits.dead_letters_max or kept_bytes >= self._limits.dead_letter_bytes_max:
-            raise DeadLettersFull(workspace=key.workspace_id, kept=kept, kept_bytes=kept_bytes)
+        if kept < self._limits.dead_letters_max and kept_bytes < self._limits.dead_letter_bytes_max:
+            self._full.discard(key)
+            return
+        full = DeadLettersFull(workspace=key.workspace_id, kept=kept, kept_bytes=kept_bytes)
+        if key not in self._full:
+            # Once: what is refused comes again every few seconds.
+            if len(self._full) >= FULL_REMEMBERED_MAX:
+                self._full.clear()
+            self._full.add(key)
+            _log.warning("a workspace takes no more failures", reason=full.reason, why=str(full))
+        raise full
 
     async def can_plan(self, key: WorkspaceKey, fold: Fold) -> bool:
         """Whether a fold by itself meets no fault of ours."""
