@@ -14,17 +14,17 @@ from relayfile.route_file import TENANT_HEADER
 from relayfile.store.engine import DeadLetterFilter, LetterTotal, PlannedEntry, WorkspaceKey
 from relayfile.store.plan.letters import LetterChanges, LetterRef, LetterState
 from relayfile.store.plan.rows import DeadLetterRow, DeliveryKey
-from relayfile.store.sqlite.rows import Rows, decode_headers, encode_mapping
+from relayfile.store.sqlite.rows import Rows, encode_mapping
 from relayfile.store.wire import member_message
 
-RefColumns: TypeAlias = tuple[str, str, int, str, str, str, str, str, int, int, int, str | None]
+RefColumns: TypeAlias = tuple[str, str, int, str, str, str, str, str, int, int, int]
 
 _KEY = "shard_id = ?1 AND workspace_id = ?2"
 _PENDING_STATE, _REPLAYING_STATE = int(LetterState.PENDING), int(LetterState.REPLAYING)
 _ID = f"{_KEY} AND dead_letter_id = ?3"
 _REF_COLUMNS = (
     "dead_letter_id, stage, state, provider, delivery_id, change_key, envelope_id, reason, received_us, content_id,"
-    " body_size_bytes, headers"
+    " body_size_bytes"
 )
 # Named, because SQLite without statistics goes through all letters of a workspace instead.
 _BY_DELIVERY: Final = "dead_letter INDEXED BY dead_letter_by_delivery"
@@ -39,8 +39,8 @@ _CONTENT = "INSERT INTO content VALUES (?, ?, ?)"
 _INSERT = (
     "INSERT INTO dead_letter (shard_id, workspace_id, dead_letter_id, stage, state, provider, delivery_id, change_key,"
     " envelope_id, reason, message, content_id, body_size_bytes, headers, adapter_version, event_name, correlation_id,"
-    " received_us, created_us, attempt_count, last_attempt_us, traceparent, path, change_kind)"
-    " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 1, ?, ?, ?, ?)"
+    " received_us, created_us, attempt_count, last_attempt_us, traceparent, path, change_kind, tenant)"
+    " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 1, ?, ?, ?, ?, ?)"
 )
 _QUEUE = f"UPDATE dead_letter SET state = 3 WHERE {_ID}"
 _RETRIED = (
@@ -53,6 +53,10 @@ _ACKNOWLEDGE = (
 )
 _DELETE = f"DELETE FROM dead_letter WHERE {_ID}"
 _AFTER = f"SELECT {_REF_COLUMNS} FROM dead_letter WHERE {_KEY} AND dead_letter_id > ?3 ORDER BY dead_letter_id LIMIT ?4"
+_AFTER_OF_TENANT = (
+    f"SELECT {_REF_COLUMNS} FROM dead_letter INDEXED BY dead_letter_by_tenant"
+    f" WHERE {_KEY} AND tenant = ?5 AND tenant <> '' AND dead_letter_id > ?3 ORDER BY dead_letter_id LIMIT ?4"
+)
 _REPLAYING = (
     f"SELECT {_REF_COLUMNS} FROM dead_letter INDEXED BY dead_letter_replaying"
     f" WHERE {_KEY} AND stage = ?3 AND state = 3 ORDER BY dead_letter_id LIMIT ?4"
@@ -98,7 +102,7 @@ def letter_statements(entries: Sequence[PlannedEntry], content_ids: "count[int]"
                     encode_mapping(row.raw.headers),
                     row.adapter_version, row.event_name, row.correlation_id, row.received_us, row.created_us,
                     row.created_us, row.traceparent, "" if member is None else member.path,
-                    0 if member is None else int(member.kind),
+                    0 if member is None else int(member.kind), row.raw.headers.get(TENANT_HEADER, ""),
                 )
             )  # fmt: skip
     yield _INSERT, rows
@@ -141,7 +145,9 @@ def letters_after(
 ) -> tuple[list[LetterRef], str]:
     """(the chosen among the next `looked_at_max`, oldest first; the id to go on after, empty at the end)."""
     matches = _matcher(chosen)
-    rows: list[RefColumns] = list(connection.execute(_AFTER, (*key, after_id, looked_at_max)))
+    of_tenant = (chosen.tenant,) if chosen.tenant else ()
+    statement = _AFTER_OF_TENANT if of_tenant else _AFTER
+    rows: list[RefColumns] = list(connection.execute(statement, (*key, after_id, looked_at_max, *of_tenant)))
     more = rows[-1][0] if len(rows) == looked_at_max else ""
     return [_ref(row) for row in rows if matches(row)], more
 
@@ -193,7 +199,7 @@ def remove_acknowledged(
 def _ref(row: RefColumns) -> LetterRef:
     (
         dead_letter_id, stage, state, provider, delivery_id, change_key, envelope_id, reason, received_us, content_id,
-        size_bytes, _,
+        size_bytes,
     ) = row  # fmt: skip
     key = DeliveryKey(provider, delivery_id, change_key)
     return LetterRef(
@@ -211,7 +217,6 @@ def _matcher(chosen: DeadLetterFilter) -> Callable[[RefColumns], bool]:
             all(row[column] == value for column, value in equal)
             and (from_us is None or row[8] >= from_us)
             and (before_us is None or row[8] < before_us)
-            and (not chosen.tenant or decode_headers(row[11]).get(TENANT_HEADER) == chosen.tenant)
         )
 
     return matches

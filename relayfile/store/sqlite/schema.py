@@ -37,10 +37,14 @@ def migrate(connection: apsw.Connection, path: Path) -> None:
         raise StartRefused(
             why=f"{path} has schema version {newer[-1]}, this release knows up to {max(known)}; start a newer one"
         )
-    for version in sorted(known.keys() - done):
+    missing = sorted(known.keys() - done)
+    for version in missing:
         with connection:
             connection.execute(known[version])
             connection.execute("INSERT INTO schema_migrations VALUES (?)", (version,))
+    if missing:
+        # A log once as long as that stays so long.
+        connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
 
 
 def check_identity(connection: apsw.Connection, path: Path, identity: NodeIdentity) -> str:

@@ -30,11 +30,14 @@ def test_letters_of_an_earlier_release_are_summed_up_and_changes_are_changes(tmp
         ("acme", "3", "normalise", "o:issue/2", "INTERNAL_FAULT"),
     ]
     connection.executemany(OLD, rows)
+    kept = '{"x-event":"a","x-relayfile-tenant":"7 \\"é"}'
+    connection.execute("UPDATE dead_letter SET headers = ? WHERE dead_letter_id = '3'", (kept,))
     connection.executemany("INSERT INTO failure_count VALUES (1, 'acme', 'github', ?, 1)", [row[-1:] for row in rows])
 
     migrate(connection, path)
 
     assert list(connection.execute("SELECT stage FROM dead_letter")) == [("normalise",), ("apply",), ("apply",)]
+    assert list(connection.execute("SELECT tenant FROM dead_letter")) == [("",), ("",), ('7 "é',)]
     totals = "SELECT state, count, body_bytes FROM dead_letter_total WHERE count > 0"
     assert list(connection.execute(totals)) == [(1, 3, 30)]
     connection.execute("UPDATE dead_letter SET state = 3, reason = 'NOT_JSON' WHERE dead_letter_id = '3'")
@@ -49,6 +52,7 @@ def test_letters_of_an_earlier_release_are_summed_up_and_changes_are_changes(tmp
     ("statement", "key"),
     [
         ("_AFTER", "dead_letter_id>?"),
+        ("_AFTER_OF_TENANT", "dead_letter_by_tenant (shard_id=? AND workspace_id=? AND tenant=? AND dead_letter_id>?)"),
         ("_REPLAYING", "dead_letter_replaying (shard_id=? AND workspace_id=? AND stage=?)"),
         ("_REPLAYING_WORKSPACE", "COVERING INDEX dead_letter_replaying (shard_id=? AND workspace_id>?)"),
         ("_RESOLVED_GARBAGE", "dead_letter_by_delivery (shard_id=? AND workspace_id=? AND provider=?"),
