@@ -30,6 +30,8 @@ class RedoAnswer:
     folds: bytes = b""
     """A serialised `WorkspaceFolds`."""
     forwarded: bool = False
+    postponed: bool = False
+    """Nothing was done."""
 
     def head(self, redo: shard_pb2.Redo) -> shard_pb2.RedoHead:
         """The first message."""
@@ -39,6 +41,7 @@ class RedoAnswer:
             lease_id=redo.lease_id,
             adapter_version=self.adapter_version,
             forwarded=self.forwarded,
+            postponed=self.postponed,
             folds_bytes=len(self.folds),
         )
         if self.failure is not None:

@@ -101,9 +101,6 @@ class RedoWorker:
             address, redo = await self._queue.get()
             try:
                 await self._redo(self._channel_to(address), redo)
-            except RedoPostponed as postponed:
-                why = str(postponed)
-                _log.info("a redo was left to others", dead_letter=redo.dead_letter_id, address=address, why=why)
             except grpc.aio.AioRpcError as error:
                 # The node hands it out again when the lease has ended.
                 why = f"{error.code().name}: {error.details()}"
@@ -130,8 +127,9 @@ class RedoWorker:
                 failure = await self._forwarder.forward(redo, RequestFacts(dict(redo.raw.headers), body))
                 return RedoAnswer(failure=failure, forwarded=failure is None)
             return await asyncio.to_thread(normalised_again, self._providers, redo, body)
-        except RedoPostponed:
-            raise
+        except RedoPostponed as postponed:
+            _log.info("a redo was left to others", dead_letter=redo.dead_letter_id, why=str(postponed))
+            return RedoAnswer(postponed=True)
         except RelayfileError as refusal:
             return RedoAnswer(failure=Failure(refusal.reason, str(refusal)[:MESSAGE_CHARACTERS_MAX]))
         except Exception:  # noqa: BLE001 - one poison must not stop the others
@@ -141,7 +139,7 @@ class RedoWorker:
     async def _finish(self, channel: grpc.aio.Channel, redo: shard_pb2.Redo, answer: RedoAnswer) -> None:
         stub: shard_pb2_grpc.ShardServiceAsyncStub = shard_pb2_grpc.ShardServiceStub(channel)
         done = await stub.FinishRedo(_messages(redo, answer), metadata=self._metadata(), timeout=self._timeout_s)
-        if not done.taken:
+        if not done.taken and not answer.postponed:
             _log.info("a redo came too late", dead_letter=redo.dead_letter_id, provider=redo.provider)
 
     async def _read(self, channel: grpc.aio.Channel, redo: shard_pb2.Redo) -> bytes | None:

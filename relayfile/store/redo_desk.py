@@ -23,7 +23,8 @@ class RedoTaker(Protocol):
 @dataclass(slots=True, eq=False)
 class _Lease:
     lease_id: str
-    taker: RedoTaker
+    taker: RedoTaker | None
+    """None: it was given back, and rests."""
     end_s: float
     """On the monotonic clock."""
 
@@ -73,7 +74,7 @@ class RedoDesk:
         """Whether a result under this lease counts."""
         self._end_expired()
         lease = self._leases.get(dead_letter_id)
-        return lease is not None and lease.lease_id == lease_id
+        return lease is not None and lease.taker is not None and lease.lease_id == lease_id
 
     def hand_over(self, redo: shard_pb2.Redo) -> None:
         """Lease it to the stream with the most room, which must have some, and send it there."""
@@ -90,19 +91,34 @@ class RedoDesk:
     def end(self, dead_letter_id: str) -> None:
         """Nobody works on it any more."""
         lease = self._leases.pop(dead_letter_id, None)
-        if lease is not None and lease.taker in self._room:
-            self._room[lease.taker] += 1
+        if lease is not None:
+            self._give_room(lease)
         self.on_change()
+
+    def postpone(self, dead_letter_id: str, lease_id: str) -> None:
+        """Its process cannot do it: it rests until the lease would have ended, and another one can be handed over."""
+        if self.is_current(dead_letter_id, lease_id):
+            lease = self._leases[dead_letter_id]
+            self._give_room(lease)
+            lease.taker = None
+            self.on_change()
 
     def next_end_s(self) -> float | None:
         """Seconds until a lease ends; None: there is none."""
         if not self._leases:
             return None
-        return max(0.0, min(lease.end_s for lease in self._leases.values()) - self._clock.monotonic())
+        return max(0.0, next(iter(self._leases.values())).end_s - self._clock.monotonic())
 
     def _end_expired(self) -> None:
         now_s = self._clock.monotonic()
-        for dead_letter_id in [each for each, lease in self._leases.items() if lease.end_s <= now_s]:
-            lease = self._leases.pop(dead_letter_id)
-            if lease.taker in self._room:
-                self._room[lease.taker] += 1
+        # All leases are equally long: those that were given first end first.
+        while self._leases:
+            dead_letter_id, lease = next(iter(self._leases.items()))
+            if lease.end_s > now_s:
+                return
+            del self._leases[dead_letter_id]
+            self._give_room(lease)
+
+    def _give_room(self, lease: _Lease) -> None:
+        if lease.taker is not None and lease.taker in self._room:
+            self._room[lease.taker] += 1

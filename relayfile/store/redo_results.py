@@ -28,6 +28,9 @@ async def finish_redo(
     head = await _read_head(requests)
     if not letters.desk.is_current(head.dead_letter_id, head.lease_id):
         return shard_pb2.FinishRedoResponse(taken=False)
+    if head.postponed:
+        letters.desk.postpone(head.dead_letter_id, head.lease_id)
+        return shard_pb2.FinishRedoResponse(taken=False)
     body = await _read_body(requests, head.folds_bytes)
     result = read_result(head, body)
     taken = await letters.finish_redo(head.workspace_id, head.lease_id, result, len(body))

@@ -670,6 +670,7 @@ class RedoHead(_message.Message):
     FAILURE_FIELD_NUMBER: _builtins.int
     FORWARDED_FIELD_NUMBER: _builtins.int
     FOLDS_BYTES_FIELD_NUMBER: _builtins.int
+    POSTPONED_FIELD_NUMBER: _builtins.int
     workspace_id: _builtins.str
     """The workspace of the dead letter. Required."""
     dead_letter_id: _builtins.str
@@ -683,6 +684,10 @@ class RedoHead(_message.Message):
     folds_bytes: _builtins.int
     """Length of the serialised `WorkspaceFolds` that follows in chunks: the delivery's changes, with its envelope id and
     running change indexes, replace the dead letter in one transaction. 0: none follow.
+    """
+    postponed: _builtins.bool
+    """This process cannot do it: nothing changes, and the node hands it out again when the lease would have ended, perhaps
+    to another process. Meanwhile it does not count to what this process takes at once.
     """
     @_builtins.property
     def failure(self) -> _types_pb2.Failure:
@@ -698,10 +703,11 @@ class RedoHead(_message.Message):
         failure: _types_pb2.Failure | None = ...,
         forwarded: _builtins.bool = ...,
         folds_bytes: _builtins.int = ...,
+        postponed: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["failure", b"failure"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["adapter_version", b"adapter_version", "dead_letter_id", b"dead_letter_id", "failure", b"failure", "folds_bytes", b"folds_bytes", "forwarded", b"forwarded", "lease_id", b"lease_id", "workspace_id", b"workspace_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["adapter_version", b"adapter_version", "dead_letter_id", b"dead_letter_id", "failure", b"failure", "folds_bytes", b"folds_bytes", "forwarded", b"forwarded", "lease_id", b"lease_id", "postponed", b"postponed", "workspace_id", b"workspace_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

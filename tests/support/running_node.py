@@ -184,6 +184,7 @@ class Sender:
         *folds: shard_pb2.Fold,
         failure: types_pb2.Failure | None = None,
         forwarded: bool = False,
+        postponed: bool = False,
         lease_id: str = "",
     ) -> bool:
         """Send what a redo amounts to; whether it was taken."""
@@ -197,6 +198,7 @@ class Sender:
             adapter_version="github/2",
             failure=failure,
             forwarded=forwarded,
+            postponed=postponed,
             folds_bytes=len(body),
         )
         messages = [shard_pb2.FinishRedoRequest(head=head)]

@@ -421,6 +421,23 @@ class TestRedo:
                 assert await ingest.finish(redo, normalised(redo, 1 if redo.delivery_id == "delivery-1" else 2))
             assert await operator.counts() == {Outcome.APPLIED: 2}
 
+    async def test_what_an_ingest_cannot_do_makes_room_and_comes_again(self, tmp_path: Path) -> None:
+        brief = replace(POLICY, replay=ReplayPolicy(letters_per_second_max=10_000, lease_s=2.0))
+        async with operated(tmp_path, brief) as operator:
+            await send(operator.running, 1, unreadable(1), unreadable(2))
+            await operator.replay()
+            async with Sender(operator.running.address, redos_max=1) as ingest:
+                first = await ingest.redo()
+                assert not await ingest.finish(first, postponed=True)
+                second = await ingest.redo()
+                assert second.dead_letter_id != first.dead_letter_id
+                assert await ingest.finish(second)
+                again = await ingest.redo()
+                assert again.dead_letter_id == first.dead_letter_id
+                assert not await ingest.finish(first), "of the lease that was given back"
+                assert await ingest.finish(again)
+            assert await operator.counts() == {Outcome.IGNORED: 2}
+
     async def test_a_redelivery_after_it_is_a_duplicate(self, tmp_path: Path) -> None:
         async with operated(tmp_path) as operator:
             await send(operator.running, 1, unreadable(1))

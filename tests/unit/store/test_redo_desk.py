@@ -61,6 +61,28 @@ def test_a_lease_ends_with_its_time() -> None:
     assert desk.is_current("a", "lease-2")
 
 
+def test_what_a_stream_cannot_do_rests_and_makes_room() -> None:
+    desk, clock, changes = made()
+    stream = Stream()
+    desk.join(stream, 1)
+    desk.hand_over(redo("a"))
+    before = len(changes)
+    desk.postpone("a", "another lease")
+    assert (desk.room, len(changes)) == (0, before)
+    desk.postpone("a", "lease-1")
+    assert (desk.room, len(changes)) == (1, before + 1)
+    assert desk.is_leased("a")
+    assert not desk.is_current("a", "lease-1")
+    assert not desk.is_current("a", "")
+    clock.advance(30.0)
+    desk.hand_over(redo("b"))
+    clock.advance(30.0)
+    assert not desk.is_leased("a")
+    assert (desk.is_leased("b"), desk.room, desk.next_end_s()) == (True, 0, 30.0)
+    desk.leave(stream)
+    assert desk.next_end_s() is None
+
+
 def test_a_lease_ends_with_its_stream_and_with_its_result() -> None:
     desk, _, changes = made()
     lost, other = Stream(), Stream()
