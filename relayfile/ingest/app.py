@@ -267,4 +267,5 @@ def _listener(
         rejected.add(foundation.clock.now_us(), workspace="", provider="", reason=reason, http_status=status)
 
     limits = HttpLimits(settings.header_bytes_max, settings.request_timeout_s, settings.connections_max)
-    return HttpListener(front, settings.http_address, protocol=bounded_protocol(limits, refused, express))
+    protocol = bounded_protocol(limits, refused, express)
+    return HttpListener(front, settings.http_address, protocol=protocol, keep_alive_s=settings.idle_timeout_s)

@@ -1,5 +1,5 @@
 """uvicorn's HTTP/1.1 protocol with the limits that it lacks: a head that is too long or too slow, a body that is too
-slow, more connections than are allowed.
+slow, answers that nobody reads, more connections than are allowed, and heads that servers read differently.
 
 Owns what happens before a request is whole. Refuses to know what requests are for: the ASGI app does.
 """
@@ -15,6 +15,8 @@ import httptools
 from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
+from relayfile.ingest.http_head import AROUND_A_HEADER_BYTES, HEADERS_MAX, is_unambiguous
+
 _RETRY_AFTER: Final = b"retry-after: 1\r\n"
 _REASONS: Final = {
     400: "REQUEST_MALFORMED",
@@ -27,8 +29,11 @@ _REASONS: Final = {
 AHEAD_REQUESTS_MAX: Final = 1024
 """Requests of one connection that may wait for the answer to the one before them; one read brings fewer webhooks."""
 
+REFUSED: Final = "relayfile.refused"
+"""Set in the `state` of a request's scope when it was refused here, after the app had begun to read it."""
+
 Refused = Callable[[int, str], None]
-"""Told (status, reason) of each request that is refused here."""
+"""Told (status, reason) of each request that is refused here; status 0: of a connection."""
 
 
 Reply = Callable[[bytes, bytes], None]
@@ -52,7 +57,7 @@ class HttpLimits:
 
     head_bytes_max: int
     request_timeout_s: float
-    """For a request to arrive whole."""
+    """For a request to arrive whole, and for answers to be read."""
     connections_max: int
 
 
@@ -62,6 +67,10 @@ class _HeadTooLarge(Exception):
 
 class _TooManyAhead(Exception):
     """Ends parsing."""
+
+
+class _Ambiguous(Exception):
+    """Ends parsing: another server may understand this head differently."""
 
 
 class _ReadingWhenIdle(FlowControl):
@@ -151,9 +160,13 @@ class BoundedProtocol(HttpToolsProtocol):
         """Received since the head began that is not known to be whole."""
         self._is_arriving = False
         self._head_is_whole = False
-        self._is_declining = False
-        self._declined_bytes = 0
+        self._declined_bytes: int | None = None
+        """Of the body of a request whose offer of another protocol was declined, what is still to come."""
         self._arrival: asyncio.TimerHandle | None = None
+        self._unread: asyncio.TimerHandle | None = None
+        """Runs while the sender does not read its answers."""
+        self._ending: int | None = None
+        """The status with which the connection ends, when the requests before the refused one are answered."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's
         super().connection_made(transport)
@@ -169,6 +182,7 @@ class BoundedProtocol(HttpToolsProtocol):
         if self._idleness is not None:
             self._idleness.cancel()
             self._idleness = None
+        self.resume_writing()
         super().connection_lost(exc)
         # They refer to this object; it is freed now, and not when the cyclic collector comes.
         self.pipeline.clear()
@@ -177,11 +191,11 @@ class BoundedProtocol(HttpToolsProtocol):
         self.parser = None  # type: ignore[assignment]  # nothing is fed to it any more
 
     def data_received(self, data: bytes) -> None:
-        if self.transport.is_closing():
+        if self.transport.is_closing() or self._ending is not None:
             return
         if not self._head_is_whole:
             self._unparsed_bytes += len(data)
-        if self._declined_bytes:
+        if self._declined_bytes is not None:
             self._feed_declined(data)
             return
         try:
@@ -213,16 +227,23 @@ class BoundedProtocol(HttpToolsProtocol):
         super().on_url(url)
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        self._add_to_head(len(name) + len(value))
+        self._add_to_head(len(name) + len(value) + AROUND_A_HEADER_BYTES)
+        if self._head_is_whole:
+            return  # of a trailer, which came after what it might change was decided: it counts, and says nothing
+        if len(self.headers) >= HEADERS_MAX:
+            raise _HeadTooLarge
         super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
         self._unparsed_bytes = 0
-        self._head_is_whole = True
-        if self._express is not None and self._may_be_prompt():
+        version = self.parser.get_http_version()
+        if not is_unambiguous(version, self.headers):
+            raise _Ambiguous
+        if self._express is not None and self._may_be_prompt(version):
             self._pieces = []
         else:
             self._begin_cycle()
+        self._head_is_whole = True
 
     def on_body(self, body: bytes) -> None:
         if self._pieces is None:
@@ -236,13 +257,24 @@ class BoundedProtocol(HttpToolsProtocol):
             self._head_is_whole = False
             self._go_short_way(b"".join(self._pieces))
             return
-        if self.parser.should_upgrade() and not self._is_declining:
+        if self.parser.should_upgrade() and self._declined_bytes is None:
             return  # the parser takes the body for the other protocol; `_decline` reads it
         self._arrived()
         self._head_is_whole = False
         super().on_message_complete()
 
-    def _may_be_prompt(self) -> bool:
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        if self._unread is None:
+            self._unread = self.loop.call_later(self._limits.request_timeout_s, self._give_up)
+
+    def resume_writing(self) -> None:
+        if self._unread is not None:
+            self._unread.cancel()
+            self._unread = None
+        super().resume_writing()
+
+    def _may_be_prompt(self, version: str) -> bool:
         """Whether this request is a plain POST and the only one of its connection."""
         cycle: RequestResponseCycle | None = self.cycle
         parser = self.parser
@@ -253,7 +285,7 @@ class BoundedProtocol(HttpToolsProtocol):
             and not self.expect_100_continue
             and not self.flow.write_paused
             and not parser.should_upgrade()
-            and parser.get_http_version() == "1.1"
+            and version == "1.1"
         )
 
     def _go_short_way(self, body: bytes) -> None:
@@ -294,6 +326,9 @@ class BoundedProtocol(HttpToolsProtocol):
         if self.pipeline:
             self._start_asgi_task(*self.pipeline.pop())
             return
+        if self._ending is not None:
+            self._end(self._ending)
+            return
         self._idle_since_s = self.loop.time()
         if self._idleness is None:
             self._idleness = self.loop.call_later(self.timeout_keep_alive, self._close_when_idle)
@@ -326,11 +361,13 @@ class BoundedProtocol(HttpToolsProtocol):
             self._refuse(400)
             return
         self.cycle.keep_alive = False
-        self._is_declining = True
         self._declined_bytes = int(headers.get(b"content-length", b"0"))
         self._feed_declined(body)
 
     def _feed_declined(self, data: bytes) -> None:
+        assert self._declined_bytes is not None
+        if not self._is_arriving:
+            return  # whatever follows the body
         body = data[: self._declined_bytes]
         self._declined_bytes -= len(body)
         self.on_body(body)
@@ -348,28 +385,50 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def _too_slow(self) -> None:
         self._arrival = None
-        if not self.transport.is_closing():
-            if self._is_arriving:
-                self._refuse(408)
-            else:
-                self.transport.close()
+        if self.transport.is_closing():
+            return
+        if not self._is_arriving:
+            self.transport.close()
+        elif self.flow.read_paused:
+            self._watch_arrival()  # it is not the sender who is slow
+        else:
+            self._refuse(408)
+
+    def _give_up(self) -> None:
+        self._unread = None
+        self._refused(0, "ANSWERS_NOT_READ")
+        self.transport.abort()
 
     def _refuse(self, status: int) -> None:
-        """Answer and close, unless an answer is on its way already."""
+        """Answer and close, in this request's turn, unless an answer to it is on its way already."""
         self._arrived()
         cycle: RequestResponseCycle | None = self.cycle
-        if cycle is None or cycle.response_complete or not cycle.response_started:
-            reason = _REASONS[status]
-            self._refused(status, reason)
-            body = b'{"error":"%s"}' % reason.encode()
-            retry = _RETRY_AFTER if status == 503 else b""
-            self.transport.write(
-                b"%scontent-type: application/json\r\ncontent-length: %d\r\n%sconnection: close\r\n\r\n%s"
-                % (STATUS_LINE[status], len(body), retry, body)
-            )
-        if cycle is not None and not cycle.response_complete:
-            cycle.disconnected = True
+        is_its_own = self._head_is_whole and self._pieces is None
+        if is_its_own and self.pipeline:
+            self.pipeline.popleft()
+            self._ending = status
+        elif cycle is not None and not cycle.response_complete and not is_its_own:
+            self._ending = status
+        elif cycle is None or cycle.response_complete:
+            self._end(status)
+        else:
+            started, cycle.disconnected = cycle.response_started, True
+            if started:
+                self.transport.close()
+            else:
+                cycle.scope["state"][REFUSED] = True
+                self._end(status)
             cycle.message_event.set()
+
+    def _end(self, status: int) -> None:
+        reason = _REASONS[status]
+        self._refused(status, reason)
+        body = b'{"error":"%s"}' % reason.encode()
+        retry = _RETRY_AFTER if status == 503 else b""
+        self.transport.write(
+            b"%scontent-type: application/json\r\ncontent-length: %d\r\n%sconnection: close\r\n\r\n%s"
+            % (STATUS_LINE[status], len(body), retry, body)
+        )
         self.transport.close()
 
 

@@ -1,16 +1,20 @@
 """Reading a request's body within its limits: the cap, the room for all bodies together, decompression.
 
-Owns refusing a body before it is read where its length is announced, and in the middle where it is not. Refuses to
-know what a body means.
+Owns refusing a body before it is read where its length is announced, and in the middle where it is not, and keeping
+the loop free of what takes long. Refuses to know what a body means.
 """
 
+import asyncio
 import zlib
 from typing import Final
 
 from relayfile.asgi import Receive
 from relayfile.errors import RelayfileError, TooLarge, Unavailable
 
-_CHUNK_BYTES: Final = 64 * 1024
+INLINE_BYTES: Final = 128 * 1024
+"""Of a compressed body so much, in or out, is decompressed in the loop, half a millisecond or so."""
+STRIDE_BYTES: Final = 1 << 20
+"""The rest is decompressed in a thread, in pieces of so much: no more than this is made beyond the cap."""
 _WINDOW: Final = {"gzip": 31, "x-gzip": 31, "deflate": 15}
 _RAW_DEFLATE: Final = -15
 
@@ -85,7 +89,7 @@ class BodyReader:
             if not message.get("more_body", False):
                 return b"".join(parts)
 
-    def decoded(self, body: bytes, encoding: str) -> bytes:
+    async def decoded(self, body: bytes, encoding: str) -> bytes:
         """``body`` without its Content-Encoding, however much smaller it was: the cap is the same.
 
         `UnsupportedEncoding`, `MalformedEncoding`, `TooLarge`, `Unavailable`.
@@ -94,24 +98,12 @@ class BodyReader:
             return body
         if encoding not in _WINDOW:
             raise UnsupportedEncoding
-        parts: list[bytes] = []
-        window = _RAW_DEFLATE if encoding == "deflate" and not _has_zlib_header(body) else _WINDOW[encoding]
-        decoder, size, rest = zlib.decompressobj(window), 0, body
-        try:
-            while not decoder.eof:
-                part = decoder.decompress(rest, _CHUNK_BYTES)
-                rest = decoder.unconsumed_tail
-                if not part and not rest:
-                    raise MalformedEncoding
-                size += len(part)
-                if size > self._bytes_max:
-                    raise TooLarge(what="decompressed body", size=size, limit=self._bytes_max)
-                self._take(len(part))
-                parts.append(part)
-        except zlib.error:
-            raise MalformedEncoding from None
-        if decoder.unused_data:
-            raise MalformedEncoding
+        inflation = _Inflation(body, encoding)
+        parts = [inflation.next(INLINE_BYTES)]
+        size = self._count_decoded(0, parts[0])
+        while not inflation.is_over:
+            parts.append(await asyncio.to_thread(inflation.next, STRIDE_BYTES))
+            size = self._count_decoded(size, parts[-1])
         return b"".join(parts)
 
     def close(self) -> None:
@@ -123,12 +115,48 @@ class BodyReader:
         self._room.take(size)
         self._taken_bytes += size
 
+    def _count_decoded(self, before: int, part: bytes) -> int:
+        size = before + len(part)
+        if size > self._bytes_max:
+            raise TooLarge(what="decompressed body", size=size, limit=self._bytes_max)
+        self._take(len(part))
+        return size
+
     def _count(self, part: bytes) -> None:
         self.read_bytes += len(part)
         if self.read_bytes > self._bytes_max:
             raise TooLarge(what="body", size=self.read_bytes, limit=self._bytes_max)
         if self.read_bytes > self._taken_bytes:
             self._take(self.read_bytes - self._taken_bytes)
+
+
+class _Inflation:
+    """The decompression of one body, piece by piece, each in whichever thread."""
+
+    def __init__(self, body: bytes, encoding: str) -> None:
+        raw = encoding == "deflate" and not _has_zlib_header(body)
+        self._decoder = zlib.decompressobj(_RAW_DEFLATE if raw else _WINDOW[encoding])
+        self._rest = memoryview(body)
+        self.is_over = False
+
+    def next(self, bytes_max: int) -> bytes:
+        """What comes next: of at most about ``bytes_max`` compressed bytes, and no longer than that. May be empty.
+
+        `MalformedEncoding` when the body is cut off, goes on after its end, or is not compressed at all.
+        """
+        tail = self._decoder.unconsumed_tail
+        # What the decoder does not take it copies: it is given no more than it may take.
+        more = max(0, bytes_max - len(tail))
+        given, self._rest = self._rest[:more], self._rest[more:]
+        try:
+            part = self._decoder.decompress(tail + given, bytes_max)
+        except zlib.error:
+            raise MalformedEncoding from None
+        self.is_over = self._decoder.eof
+        is_at_end = not self._rest and not self._decoder.unconsumed_tail
+        if self._decoder.unused_data or (self.is_over and self._rest) or (is_at_end and not part and not self.is_over):
+            raise MalformedEncoding
+        return part
 
 
 def _has_zlib_header(body: bytes) -> bool:

@@ -27,6 +27,7 @@ from relayfile.ingest.app_deliveries import AppDeliveries, accept_apart
 from relayfile.ingest.apps import App, Apps
 from relayfile.ingest.delivery import Arrival, complete
 from relayfile.ingest.http_answer import Answer
+from relayfile.ingest.http_protocol import REFUSED
 from relayfile.ingest.intake import Intake, raise_refusal
 from relayfile.ingest.providers.adapter import Delivery, Provider, Reading, RequestFacts
 from relayfile.ingest.providers.definition import Handshake
@@ -156,7 +157,8 @@ class WebhookFront:
                     exchange.reason = error.why if isinstance(error, SignatureWrong) else error.reason
                     answer = http_answer.refusal(error, exchange.correlation_id, closes=not exchange.is_read)
                 except Disconnected:
-                    self._reject(exchange, "DISCONNECTED", 0)
+                    if REFUSED not in scope.get("state", {}):
+                        self._reject(exchange, "DISCONNECTED", 0)
                     return
                 except Exception:  # noqa: BLE001 - the end of a request: logged with its id, answered 500
                     exchange.correlation_id = exchange.correlation_id or self._at.ids.new_id()
@@ -178,7 +180,7 @@ class WebhookFront:
             await send({"type": "http.response.body", "body": b""})
 
     async def _answer(self, scope: Scope, receive: Receive, exchange: _Exchange, span: SpanHandle) -> Answer:
-        route = exchange.route = route_of(scope["path"], self._access.apps.apps)
+        route = exchange.route = None if _hides_a_slash(scope) else route_of(scope["path"], self._access.apps.apps)
         if route is None:
             exchange.reason = "NOT_FOUND"
             return http_answer.refused(404, "NOT_FOUND", exchange.correlation_id, closes=_has_body(exchange.headers))
@@ -236,7 +238,7 @@ class WebhookFront:
         raw = await exchange.body.read(receive)
         exchange.is_read = True
         encoding = exchange.headers.get("content-encoding", "").strip().lower()
-        return raw, exchange.body.decoded(raw, encoding) if encoding else raw
+        return raw, await exchange.body.decoded(raw, encoding) if encoding else raw
 
     async def _shake_hands(self, route: Route, provider: Provider, handshake: Handshake, facts: RequestFacts) -> Answer:
         """Take over the secret that an awaited, unsigned request brings, durably, and then answer."""
@@ -363,6 +365,11 @@ def route_of(path: str, apps: Apps) -> Route | None:
             return Route(workspace, GENERIC)
         case _:
             return None
+
+
+def _hides_a_slash(scope: Scope) -> bool:
+    """Whether the path has other segments than it shows: what guards paths before us would not know it by them."""
+    return b"%2f" in scope["raw_path"].lower()
 
 
 def signed_url(scope: Scope, headers: Mapping[str, str], public_url: str) -> str:

@@ -111,6 +111,13 @@ class IngestSettings(ClusterSettings):
         "longest time for a request to arrive, headers and body; then 408",
         env="RELAYFILE_REQUEST_TIMEOUT",
     )
+    idle_timeout_s: float = duration(
+        "75s",
+        "100ms",
+        "1h",
+        "how long an HTTP connection without a request is kept; load balancers in front should let go of it earlier",
+        env="RELAYFILE_IDLE_TIMEOUT",
+    )
     accept_deadline_s: float = duration(
         "2500ms",
         "10ms",

@@ -46,11 +46,12 @@ class FakeIntake:
 
     accepted: list[types_pb2.Envelope] = field(default_factory=list)
     failure: Exception | None = None
+    delay_s: float = 0.0
     calls: int = 0
 
     async def accept(self, envelopes: Sequence[types_pb2.Envelope]) -> Sequence[Fate]:
         self.calls += 1
-        await asyncio.sleep(0)
+        await asyncio.sleep(self.delay_s)
         if self.failure is not None:
             raise self.failure
         self.accepted += envelopes
@@ -60,7 +61,7 @@ class FakeIntake:
         self.calls += 1
         if self.failure is None:
             self.accepted += envelopes
-        asyncio.get_running_loop().call_soon(done, self.failure)
+        asyncio.get_running_loop().call_later(self.delay_s, done, self.failure)
 
 
 @dataclass
@@ -195,6 +196,11 @@ class Client:
         }
         body = await self.reader.readexactly(int(headers.get("content-length", "0")))
         return Response(int(lines[0].split()[1]), headers, body)
+
+    async def responses(self) -> AsyncIterator[Response]:
+        """All that come until the connection ends."""
+        while (response := await self.response()) is not None:
+            yield response
 
     async def is_closed(self) -> bool:
         """Whether the server has nothing more to say; waits for the end of the stream."""
