@@ -13,7 +13,8 @@ from grpc import aio
 from relayfile.errors import PeerFailed
 from relayfile.local.delivery import Answer, Delivery, Sender, github_delivery
 from relayfile.local.system import LocalSystem
-from relayfile.v1 import ingest_pb2, types_pb2
+from relayfile.v1 import dead_letter_pb2, ingest_pb2, types_pb2
+from tests.e2e.test_dead_letters import SHOP
 from tests.support.client import Client, client_of
 from tests.support.envelopes import envelope, upsert
 from tests.support.system import owner_index, started_system, workspace_on
@@ -35,7 +36,9 @@ APPLIED, DUPLICATE, IGNORED, DEAD_LETTERED, UNCHANGED, COALESCED = (
 @pytest_asyncio.fixture(loop_scope="module", scope="module")
 async def stateless(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[LocalSystem]:
     root = tmp_path_factory.mktemp("through")
-    async with started_system(root, overrides=SETTINGS, only=frozenset({"store", "ingest"})) as running:
+    (root / "providers").mkdir()
+    overrides = {**SETTINGS, "RELAYFILE_PROVIDERS_DIR": str(root / "providers")}
+    async with started_system(root, overrides=overrides, only=frozenset({"store", "ingest"})) as running:
         yield running
 
 
@@ -174,6 +177,55 @@ async def test_a_kill_in_flight_then_a_retry_is_applied_once(
     assert len(await client.all_events(workspace)) == 1
     counts = await client.counts(workspace)
     assert (counts["applied"], counts.pending) == (1, 0)
+
+
+async def test_a_paused_provider_is_refused_until_it_is_resumed(stateless: LocalSystem, client: Client) -> None:
+    one = delivery(stateless, "resting", Issue(1, "wait"))
+    assert (await until_accepted(stateless, delivery(stateless, "resting", Issue(0, "known")))).status == 200
+    stub, metadata = client.ingest(), client.metadata
+    await stub.Pause(ingest_pb2.PauseRequest(workspace_id="resting", provider="github"), metadata=metadata)
+    answer = await post(stateless, one)
+    for _ in range(200):  # until ingest is told
+        if answer.status != 200:
+            break
+        await asyncio.sleep(0.05)
+        answer = await post(stateless, one)
+    assert (answer.status, b"PAUSED" in answer.body, answer.headers["retry-after"]) == (503, True, "30")
+    [other] = await client.publish(envelope("resting", upsert("/a", b"1")))
+    assert list(other.outcomes) == [APPLIED]
+    await stub.Resume(ingest_pb2.ResumeRequest(workspace_id="resting", provider="github"), metadata=metadata)
+    assert (await until_accepted(stateless, one)).status == 200
+
+
+async def test_a_dead_letter_is_tried_again_without_a_spool(stateless: LocalSystem, client: Client) -> None:
+    providers, secrets = stateless.layout.root / "providers", stateless.layout.root / "secrets" / "shops"
+    secrets.mkdir(parents=True)
+    (secrets / "shop").write_text("shop secret")
+
+    async def with_file(version: str, field: str) -> None:
+        (providers / "shop.toml").write_text(SHOP.format(version=version, field=field))
+        assert await stateless.processes["ingest"].stop(20) == 0
+        await stateless.start_one("ingest")
+
+    await with_file("1", "id")
+    headers = {"x-token": "shop secret", "x-delivery": "d1"}
+    order = Delivery("/v1/workspaces/shops/webhooks/shop", headers, b'{"type":"order","number":7}')
+    assert (await until_accepted(stateless, order)).status == 200
+    [letter] = await client.dead_letter_list("shops")
+    assert letter.reason == "UNEXPECTED_SHAPE"
+    await with_file("2", "number")
+    request = dead_letter_pb2.ReplayDeadLettersRequest(
+        workspace_id="shops", dead_letter_ids=[letter.dead_letter_id], request_id="fixed"
+    )
+    await client.dead_letters().ReplayDeadLetters(request, metadata=client.metadata, timeout=10)
+    for _ in range(200):
+        if await client.contents("shops"):
+            break
+        await asyncio.sleep(0.05)
+    assert list(await client.contents("shops")) == ["/shop/orders/7.json"]
+    assert not await client.dead_letter_list("shops")
+    counts = await client.counts("shops")
+    assert (counts["applied"], counts.ended, counts.pending) == (1, 1, 0)
 
 
 async def test_a_stop_answers_what_waits_and_leaves_nothing_on_disk(stateless: LocalSystem, client: Client) -> None:
