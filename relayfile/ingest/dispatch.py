@@ -118,9 +118,9 @@ class Dispatcher(Traffic):
         But for one that was read back already, behind an earlier one that had no room; and one with very many changes
         is read back later, where there is time for it.
         """
-        lane = self.lanes[row.workspace_id]
-        if row.row_id <= lane.last_row_id:
-            return
+        lane = self.lanes.get(row.workspace_id)
+        if lane is None or row.row_id <= lane.last_row_id:
+            return  # a lane is forgotten when everything in it has its outcome
         if lane.has_unread or not self.has_room(lane) or row.member_count > ARRIVED_CHANGES_MAX:
             self.leave(row)
             return

@@ -10,6 +10,7 @@ import pytest
 from relayfile.data_directory import DataDirectory
 from relayfile.errors import StorageFailed, Unavailable
 from relayfile.ingest.intake import PastShare
+from relayfile.ingest.payload import PayloadBuilder
 from relayfile.ingest.pipeline import Pipeline
 from relayfile.ingest.spool_file import SpoolReader, SpoolWriter
 from relayfile.v1 import types_pb2
@@ -183,3 +184,15 @@ async def test_an_envelope_with_very_many_changes_is_worked_on_in_steps_and_in_o
         assert len(store.durable.objects) == 4_001
         deliveries = [applied.delivery_id for applied in store.durable.objects["bulk", "github", "o:issue/7"]]
         assert deliveries == ["d1", "d2", "d3"]
+
+
+async def test_a_row_that_was_read_back_and_settled_before_its_turn_is_not_worked_on_again(tmp_path: Path) -> None:
+    sender = Sender()
+    async with node() as store, running(settings(tmp_path, store)) as pipeline:
+        await pipeline.accept([sender.envelope("acme", 1)])
+        await settled(pipeline)
+        late = PayloadBuilder(1, "acme")
+        pipeline.dispatcher.arrived(late)
+        await until(lambda: not pipeline.dispatcher.lanes)
+        pipeline.dispatcher.arrived(late)
+        sender.check(store)
