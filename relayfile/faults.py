@@ -11,6 +11,7 @@ from relayfile.errors import SettingError
 
 POINTS = frozenset(
     {
+        "ingest.handover.after_answer_before_taken",
         "ingest.spool.after_insert_before_fsync",
         "ingest.spool.after_fsync_before_answer",
         "ingest.stream.after_send_before_ack",

@@ -53,6 +53,8 @@ class Stop:
     def __init__(self) -> None:
         self._asked = asyncio.Event()
         self.reason = ""
+        self.has_left: Callable[[], bool] = lambda: False
+        """Whether something durable would be left if the process ended now; asked at a second signal."""
 
     @property
     def asked(self) -> bool:
@@ -156,7 +158,7 @@ async def _with_signals(main: Callable[[Stop], Awaitable[int]]) -> int:
     def received(number: signal.Signals) -> None:
         if stop.asked:
             _log.warning("second %s: leaving at once", number.name)
-            os._exit(128 + number)
+            os._exit(EXIT_NOT_EMPTY if stop.has_left() else 128 + number)
         _log.info("%s: stopping", number.name)
         stop.ask(number.name)
 

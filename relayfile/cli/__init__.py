@@ -23,6 +23,7 @@ from relayfile.cli import (
     providers,
     routes,
     send,
+    spool,
     token,
     up,
 )
@@ -58,6 +59,7 @@ COMMANDS: tuple[tuple[str, Callable[..., None]], ...] = (
 for _name, _command in COMMANDS:
     app.command(_name)(_command)
 app.add_typer(mirror.app, name="mirror")
+app.add_typer(spool.app, name="spool")
 app.add_typer(providers.app, name="providers")
 app.add_typer(routes.app, name="routes")
 app.add_typer(dead_letters.app, name="dead-letters")

@@ -24,6 +24,7 @@ from relayfile.ingest.app_redo import AppRedo
 from relayfile.ingest.app_routes import AppRoutes
 from relayfile.ingest.apps import Apps
 from relayfile.ingest.express import Express
+from relayfile.ingest.handover import Handover, Peers, own_port
 from relayfile.ingest.held import ModeHolding
 from relayfile.ingest.http_protocol import HttpLimits, bounded_protocol
 from relayfile.ingest.meter import Meter
@@ -194,6 +195,10 @@ async def _serve(
         tasks.create_task(worker.run(), name="redos")
         routes.start(tasks)
 
+    stop.has_left = lambda: mode.traffic.pending > 0
+    if isinstance(mode, Pipeline) and settings.ingest_peers:
+        peers = Peers(settings.ingest_peers, own_port(server.address), partial(channel, settings=settings))
+        mode.handover = Handover(peers, foundation.credentials.metadata)
     await admin.open(settings, server, http=http.address)
     await until_stopped(stop, lifecycle, work)
 

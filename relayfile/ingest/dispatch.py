@@ -22,6 +22,7 @@ from relayfile.ingest.fold_wire import kind_of, member_of, read_refs, spool_ref
 from relayfile.ingest.lane import Lane, LeftRows
 from relayfile.ingest.ledger import RowLedger
 from relayfile.ingest.node_stream import NodeStream
+from relayfile.ingest.open_counts import open_counts
 from relayfile.ingest.parcel import LoneChanges, Parcel, RecentPayloads, parcels_of
 from relayfile.ingest.pauses import WHOLE_WORKSPACE, Pauses
 from relayfile.ingest.payload import PayloadBuilder, Placed, parse_changes, parse_charges, read_row
@@ -97,6 +98,8 @@ class Dispatcher(Traffic):
     ) -> None:
         super().__init__(router, limits.batch_changes_max, ports.stream_of)
         self.ledger = RowLedger()
+        self.is_silent = False
+        """Nothing more is sent: what is left is handed over."""
         self._coalescer = coalescer
         self._recent = recent
         self._limits = limits
@@ -209,6 +212,29 @@ class Dispatcher(Traffic):
             lane.queued_bytes < LANE_BYTES_MAX and self.stream(lane).queued_bytes < self._limits.stream_queue_bytes_max
         )
 
+    # ... what goes to other processes
+
+    @property
+    def paused_pending(self) -> int:
+        """Changes that are pending because they are paused."""
+        lanes = [lane for workspace_id in self.pauses.table if (lane := self.lanes.get(workspace_id)) is not None]
+        is_paused = self.pauses.is_paused
+        return sum(
+            count
+            for lane in lanes
+            for provider, count in lane.pending.items()
+            if is_paused(lane.workspace_id, provider)
+        )
+
+    def handed_over(self, workspace_id: str, row: StoredRow, charges: Mapping[str, int]) -> None:
+        """Another process has a row, durably: it leaves the spool, and its changes are not pending here any more."""
+        lane = self.lanes[workspace_id]
+        bits = row.bits | self.ledger.bits_of(row.row_id)
+        for provider, count in open_counts(row._replace(bits=bits), workspace_id).items():
+            self.ended(lane, provider, count)
+        self.ledger.remove(row.row_id, workspace_id, charges)
+        self._ports.finished(self.ledger.take_finished())
+
     # ... held changes
 
     def expire(self) -> None:
@@ -225,6 +251,8 @@ class Dispatcher(Traffic):
 
     def take(self, stream: NodeStream, lane: Lane, bytes_max: int) -> list[Parcel]:
         """See `Traffic.take`; the backlog may fill the lane again. What is paused by now is left in the spool."""
+        if self.is_silent:
+            return []
         parcels = super().take(stream, lane, bytes_max)
         if lane.workspace_id in self.pauses.table:
             while parcels and not (going := [parcel for parcel in parcels if not self._left_if_paused(lane, parcel)]):

@@ -127,6 +127,19 @@ class RowLedger:
             if not row.open:
                 self._drop(row_id, row)
 
+    def bits_of(self, row_id: int) -> int:
+        """The changes of a row that have an outcome, as far as it is known here."""
+        row = self._rows.get(row_id)
+        return self._left.get(row_id, 0) if row is None else row.bits
+
+    def remove(self, row_id: int, workspace_id: str, charges: Mapping[str, int]) -> None:
+        """A row goes as it is: somebody else has it. An answer for a change of it is not counted any more."""
+        self._rows.pop(row_id, None)
+        self._dirty.discard(row_id)
+        self._left.pop(row_id, None)
+        self._take_lone(row_id)
+        self._finish(row_id, [(self._account(workspace_id, provider), size) for provider, size in charges.items()])
+
     def take_finished(self) -> list[int]:
         """Rows to remove from the spool, each once."""
         finished, self._finished = self._finished, {}

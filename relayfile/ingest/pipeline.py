@@ -5,30 +5,32 @@ one that closes windows, one that reads the backlog, one that ticks once a secon
 """
 
 import asyncio
-from collections import Counter
 from collections.abc import Sequence
 from functools import partial
 
 from relayfile import faults
 from relayfile.data_directory import DataDirectory
-from relayfile.errors import DataCorrupted, Draining, Unavailable
+from relayfile.errors import Draining, Unavailable
 from relayfile.ingest.admission import Admission
 from relayfile.ingest.backlog import Arrivals, Backlog
 from relayfile.ingest.coalesce import CoalesceLimits, Coalescer
 from relayfile.ingest.dispatch import Dispatcher, DispatchLimits, DispatchPorts
 from relayfile.ingest.flight import Workers
+from relayfile.ingest.handover import Handover
 from relayfile.ingest.intake import Fate, PromptIntake
+from relayfile.ingest.left_spool import StoppingSpool
 from relayfile.ingest.memory import SpoolMemory
 from relayfile.ingest.meter import Figures
 from relayfile.ingest.node_stream import NodeStream
+from relayfile.ingest.open_counts import open_counts
 from relayfile.ingest.parcel import RecentPayloads
 from relayfile.ingest.pauses import Pauses
-from relayfile.ingest.payload import PayloadBuilder, parse_changes, parse_charges, read_row
+from relayfile.ingest.payload import PayloadBuilder, parse_changes, parse_charges
 from relayfile.ingest.refusal_reports import RefusalReports
 from relayfile.ingest.router import Router
 from relayfile.ingest.spool import Spool, SpoolLimits, tell_future
 from relayfile.ingest.spool_commits import Done
-from relayfile.ingest.spool_file import Remainder, StoredRow
+from relayfile.ingest.spool_file import Remainder
 from relayfile.ingest.streams import Streams, Surroundings, node_stream
 from relayfile.ingest.traffic import Traffic
 from relayfile.settings import IngestSettings
@@ -88,6 +90,8 @@ class Pipeline:
             ),
         )
         self.dispatcher.refusals = RefusalReports(self.router, around.refused)
+        self.handover: Handover | None = None
+        """Where what the shards do not take goes when the process stops."""
         self.memory = SpoolMemory(self.spool, self.reader)
         self.dispatcher.pauses = Pauses(self.reader.pauses())
         self.spool.paused = self.dispatcher.pauses.table
@@ -179,14 +183,25 @@ class Pipeline:
     async def drain(self) -> None:
         """Accept nothing more, send everything, and return when every change has its outcome, however long it takes.
 
-        But for those of damaged rows, which have to stay. Returns at once when the spool's disk failed: the next start
-        goes on.
+        With peers: what the shards have not taken within their time goes to these, as what is paused does at once.
+        What stays without hope (paused, or of damaged rows) is not waited for. Returns at once when the spool's disk
+        failed: the next start goes on.
         """
         self._state.is_draining = True
         self.dispatcher.release()
-        while (self.pending > self.dispatcher.counters.unreadable or self._state.accepting) and self.spool.is_sound:
+        end_s = self._around.clock.monotonic() + self._settings.drain_shards_s
+        while self.spool.is_sound and (self._state.accepting or self._awaits_shards()):
+            if self.handover is not None and not self._state.accepting and self._around.clock.monotonic() >= end_s:
+                break
             await asyncio.sleep(DRAIN_POLL_S)
             self.dispatcher.release()  # what was being accepted when draining began
+        if self.handover is not None and self.spool.is_sound and self.pending > self.dispatcher.counters.unreadable:
+            self.dispatcher.is_silent = True
+            await self.handover.run(StoppingSpool(self))
+
+    def _awaits_shards(self) -> bool:
+        """Whether changes are left that a shard may take."""
+        return self.pending > self.dispatcher.counters.unreadable + self.dispatcher.paused_pending
 
     async def close(self) -> int:
         """Close the spool, after `run` was cancelled; returns how many changes are left in it."""
@@ -220,7 +235,7 @@ class Pipeline:
         if left.bits:
             # Which providers' changes are settled is known only after reading: a rare row, read once.
             [row] = self.reader.rows_between(left.workspace_id, left.row_id - 1, left.row_id, 1)
-            counts = _open_counts(row, left.workspace_id, counts)
+            counts = open_counts(row, left.workspace_id)
         self.memory.newest_received_us = max(self.memory.newest_received_us, left.received_us)
         self.admission.recovered(left.workspace_id, parse_charges(left.providers, left.payload_bytes))
         self.dispatcher.left(left.row_id, left.workspace_id, counts, left.received_us)
@@ -281,22 +296,3 @@ def _coalesce_limits(settings: IngestSettings) -> CoalesceLimits:
         fold_members_max=settings.fold_members_max,
         fold_bytes_max=settings.fold_bytes_max,
     )
-
-
-def _open_counts(row: StoredRow, workspace_id: str, stored: dict[str, int]) -> dict[str, int]:
-    """Provider to changes of a row that have no outcome yet. Of a damaged one: `stored`, cut to as many."""
-    counts: Counter[str] = Counter()
-    ordinal = 0
-    try:
-        placed = read_row(row.row_id, workspace_id, row.member_count, row.payload)
-    except DataCorrupted:
-        # The dispatcher says so when the row's turn comes.
-        open_changes = row.member_count - row.bits.bit_count()
-        for provider, count in stored.items():
-            counts[provider] = min(count, open_changes - counts.total())
-        return dict(counts)
-    for envelope, _, _ in placed:
-        for _ in range(len(envelope.changes) or 1):
-            counts[envelope.provider] += not row.bits >> ordinal & 1
-            ordinal += 1
-    return dict(counts)

@@ -14,6 +14,7 @@ from relayfile.settings.definition import (
     declare,
     duration,
     endpoint,
+    endpoints,
     flag,
     optional_path,
     size,
@@ -150,6 +151,16 @@ class IngestSettings(ClusterSettings):
     )
     in_flight_bytes_max: int = size("64MiB", "1MiB", "4GiB", "content sent to all nodes and not yet acknowledged")
 
+    ingest_peers: tuple[str, ...] = endpoints(
+        "ingest processes (gRPC; a name may stand for many, and this one may be among them): a process that stops"
+        " hands to the others what the shards do not take"
+    )
+    drain_shards_s: float = duration(
+        "8s",
+        "0s",
+        "10m",
+        "how long a process that stops sends to the shards before it hands the rest to its peers; a part of the grace",
+    )
     spool_mode: SpoolMode = choice(
         "disk",
         ("disk", "through"),
