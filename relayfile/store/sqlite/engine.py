@@ -5,8 +5,9 @@ takes it back from a busy loop waits up to 5 ms each time (measured: 1,600 rows/
 inserted on the loop, a few milliseconds at a time, and only what waits for the disk (COMMIT, checkpoints) runs in
 the one writer thread. While it does, the loop loads and plans.
 
-Concurrency: `_turn` is held from BEGIN to the end of COMMIT; nothing else touches the writer connection. Readers have
-their own connections and snapshots and wait for nobody.
+Concurrency: `_turn` is held from BEGIN to the end of COMMIT; nothing else touches the writer connection, but for loads
+that are over before the loop goes on, while nobody holds it. Readers have their own connections and snapshots and wait
+for nobody.
 """
 
 import asyncio
@@ -151,13 +152,20 @@ class SqliteEngine:
         writer.set_wal_hook(self._note_wal_size)
 
     async def load(self, key: WorkspaceKey, entry: Entry) -> Slice:
-        cursor = self._loader.cursor()
+        # The writer's pages stay in memory over its own commits; another connection's are dropped by each of them.
+        cursor = (self._loader if self._is_writing else self._writer).cursor()
         with errors_as_ours(self._fail):
             cursor.execute("BEGIN")
             try:
                 return load_slice(cursor, key, entry, self._state.slots_newest_first(self._clock.now_us()))
             finally:
                 cursor.execute("ROLLBACK")
+
+    @property
+    def _is_writing(self) -> bool:
+        """Whether the writer connection is in use, here or in its thread, or is to be left alone."""
+        is_in_thread = self._checkpoint is not None and not self._checkpoint.done()
+        return self._turn.locked() or is_in_thread or bool(self._state.failure)
 
     async def commit(self, fences: Sequence[Fence], entries: Sequence[PlannedEntry]) -> frozenset[int]:
         async with self._transaction():
