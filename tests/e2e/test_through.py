@@ -151,7 +151,7 @@ async def until_accepted(system: LocalSystem, one: Delivery) -> Answer:
     ("victim", "fault"),
     [
         ("ingest", "ingest.stream.after_send_before_ack:1"),
-        ("store", "store.commit.before_commit:1"),
+        pytest.param("store", "store.commit.before_commit:1", marks=pytest.mark.full),
         ("store", "store.commit.after_commit_before_ack:1"),
     ],
 )
