@@ -35,4 +35,5 @@ class ModeHolding:
             spool_bytes=figures.spool_bytes,
             spool_bytes_max=figures.spool_bytes_max,
             queued_objects=figures.objects_held,
+            paused=self._mode.traffic.pauses.table.get(workspace, frozenset()),
         )

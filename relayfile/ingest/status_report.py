@@ -45,6 +45,8 @@ class HeldHere:
     spool_bytes: int
     spool_bytes_max: int
     queued_objects: int
+    paused: frozenset[str] = frozenset()
+    """Providers of the workspace that it was told last are paused; an empty one stands for all."""
 
 
 def limits_of(request: ingest_pb2.GetIngestStatusRequest) -> AlertLimits:
@@ -68,9 +70,11 @@ def merge(
         spool_bytes=here.spool_bytes, spool_bytes_max=here.spool_bytes_max, queued_objects=here.queued_objects
     )
     reports: dict[str, list[shard_pb2.IngestReport]] = {}
+    is_complete = True
     for shard in shards:
         part = response.parts.add(source=shard.source, missing_reason=shard.missing_reason)
         if shard.outcomes is None:
+            is_complete = False
             continue
         part.age.FromMicroseconds(0)
         for status in shard.outcomes.providers:
@@ -89,6 +93,8 @@ def merge(
     for name in sorted(merged):
         if not provider or name == provider:
             status = merged[name]
+            if not is_complete and (name in here.paused or "" in here.paused):
+                status.paused = True  # the owner would say it
             outcomes = sum(getattr(status, outcome) for outcome in _OUTCOMES)
             status.accepted = outcomes + status.pending
             status.health = _health(status, outcomes, limits)

@@ -111,7 +111,7 @@ async def test_three_processes_become_one(tmp_path: Path) -> None:
         ):
             await oracle.send(at_two, 2)
             await client.settled(W, 2)
-            await system.processes["store-0"].stop(20)
+            await system.processes["store-0"].kill()
             for each in (client, at_two, at_three):
                 await oracle.send(each, 40, size=5_000)
             assert set(await asyncio.gather(two.stop(20), three.stop(20))) == {0}
@@ -128,7 +128,7 @@ async def test_a_process_that_dies_while_it_hands_over_loses_and_doubles_nothing
     fault = {"RELAYFILE_FAULT": "ingest.handover.after_answer_before_taken"}
     async with system_with_a_pause(tmp_path) as (system, client, oracle):
         async with second(system, "ingest-2", client, fault) as (two, at_two):
-            await system.processes["store-0"].stop(20)
+            await system.processes["store-0"].kill()
             await oracle.send(client, 5)
             await oracle.send(at_two, 400, size=5_000)
             assert await two.stop(20) < 0, "it was to kill itself"
@@ -149,7 +149,7 @@ async def test_without_peers_what_is_left_is_said_and_adopted_by_the_shards(tmp_
     async with system_with_a_pause(tmp_path) as (system, client, oracle):
         alone = {"RELAYFILE_INGEST_PEERS": "", "RELAYFILE_SHUTDOWN_GRACE": "1s"}
         async with second(system, "ingest-2", client, alone) as (two, at_two):
-            await system.processes["store-0"].stop(20)
+            await system.processes["store-0"].kill()
             await oracle.send(at_two, 5)
             assert await two.stop(20) == 3
         await system.start_one("store-0")

@@ -117,10 +117,11 @@ CHILD = """
 import asyncio, sys
 from relayfile.lifecycle import run_process
 async def main(stop):
+    stop.has_left = lambda: "left" in sys.argv[1]
     print(type(asyncio.get_running_loop()).__module__, flush=True)
     await stop.wait()
     print(stop.reason, flush=True)
-    if sys.argv[1] == "hang":
+    if "hang" in sys.argv[1]:
         await asyncio.Event().wait()
     return 3
 sys.exit(run_process(main))
@@ -128,7 +129,12 @@ sys.exit(run_process(main))
 
 
 @pytest.mark.parametrize(
-    ("mode", "signals", "code"), [("ends", [signal.SIGTERM], 3), ("hang", [signal.SIGINT, signal.SIGTERM], 143)]
+    ("mode", "signals", "code"),
+    [
+        ("ends", [signal.SIGTERM], 3),
+        ("hang", [signal.SIGINT, signal.SIGTERM], 143),
+        ("hang with something left", [signal.SIGTERM, signal.SIGINT], 3),
+    ],
 )
 def test_the_first_signal_asks_and_the_second_ends(mode: str, signals: list[signal.Signals], code: int) -> None:
     with subprocess.Popen([sys.executable, "-c", CHILD, mode], stdout=subprocess.PIPE, text=True) as child:

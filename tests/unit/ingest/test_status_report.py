@@ -83,3 +83,19 @@ async def test_a_node_that_is_away_does_not_hide_the_others() -> None:
         [one] = await source.outcomes("acme")
         assert (one.source, one.missing_reason) == ("shard", "UNAVAILABLE")
     await server.stop(None)
+
+
+@pytest.mark.parametrize(
+    ("paused", "is_paused"), [({"github"}, True), ({""}, True), ({"linear"}, False), (set(), False)]
+)
+def test_with_the_owner_away_a_process_says_what_it_was_told_is_paused(paused: set[str], is_paused: bool) -> None:
+    pending = [shard_pb2.PendingReport(provider="github", pending=1, oldest_received_unix_us=NOW_US - 90_000_000)]
+    here = HeldHere("ingest-1", pending, {}, 0, 0, 0, frozenset(paused))
+    [github] = merge([OwnerAnswer("shard", None, "UNAVAILABLE")], here, alerts.BALANCED, "", NOW_US).providers
+    assert github.paused is is_paused
+    lagging = ingest_pb2.PROVIDER_HEALTH_LAGGING
+    assert github.health == (ingest_pb2.PROVIDER_HEALTH_HEALTHY if is_paused else lagging), (
+        "what is paused waits on purpose"
+    )
+    told_otherwise = merge([answer("shard", 5)], here, alerts.BALANCED, "", NOW_US).providers
+    assert not any(each.paused for each in told_otherwise)
