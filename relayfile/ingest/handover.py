@@ -123,6 +123,7 @@ class Handover:
     async def _work(self, spool: LeftSpool, waiting: Iterator[tuple[str, Sequence[int]]]) -> None:
         for workspace_id, row_ids in waiting:
             rows: list[tuple[StoredRow, list[types_pb2.Envelope]]] = []
+            size = 0
             for row_id in row_ids:
                 row = spool.row(row_id)
                 if row is None:
@@ -133,9 +134,10 @@ class Handover:
                     _log.error("a damaged row stays in the spool", why=error.what)
                     continue
                 rows.append((row, [envelope for envelope, _, _ in placed]))
-                if sum(len(each.payload) for each, _ in rows) >= BATCH_BYTES:
+                size += len(row.payload)
+                if size >= BATCH_BYTES:
                     await self._hand_over(spool, workspace_id, rows)
-                    rows = []
+                    rows, size = [], 0
             if rows:
                 await self._hand_over(spool, workspace_id, rows)
 
