@@ -53,10 +53,11 @@ async def accept_apart(intake: Intake, envelopes: Sequence[types_pb2.Envelope]) 
     what was taken is a duplicate then.
     """
     try:
-        raise_refusal(await intake.accept(envelopes))
+        fates = await intake.accept(envelopes)
     except PastShare as refusal:
         past = refusal.seconds
         others = [each for each in envelopes if (each.workspace_id, each.provider) not in past]
         if others:
             await accept_apart(intake, others)
         raise
+    raise_refusal(fates)

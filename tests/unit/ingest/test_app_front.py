@@ -244,6 +244,20 @@ async def test_a_customer_past_its_share_does_not_hold_up_the_others() -> None:
     assert len(intake.accepted) == 7
 
 
+async def test_what_has_its_own_fate_is_offered_once() -> None:
+    """Without a spool each envelope is accepted or refused by itself."""
+
+    class Single(FakeIntake):
+        async def accept(self, envelopes: Sequence[types_pb2.Envelope]) -> Sequence[Fate]:
+            await super().accept(envelopes)
+            return [PastShare({("acme", "crm"): 1.0}), [types_pb2.OUTCOME_APPLIED]]
+
+    intake = Single()
+    with pytest.raises(PastShare):
+        await accept_apart(intake, [types_pb2.Envelope(workspace_id=name, provider="crm") for name in ("acme", "bolt")])
+    assert intake.calls == 1
+
+
 async def test_hubspot_is_an_app(tmp_path: Path) -> None:
     """The real provider: it signs method and URL, and one request holds events of several portals."""
     hook = "/v1/apps/hs/webhooks"
