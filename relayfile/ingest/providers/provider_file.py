@@ -265,7 +265,7 @@ def _rule(table: TomlTable, folders: Mapping[str, str]) -> Rule:
         condition=_optional(table, "if"),
         actions=actions,
         otherwise=table.one_of("kind", _ACTIONS, Action.UPSERT),
-        object_id=table.compiled("id", lambda text: compile_template(f"{object_type}/{text}")),
+        object_id=table.compiled("id", lambda text: compile_template(f"{object_type}/{text}", separator=":")),
         path=table.compiled("path", template),
         content=_content(table, default="@"),
         time=_optional(table, "time"),

@@ -2,7 +2,8 @@
 
 Owns how a value becomes one segment of a path: percent-encoded where a path gives a character another meaning, cut with
 a hash where it is too long, so that different values are different segments and none can leave its directory. Refuses
-values that are not texts or whole numbers: the template then has no result.
+values that are not texts or whole numbers: the template then has no result. Owns, too, that ids of several parts are as
+different as their parts are.
 """
 
 import hashlib
@@ -23,8 +24,12 @@ _KEPT_CHARACTERS: Final = 40
 _HASH_HEX_CHARACTERS: Final = 32
 
 
-def compile_template(text: str) -> Template:
-    """The closure for ``text``; each value becomes one segment of a path. `ValueError` when it is no template."""
+def compile_template(text: str, *, separator: str = "") -> Template:
+    """The closure for ``text``; each value becomes one segment of a path. `ValueError` when it is no template.
+
+    With a ``separator``, a character that stands between values, no two lists of values have the same result: it is
+    encoded in every value but the last one.
+    """
     pieces = _PART.split(text)
     literals, sources = pieces[0::2], pieces[1::2]
     if any("{" in literal or "}" in literal for literal in literals):
@@ -32,7 +37,10 @@ def compile_template(text: str) -> Template:
     values = tuple(compile_expression(source) for source in sources)
     if not values:
         return lambda _: text
-    return _joined(tuple(zip(values, literals[1:], strict=True)), literals[0])
+    parts = tuple(zip(values, literals[1:], strict=True))
+    if separator and len(parts) > 1:
+        return _separated(parts, literals[0], separator)
+    return _joined(parts, literals[0])
 
 
 def segment(value: JsonValue) -> str | None:
@@ -61,6 +69,23 @@ def _joined(parts: tuple[tuple[Expression, str], ...], first: str) -> Template:
         return text
 
     return joined
+
+
+def _separated(parts: tuple[tuple[Expression, str], ...], first: str, separator: str) -> Template:
+    encoded, last = f"%{ord(separator):02X}", parts[-1]
+
+    def separated(document: JsonValue) -> str | None:
+        text = first
+        for part in parts:
+            value = segment(part[0](document))
+            if not value:
+                return None
+            if separator in value and part is not last:
+                value = value.replace(separator, encoded)
+            text += value + part[1]
+        return text
+
+    return separated
 
 
 def _as_text(value: JsonValue) -> str | None:

@@ -33,3 +33,11 @@ def test_braces_come_in_pairs() -> None:
     for text in ("/x/{a", "/x/a}", "/x/{{a}}", "/{}"):
         with pytest.raises(ValueError, match=r"brace|complete"):
             compile_template(text)
+
+
+def test_ids_of_several_parts_are_as_different_as_their_parts() -> None:
+    template = compile_template("thing/{a}:{b}:{c}", separator=":")
+    assert template({"a": "x:y", "b": 1, "c": "z:w"}) == "thing/x%3Ay:1:z:w"
+    assert template({"a": "x%3Ay", "b": 1, "c": "z:w"}) == "thing/x%253Ay:1:z:w"
+    assert template({"a": "x", "b": "y", "c": None}) is None
+    assert compile_template("thing/{a}", separator=":")({"a": "x:y"}) == "thing/x:y", "one part is what it was"
