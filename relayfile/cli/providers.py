@@ -142,7 +142,7 @@ def await_handshake(
 ) -> None:
     """Let one unsigned handshake bring the secret of a sender (Notion, Asana)."""
     from relayfile.clock import SystemClock
-    from relayfile.ingest import secret_file
+    from relayfile.ingest.webhooks import secret_file
 
     registry = _registry()
     if _chosen(registry, name).handshake is None:
@@ -236,7 +236,7 @@ def _header_lines(text: str) -> dict[str, str]:
 def _checked(provider: "Provider", facts: "RequestFacts", secrets: list[str], url: str) -> str:
     """Why the request is not proven; empty: it is, whatever its time was."""
     from relayfile.clock import SystemClock
-    from relayfile.ingest.signature import SignatureRefused, SignedRequest, verify
+    from relayfile.ingest.webhooks.signature import SignatureRefused, SignedRequest, verify
 
     scheme = provider.scheme_for(facts.headers)
     if scheme is None:

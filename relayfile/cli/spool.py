@@ -18,7 +18,7 @@ def show(directory: Path = DIRECTORY) -> None:
     """Say what a spool holds: accepted changes without an outcome, by workspace and provider."""
     from datetime import UTC, datetime
 
-    from relayfile.ingest.adopt import show as read
+    from relayfile.ingest.spool.adopt import show as read
 
     found = read(directory)
     rows = [
@@ -47,7 +47,7 @@ def adopt(
 ) -> None:
     """Send everything that the spool of a dead process holds, and remove what was taken. Exit code 3: some is left."""
     from relayfile.errors import SettingError
-    from relayfile.ingest.adopt import adopt as send
+    from relayfile.ingest.spool.adopt import adopt as send
     from relayfile.settings import IngestSettings, load
     from relayfile.settings.definition import parse_duration
 

@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from relayfile.errors import Unavailable
 from relayfile.ingest.intake import PastShare
-from relayfile.ingest.payload import ENVELOPE_OVERHEAD_BYTES
 from relayfile.ingest.shares import Account, Shares
+from relayfile.ingest.spool.payload import ENVELOPE_OVERHEAD_BYTES
 from relayfile.v1 import types_pb2
 
 RETRY_AFTER_S_MIN = 1.0

@@ -19,31 +19,31 @@ from relayfile.clock import SteadyClock
 from relayfile.data_directory import DataDirectory
 from relayfile.errors import SettingError
 from relayfile.foundation import Foundation, lay
-from relayfile.ingest.app_deliveries import AppDeliveries
-from relayfile.ingest.app_redo import AppRedo
-from relayfile.ingest.app_routes import AppRoutes
-from relayfile.ingest.apps import Apps
-from relayfile.ingest.express import Express
-from relayfile.ingest.handover import Handover, Peers, own_port
-from relayfile.ingest.held import ModeHolding
-from relayfile.ingest.http_protocol import HttpLimits, bounded_protocol
-from relayfile.ingest.meter import Meter
+from relayfile.ingest.apps.app_deliveries import AppDeliveries
+from relayfile.ingest.apps.app_redo import AppRedo
+from relayfile.ingest.apps.app_routes import AppRoutes
+from relayfile.ingest.apps.apps import Apps
+from relayfile.ingest.apps.route_feed import RouteFeed
 from relayfile.ingest.mode import Mode
-from relayfile.ingest.node_channels import NodeChannels
-from relayfile.ingest.owner_outcomes import OwnerOutcomes
 from relayfile.ingest.owner_pauses import OwnerPauses
 from relayfile.ingest.pipeline import Pipeline
 from relayfile.ingest.providers.registry import ProviderRegistry
-from relayfile.ingest.publish import Door
+from relayfile.ingest.publishing.publish import Door
+from relayfile.ingest.publishing.servicer import IngestServicer
 from relayfile.ingest.redo_worker import RedoQueue, RedoWorker
-from relayfile.ingest.rejected import RejectedRequests
-from relayfile.ingest.request_body import BodyRoom
-from relayfile.ingest.route_feed import RouteFeed
-from relayfile.ingest.servicer import IngestServicer
-from relayfile.ingest.streams import Surroundings
+from relayfile.ingest.sending.node_channels import NodeChannels
+from relayfile.ingest.sending.streams import Surroundings
+from relayfile.ingest.spool.handover import Handover, Peers, own_port
+from relayfile.ingest.status.held import ModeHolding
+from relayfile.ingest.status.meter import Meter
+from relayfile.ingest.status.owner_outcomes import OwnerOutcomes
+from relayfile.ingest.status.rejected import RejectedRequests
 from relayfile.ingest.through import Through
-from relayfile.ingest.webhook import Access, FrontLimits, FrontSurroundings, WebhookFront
-from relayfile.ingest.webhook_secrets import WebhookSecrets
+from relayfile.ingest.webhooks.express import Express
+from relayfile.ingest.webhooks.http_protocol import HttpLimits, bounded_protocol
+from relayfile.ingest.webhooks.request_body import BodyRoom
+from relayfile.ingest.webhooks.webhook import Access, FrontLimits, FrontSurroundings, WebhookFront
+from relayfile.ingest.webhooks.webhook_secrets import WebhookSecrets
 from relayfile.ingest.workspaces import OwnerLookup, WorkspaceDirectory
 from relayfile.lifecycle import EXIT_NOT_EMPTY, EXIT_OK, Lifecycle, Phase, Stop, until_stopped
 from relayfile.serving import AdminPorts, GrpcServer, HttpListener, Service, channel

@@ -6,9 +6,9 @@ With a spool they are in its file. Without one there are none: each start asks a
 from collections.abc import Iterable, Sequence
 from typing import Protocol
 
-from relayfile.ingest.spool import Spool
-from relayfile.ingest.spool_file import SpoolReader
-from relayfile.ingest.spool_routes import RouteUpdate, SavedRoutes
+from relayfile.ingest.spool.spool import Spool
+from relayfile.ingest.spool.spool_file import SpoolReader
+from relayfile.ingest.spool.spool_routes import RouteUpdate, SavedRoutes
 
 
 class Memory(Protocol):

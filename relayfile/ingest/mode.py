@@ -4,9 +4,9 @@ from typing import Protocol
 
 from relayfile.ingest.intake import Intake, PromptIntake
 from relayfile.ingest.memory import Memory
-from relayfile.ingest.meter import Figures
-from relayfile.ingest.router import Router
-from relayfile.ingest.traffic import Traffic
+from relayfile.ingest.sending.router import Router
+from relayfile.ingest.sending.traffic import Traffic
+from relayfile.ingest.status.meter import Figures
 
 
 class Mode(Intake, Protocol):

@@ -12,27 +12,27 @@ from relayfile import faults
 from relayfile.data_directory import DataDirectory
 from relayfile.errors import Draining, Unavailable
 from relayfile.ingest.admission import Admission
-from relayfile.ingest.backlog import Arrivals, Backlog
-from relayfile.ingest.coalesce import CoalesceLimits, Coalescer
-from relayfile.ingest.dispatch import Dispatcher, DispatchLimits, DispatchPorts
-from relayfile.ingest.flight import Workers
-from relayfile.ingest.handover import Handover
 from relayfile.ingest.intake import Fate, PromptIntake
-from relayfile.ingest.left_spool import StoppingSpool
 from relayfile.ingest.memory import SpoolMemory
-from relayfile.ingest.meter import Figures
-from relayfile.ingest.node_stream import NodeStream
-from relayfile.ingest.open_counts import open_counts
-from relayfile.ingest.parcel import RecentPayloads
-from relayfile.ingest.pauses import Pauses
-from relayfile.ingest.payload import PayloadBuilder, parse_changes, parse_charges
-from relayfile.ingest.refusal_reports import RefusalReports
-from relayfile.ingest.router import Router
-from relayfile.ingest.spool import Spool, SpoolLimits, tell_future
-from relayfile.ingest.spool_commits import Done
-from relayfile.ingest.spool_file import Remainder
-from relayfile.ingest.streams import Streams, Surroundings, node_stream
-from relayfile.ingest.traffic import Traffic
+from relayfile.ingest.sending.coalesce import CoalesceLimits, Coalescer
+from relayfile.ingest.sending.dispatch import Dispatcher, DispatchLimits, DispatchPorts
+from relayfile.ingest.sending.flight import Workers
+from relayfile.ingest.sending.node_stream import NodeStream
+from relayfile.ingest.sending.parcel import RecentPayloads
+from relayfile.ingest.sending.pauses import Pauses
+from relayfile.ingest.sending.router import Router
+from relayfile.ingest.sending.streams import Streams, Surroundings, node_stream
+from relayfile.ingest.sending.traffic import Traffic
+from relayfile.ingest.spool.backlog import Arrivals, Backlog
+from relayfile.ingest.spool.handover import Handover
+from relayfile.ingest.spool.left_spool import StoppingSpool
+from relayfile.ingest.spool.open_counts import open_counts
+from relayfile.ingest.spool.payload import PayloadBuilder, parse_changes, parse_charges
+from relayfile.ingest.spool.spool import Spool, SpoolLimits, tell_future
+from relayfile.ingest.spool.spool_commits import Done
+from relayfile.ingest.spool.spool_file import Remainder
+from relayfile.ingest.status.meter import Figures
+from relayfile.ingest.status.refusal_reports import RefusalReports
 from relayfile.settings import IngestSettings
 from relayfile.v1 import types_pb2
 

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from typing import Final
 
 from relayfile.ingest.delivery import Arrival, complete
-from relayfile.ingest.fold_wire import fold_head, fold_member, member_of, member_without_change, with_raw_body
-from relayfile.ingest.fold_wire import workspace_fold as fold_field
 from relayfile.ingest.providers.adapter import Delivery, Provider, RequestFacts
+from relayfile.ingest.sending.fold_wire import fold_head, fold_member, member_of, member_without_change, with_raw_body
+from relayfile.ingest.sending.fold_wire import workspace_fold as fold_field
 from relayfile.model import Failure, change_key
 from relayfile.v1 import shard_pb2, types_pb2
 from relayfile.wire import CHANGES_MAX, set_us

@@ -9,17 +9,17 @@ import asyncio
 from collections.abc import Mapping, Sequence
 
 from relayfile.errors import Draining, Paused, RelayfileError, Unavailable
-from relayfile.ingest.flight import Workers
 from relayfile.ingest.intake import Fate, PastShare
 from relayfile.ingest.memory import NoMemory
-from relayfile.ingest.meter import Figures
-from relayfile.ingest.node_stream import NodeStream
-from relayfile.ingest.refusal_reports import RefusalReports
-from relayfile.ingest.router import Router
+from relayfile.ingest.sending.flight import Workers
+from relayfile.ingest.sending.node_stream import NodeStream
+from relayfile.ingest.sending.router import Router
+from relayfile.ingest.sending.streams import Streams, Surroundings, node_stream
+from relayfile.ingest.sending.traffic import Traffic
+from relayfile.ingest.sending.waits import Wait, Waits
 from relayfile.ingest.shares import Account, Shares
-from relayfile.ingest.streams import Streams, Surroundings, node_stream
-from relayfile.ingest.traffic import Traffic
-from relayfile.ingest.waits import Wait, Waits
+from relayfile.ingest.status.meter import Figures
+from relayfile.ingest.status.refusal_reports import RefusalReports
 from relayfile.settings import IngestSettings
 from relayfile.v1 import types_pb2
 

@@ -16,18 +16,18 @@ from relayfile.serving import AdminPorts, GrpcServer, Service, channel
 from relayfile.settings import StoreSettings
 from relayfile.store.commit import CommitLimits
 from relayfile.store.existence import WorkspaceExistence
+from relayfile.store.letters.replayer import ReplayPolicy
 from relayfile.store.node import Node, NodePolicy
 from relayfile.store.ownership import StaticPlacement
 from relayfile.store.plan.limits import PlanLimits
 from relayfile.store.proxy import OwnerRouting, Peers
 from relayfile.store.queues import QueueBounds
-from relayfile.store.replayer import ReplayPolicy
 from relayfile.store.servicers.file_service import ReadLimits
 from relayfile.store.servicers.reading import Reading
 from relayfile.store.servicers.registry import ServiceParts, store_services
-from relayfile.store.shard_service import ShardService
 from relayfile.store.sqlite.engine import SqliteEngine, SqliteLimits, open_engine
 from relayfile.store.sqlite.schema import NodeIdentity
+from relayfile.store.streams.shard_service import ShardService
 from relayfile.telemetry import StoreInstruments
 from relayfile.v1 import shard_pb2_grpc
 

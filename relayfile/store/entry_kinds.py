@@ -13,13 +13,13 @@ from relayfile.errors import DeadLettersFull, RelayfileError, WorkspaceAlreadyEx
 from relayfile.model import Failure, MemberKind, RawDelivery
 from relayfile.placement import app_of
 from relayfile.store.engine import Engine, WorkspaceKey
+from relayfile.store.letters.unrouted import queue_routed
 from relayfile.store.plan.entry import Entry, Fold
 from relayfile.store.plan.letters import LetterState
 from relayfile.store.plan.limits import PlanLimits
 from relayfile.store.plan.planner import plan
 from relayfile.store.plan.result import MemberResult, Plan
 from relayfile.store.plan.rows import WorkspaceRow
-from relayfile.store.unrouted import queue_routed
 from relayfile.store.wire import member_message
 from relayfile.telemetry import get_logger
 

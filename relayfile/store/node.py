@@ -12,16 +12,16 @@ import msgspec
 from relayfile.clock import Clock
 from relayfile.errors import Unavailable
 from relayfile.store.commit import CommitLimits, Committer
-from relayfile.store.dead_letters import DeadLetters
 from relayfile.store.engine import Engine
 from relayfile.store.entry_kinds import ApplyFolds, CreateWorkspaces, NewWorkspace, PlanContext
+from relayfile.store.letters.dead_letters import DeadLetters
+from relayfile.store.letters.replayer import ReplayPolicy
 from relayfile.store.once import Asked, Once, RequestMark
 from relayfile.store.ownership import Ownership, StaticPlacement
-from relayfile.store.pausing import ChangePauses
 from relayfile.store.plan.limits import PlanLimits
 from relayfile.store.plan.rows import WorkspaceRow
-from relayfile.store.replayer import ReplayPolicy
 from relayfile.store.routes import RouteWriter
+from relayfile.store.streams.pausing import ChangePauses
 from relayfile.store.watch import RevisionFeed
 from relayfile.telemetry import StoreInstruments, Tracing
 

@@ -14,9 +14,10 @@ from relayfile.model import Origin
 from relayfile.placement import app_of, app_workspace
 from relayfile.route_file import RouteFile, read_route, route_path, write_route
 from relayfile.store.commit import Committer
-from relayfile.store.dead_letters import DeadLetters
 from relayfile.store.engine import WorkspaceKey, WorkspaceView
 from relayfile.store.entry_kinds import PlanContext
+from relayfile.store.letters.dead_letters import DeadLetters
+from relayfile.store.letters.unrouted import QUEUED_AT_ONCE_MAX, UNROUTED, pending_of
 from relayfile.store.once import Asked, Once, RequestMark
 from relayfile.store.order import Order
 from relayfile.store.ownership import Ownership
@@ -26,7 +27,6 @@ from relayfile.store.plan.limits import PlanLimits
 from relayfile.store.plan.result import Plan
 from relayfile.store.plan.rows import FileRow, WorkspaceRow
 from relayfile.store.plan.slice import Slice
-from relayfile.store.unrouted import QUEUED_AT_ONCE_MAX, UNROUTED, pending_of
 
 BYTES_PER_CHANGE = 1_024
 """What a waiting change of a route counts for in the node's queue."""

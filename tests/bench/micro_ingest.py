@@ -23,7 +23,7 @@ from relayfile.clock import SystemClock
 from relayfile.data_directory import DataDirectory
 from relayfile.ids import IdSource
 from relayfile.ingest.pipeline import Pipeline
-from relayfile.ingest.streams import Surroundings
+from relayfile.ingest.sending.streams import Surroundings
 from relayfile.settings import IngestSettings
 from relayfile.v1 import types_pb2
 from tests.fakes.answering_node import AnsweringNode

@@ -9,7 +9,7 @@ import pytest
 
 from relayfile.ingest.providers.adapter import RequestFacts
 from relayfile.ingest.providers.registry import ProviderRegistry
-from relayfile.ingest.signature import SignedRequest, verify
+from relayfile.ingest.webhooks.signature import SignedRequest, verify
 from relayfile.v1 import ingest_pb2
 from tests.bench.load_http import GenericRequests, GithubRequests, HttpLoad
 from tests.bench.load_publish import BASE_US, PublishLoad, framed, maker

@@ -9,12 +9,12 @@ import grpc.aio
 import pytest
 
 from relayfile.model import Outcome
-from relayfile.store.apply_stream import PIECE_CHANGES_MAX
 from relayfile.store.commit import CommitLimits
 from relayfile.store.engine import DeadLetterFilter, WorkspaceKey
 from relayfile.store.plan.entry import Entry
 from relayfile.store.plan.planner import plan
 from relayfile.store.plan.result import Plan
+from relayfile.store.streams.apply_stream import PIECE_CHANGES_MAX
 from relayfile.v1 import shard_pb2
 from tests.support.running_node import POLICY, RunningNode, Sender, fold, running_node, sub_batch, upsert
 

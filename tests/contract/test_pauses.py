@@ -10,10 +10,10 @@ import pytest
 
 from relayfile.errors import InvalidArgument, PageTokenInvalid, RelayfileError, RequestIdReused, WorkspaceNotFound
 from relayfile.status import from_rpc_error
-from relayfile.store import pausing
 from relayfile.store.engine import AdminActionFilter
 from relayfile.store.servicers.admin_service import AdminService
 from relayfile.store.servicers.reading import Reading
+from relayfile.store.streams import pausing
 from relayfile.v1 import admin_pb2, shard_pb2, shard_pb2_grpc
 from tests.support.running_node import RunningNode, Sender, fold, running_node, sub_batch, upsert
 

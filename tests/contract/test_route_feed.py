@@ -9,11 +9,11 @@ import grpc.aio
 import pytest
 
 from relayfile.clock import SystemClock
-from relayfile.ingest import route_feed
-from relayfile.ingest.route_feed import Metadata, RouteFeed
-from relayfile.ingest.route_follower import RouteFollower
-from relayfile.ingest.route_table import RouteTable
-from relayfile.ingest.spool_routes import RoutesAt, RouteUpdate, SavedRoutes
+from relayfile.ingest.apps import route_feed
+from relayfile.ingest.apps.route_feed import Metadata, RouteFeed
+from relayfile.ingest.apps.route_follower import RouteFollower
+from relayfile.ingest.apps.route_table import RouteTable
+from relayfile.ingest.spool.spool_routes import RoutesAt, RouteUpdate, SavedRoutes
 from relayfile.v1 import event_pb2, event_pb2_grpc, route_pb2
 from tests.support.store_node import TestNode, started_nodes
 

@@ -10,10 +10,10 @@ from google.protobuf.message import DecodeError
 
 from relayfile.errors import DataCorrupted, InvalidArgument
 from relayfile.ingest.delivery import Arrival, complete
-from relayfile.ingest.payload import read_row
 from relayfile.ingest.providers.adapter import Provider, RequestFacts
 from relayfile.ingest.providers.registry import BUILT_IN, ProviderRegistry
-from relayfile.ingest.signature import SignatureRefused, SignedRequest, verify
+from relayfile.ingest.spool.payload import read_row
+from relayfile.ingest.webhooks.signature import SignatureRefused, SignedRequest, verify
 from relayfile.paths import check_write_path
 from relayfile.pinned_json import JsonValue
 from relayfile.v1 import types_pb2

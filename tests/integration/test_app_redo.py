@@ -3,14 +3,14 @@
 from pathlib import Path
 
 from relayfile.ids import IdSource
-from relayfile.ingest.app_redo import AppRedo
+from relayfile.ingest.apps.app_redo import AppRedo
 from relayfile.ingest.providers.adapter import RequestFacts
 from relayfile.model import Outcome
 from relayfile.settings import IngestSettings
 from relayfile.v1 import types_pb2
 from tests.integration.test_ingest_pipeline import CLOCK, running, settled
 from tests.support.running_node import RunningNode, running_node
-from tests.unit.ingest.test_app_redo import APPS, PROVIDERS, Routes, facts, redo
+from tests.unit.ingest.apps.test_app_redo import APPS, PROVIDERS, Routes, facts, redo
 
 
 async def outcomes(node: RunningNode, workspace: str) -> dict[Outcome, int]:

@@ -10,9 +10,9 @@ import pytest
 from relayfile.data_directory import DataDirectory
 from relayfile.errors import StorageFailed, Unavailable
 from relayfile.ingest.intake import PastShare
-from relayfile.ingest.payload import PayloadBuilder
 from relayfile.ingest.pipeline import Pipeline
-from relayfile.ingest.spool_file import SpoolReader, SpoolWriter
+from relayfile.ingest.spool.payload import PayloadBuilder
+from relayfile.ingest.spool.spool_file import SpoolReader, SpoolWriter
 from relayfile.v1 import types_pb2
 from tests.integration.test_ingest_pipeline import Sender, node, running, settings, settled, until
 from tests.support.envelopes import timestamp

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from relayfile.ingest import backlog, dispatch
-from relayfile.ingest.payload import parse_changes
 from relayfile.ingest.pipeline import Pipeline
+from relayfile.ingest.sending import dispatch
+from relayfile.ingest.spool import backlog
+from relayfile.ingest.spool.payload import parse_changes
 from relayfile.v1 import types_pb2
 from tests.fakes.shard_node import ShardNode
 from tests.integration.test_ingest_pipeline import CLOCK, IDS, node, running, settings, settled, until

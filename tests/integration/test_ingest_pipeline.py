@@ -15,7 +15,7 @@ from relayfile.data_directory import DataDirectory
 from relayfile.errors import Draining, Unavailable
 from relayfile.ids import IdSource
 from relayfile.ingest.pipeline import STREAM_QUEUE_BYTES_MAX, Pipeline
-from relayfile.ingest.streams import Surroundings
+from relayfile.ingest.sending.streams import Surroundings
 from relayfile.placement import shard_of
 from relayfile.settings import IngestSettings
 from relayfile.v1 import types_pb2

@@ -11,7 +11,7 @@ import pytest
 
 from relayfile.errors import Draining, RelayfileError, Unavailable
 from relayfile.ingest.intake import Fate
-from relayfile.ingest.streams import Surroundings
+from relayfile.ingest.sending.streams import Surroundings
 from relayfile.ingest.through import Through
 from relayfile.placement import shard_of
 from relayfile.settings import IngestSettings

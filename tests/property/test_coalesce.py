@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relayfile.ingest.coalesce import Change, CoalesceLimits, Coalescer, Fold, ObjectKey
+from relayfile.ingest.sending.coalesce import Change, CoalesceLimits, Coalescer, Fold, ObjectKey
 from relayfile.model import MemberKind
 from relayfile.watermark import stamp, wins_over
 

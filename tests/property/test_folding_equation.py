@@ -10,14 +10,14 @@ from dataclasses import dataclass, field
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from relayfile.ingest.coalesce import CoalesceLimits, Coalescer
 from relayfile.ingest.delivery import Arrival, complete
-from relayfile.ingest.dispatch import Dispatcher, DispatchLimits, DispatchPorts
-from relayfile.ingest.flight import SentBatch
-from relayfile.ingest.lane import Lane
-from relayfile.ingest.parcel import RecentPayloads
-from relayfile.ingest.payload import PayloadBuilder
-from relayfile.ingest.router import Router
+from relayfile.ingest.sending.coalesce import CoalesceLimits, Coalescer
+from relayfile.ingest.sending.dispatch import Dispatcher, DispatchLimits, DispatchPorts
+from relayfile.ingest.sending.flight import SentBatch
+from relayfile.ingest.sending.lane import Lane
+from relayfile.ingest.sending.parcel import RecentPayloads
+from relayfile.ingest.sending.router import Router
+from relayfile.ingest.spool.payload import PayloadBuilder
 from relayfile.model import MemberKind, change_key
 from relayfile.store.plan.entry import Fold, Member
 from relayfile.store.plan.limits import PlanLimits

@@ -17,7 +17,7 @@ from relayfile.model import Failure, MemberKind, Outcome, RawDelivery
 from relayfile.store.commit import EntryKind
 from relayfile.store.engine import DeadLetterFilter, Fence, KeptDeadLetter, PlannedEntry, WorkspaceKey
 from relayfile.store.entry_kinds import ApplyFolds, PlanContext
-from relayfile.store.letter_kinds import (
+from relayfile.store.letters.letter_kinds import (
     AcknowledgeLetters,
     AcknowledgeRequest,
     FinishRedos,

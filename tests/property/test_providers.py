@@ -13,7 +13,7 @@ from relayfile.errors import InvalidArgument
 from relayfile.ingest.delivery import Arrival, complete
 from relayfile.ingest.providers.adapter import Provider, RequestFacts
 from relayfile.ingest.providers.registry import BUILT_IN, ProviderRegistry
-from relayfile.ingest.signature import Scheme, SignatureRefused, SignedRequest, check_body_time, sign, verify
+from relayfile.ingest.webhooks.signature import Scheme, SignatureRefused, SignedRequest, check_body_time, sign, verify
 from relayfile.pinned_json import JsonValue
 from relayfile.v1 import types_pb2
 from relayfile.wire import EnvelopeRules, check_envelope, may_keep_header

@@ -10,7 +10,7 @@ import uvicorn
 from uvicorn.server import ServerState
 
 from relayfile.asgi import Receive, Scope, Send
-from relayfile.ingest.http_protocol import BoundedProtocol, HttpLimits, Reply
+from relayfile.ingest.webhooks.http_protocol import BoundedProtocol, HttpLimits, Reply
 
 _PLAIN: Final = re.compile(rb"/[\w/]*\Z")
 HEAD: Final = b"HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\ncontent-length: 2\r\n"

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from relayfile.ingest.providers.adapter import Provider, RequestFacts
-from relayfile.ingest.signature import SignatureRefused, SignedRequest, verify
+from relayfile.ingest.webhooks.signature import SignatureRefused, SignedRequest, verify
 from relayfile.pinned_json import JsonValue
 from relayfile.v1 import types_pb2
 

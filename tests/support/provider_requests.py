@@ -11,7 +11,7 @@ from typing import Final
 
 from relayfile.ingest.providers.adapter import Provider, RequestFacts
 from relayfile.ingest.providers.registry import ProviderRegistry
-from relayfile.ingest.signature import Scheme, SignedRequest, sign
+from relayfile.ingest.webhooks.signature import Scheme, SignedRequest, sign
 from relayfile.pinned_json import JsonValue
 from tests.support.provider_fixtures import names, request
 

@@ -26,9 +26,9 @@ from relayfile.store.ownership import StaticPlacement
 from relayfile.store.plan.limits import PlanLimits
 from relayfile.store.servicers.dead_letter_service import DeadLetterService
 from relayfile.store.servicers.reading import Reading
-from relayfile.store.shard_service import ShardService
 from relayfile.store.sqlite.engine import SqliteEngine, SqliteLimits, open_engine
 from relayfile.store.sqlite.schema import NodeIdentity
+from relayfile.store.streams.shard_service import ShardService
 from relayfile.telemetry import StoreInstruments
 from relayfile.v1 import dead_letter_pb2_grpc, shard_pb2, shard_pb2_grpc, types_pb2
 

@@ -21,8 +21,8 @@ BANNED_NAMES = {"base", "common", "helper", "helpers", "manager", "misc", "util"
 
 # file -> why a task may be made there that no TaskGroup owns
 TASKS_WITHOUT_GROUP: dict[str, str] = {
-    "relayfile/ingest/node_stream.py": "a group whose tasks fail while it is cancelled forgets that it was",
-    "relayfile/ingest/adopt.py": "the pipeline is at work for as long as it is drained, and is waited for",
+    "relayfile/ingest/sending/node_stream.py": "a group whose tasks fail while it is cancelled forgets that it was",
+    "relayfile/ingest/spool/adopt.py": "the pipeline is at work for as long as it is drained, and is waited for",
 }
 
 CLOCK_READS = {

@@ -22,7 +22,7 @@ from relayfile.ingest.providers.definition import (
 )
 from relayfile.ingest.providers.expression import Expression, is_truthy
 from relayfile.ingest.providers.generic_envelope import read_generic_envelope
-from relayfile.ingest.signature import Scheme
+from relayfile.ingest.webhooks.signature import Scheme
 from relayfile.model import Failure
 from relayfile.pinned_json import JsonValue
 from relayfile.v1 import types_pb2

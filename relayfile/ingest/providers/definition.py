@@ -7,7 +7,7 @@ from enum import Enum
 from relayfile.ingest.providers.expression import Expression
 from relayfile.ingest.providers.provider_time import TimeReader
 from relayfile.ingest.providers.template import Template
-from relayfile.ingest.signature import Scheme
+from relayfile.ingest.webhooks.signature import Scheme
 from relayfile.pinned_json import JsonValue
 
 Shape = Callable[[JsonValue, Mapping[str, str]], Sequence[JsonValue]]

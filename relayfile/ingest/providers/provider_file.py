@@ -26,7 +26,7 @@ from relayfile.ingest.providers.functions import FUNCTIONS
 from relayfile.ingest.providers.provider_time import FORMATS
 from relayfile.ingest.providers.template import Template, compile_template
 from relayfile.ingest.providers.toml_table import TomlLines, TomlTable
-from relayfile.ingest.signature import Part, Scheme
+from relayfile.ingest.webhooks.signature import Part, Scheme
 from relayfile.paths import check_write_path
 from relayfile.pinned_json import JsonValue
 from relayfile.wire import is_provider_name, may_keep_header

@@ -9,9 +9,9 @@ from dataclasses import asdict, replace
 from typing import TYPE_CHECKING
 
 from relayfile.page_token import seal, unseal
-from relayfile.store.dead_letters import NOT_REPLAYING, DeadLetters
 from relayfile.store.engine import DeadLetterFilter, WorkspaceKey
-from relayfile.store.letter_kinds import QueueAnswer, QueueRequest
+from relayfile.store.letters.dead_letters import NOT_REPLAYING, DeadLetters
+from relayfile.store.letters.letter_kinds import QueueAnswer, QueueRequest
 from relayfile.store.once import mark_of
 from relayfile.store.order import current_order
 from relayfile.store.plan.letters import LetterState

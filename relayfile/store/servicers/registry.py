@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 from relayfile.clock import Clock
 from relayfile.serving import Service
-from relayfile.store.dead_letters import DeadLetters
 from relayfile.store.existence import WorkspaceExistence
+from relayfile.store.letters.dead_letters import DeadLetters
 from relayfile.store.ownership import Ownership
 from relayfile.store.servicers.admin_service import AdminService
 from relayfile.store.servicers.dead_letter_service import DeadLetterService

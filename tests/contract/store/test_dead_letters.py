@@ -13,12 +13,12 @@ import pytest
 
 from relayfile.model import Outcome
 from relayfile.store.engine import AdminActionFilter, DeadLetterFilter, WorkspaceKey
+from relayfile.store.letters.replayer import Replayer, ReplayPolicy
 from relayfile.store.plan.entry import Entry
 from relayfile.store.plan.limits import PlanLimits
 from relayfile.store.plan.planner import plan
 from relayfile.store.plan.result import Plan
 from relayfile.store.plan.rows import ActionResult
-from relayfile.store.replayer import Replayer, ReplayPolicy
 from relayfile.v1 import dead_letter_pb2, dead_letter_pb2_grpc, shard_pb2, types_pb2
 from tests.support.running_node import POLICY, RunningNode, Sender, fold, running_node, sub_batch, upsert
 
@@ -605,7 +605,7 @@ class TestFaultsOfOurs:
             await send(operator.running, 1, blocker(), blocked(3))
             await send(operator.running, 2, unblock(40))
             with monkeypatch.context() as patched:
-                patched.setattr("relayfile.store.letter_kinds._kept_change", faulty)
+                patched.setattr("relayfile.store.letters.letter_kinds._kept_change", faulty)
                 await operator.replay()
                 assert await send(operator.running, 3, fold(upsert(7))) == [Outcome.APPLIED]
                 (letter,) = await operator.letters()

@@ -11,11 +11,11 @@ import pytest
 
 from relayfile.model import Outcome
 from relayfile.route_file import TENANT_HEADER
-from relayfile.store import replayer
 from relayfile.store.engine import DeadLetterFilter, KeptDeadLetter
+from relayfile.store.letters import replayer
+from relayfile.store.letters.replayer import ReplayPolicy
 from relayfile.store.order import Order
 from relayfile.store.plan.letters import LetterState
-from relayfile.store.replayer import ReplayPolicy
 from relayfile.store.routes import RouteChange, RouteChanged
 from relayfile.v1 import shard_pb2, types_pb2
 from tests.support.running_node import POLICY, RunningNode, Sender, running_node, sub_batch

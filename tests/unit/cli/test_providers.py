@@ -9,9 +9,9 @@ from typer.testing import CliRunner, Result
 from relayfile.cli import app
 from relayfile.clock import SystemClock
 from relayfile.errors import SettingError
-from relayfile.ingest import secret_file
 from relayfile.ingest.providers.registry import ProviderRegistry
-from relayfile.ingest.signature import SignedRequest, sign
+from relayfile.ingest.webhooks import secret_file
+from relayfile.ingest.webhooks.signature import SignedRequest, sign
 
 LABEL = {
     "action": "created",

@@ -13,17 +13,17 @@ from relayfile.auth import KeyStore, TokenSigner, TokenVerifier
 from relayfile.clock import ManualClock, SteadyClock
 from relayfile.errors import RelayfileError
 from relayfile.ids import IdSource
-from relayfile.ingest.app_deliveries import AppDeliveries
-from relayfile.ingest.apps import Apps
-from relayfile.ingest.express import Express
-from relayfile.ingest.http_protocol import HttpLimits, bounded_protocol
+from relayfile.ingest.apps.app_deliveries import AppDeliveries
+from relayfile.ingest.apps.apps import Apps
+from relayfile.ingest.apps.route_table import RouteTable
 from relayfile.ingest.intake import Fate
 from relayfile.ingest.providers.registry import ProviderRegistry
-from relayfile.ingest.rejected import RejectedRequests
-from relayfile.ingest.request_body import BodyRoom
-from relayfile.ingest.route_table import RouteTable
-from relayfile.ingest.webhook import Access, FrontLimits, FrontSurroundings, WebhookFront
-from relayfile.ingest.webhook_secrets import WebhookSecrets
+from relayfile.ingest.status.rejected import RejectedRequests
+from relayfile.ingest.webhooks.express import Express
+from relayfile.ingest.webhooks.http_protocol import HttpLimits, bounded_protocol
+from relayfile.ingest.webhooks.request_body import BodyRoom
+from relayfile.ingest.webhooks.webhook import Access, FrontLimits, FrontSurroundings, WebhookFront
+from relayfile.ingest.webhooks.webhook_secrets import WebhookSecrets
 from relayfile.ingest.workspaces import WorkspaceDirectory
 from relayfile.serving import HttpListener
 from relayfile.settings import ProviderSecrets

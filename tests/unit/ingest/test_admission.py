@@ -5,7 +5,7 @@ import pytest
 from relayfile.errors import Unavailable
 from relayfile.ingest.admission import RETRY_AFTER_S_MAX, RETRY_AFTER_S_MIN, Admission
 from relayfile.ingest.intake import PastShare
-from relayfile.ingest.payload import ENVELOPE_OVERHEAD_BYTES
+from relayfile.ingest.spool.payload import ENVELOPE_OVERHEAD_BYTES
 from relayfile.v1 import types_pb2
 
 MAX = 1_000_000

@@ -10,7 +10,7 @@ from relayfile.ingest.providers import provider_file
 from relayfile.ingest.providers.adapter import ITEMS_MAX, Provider, RequestFacts
 from relayfile.ingest.providers.definition import Unexpected
 from relayfile.ingest.providers.provider_file import parse_provider
-from relayfile.ingest.signature import SignatureRefused, SignedRequest, check_body_time, sign, verify
+from relayfile.ingest.webhooks.signature import SignatureRefused, SignedRequest, check_body_time, sign, verify
 from relayfile.pinned_json import JsonValue
 
 LIST = """

@@ -5,7 +5,7 @@ from typing import Final
 import pytest
 
 from relayfile.ingest.providers.registry import ProviderRegistry
-from relayfile.ingest.signature import SignedRequest, sign
+from relayfile.ingest.webhooks.signature import SignedRequest, sign
 from tests.support.provider_fixtures import DELETE, SIGNAL, Made, Outcome, names, outcomes, refusal, request
 
 ASANA: Final = ProviderRegistry.load(1_000_000)["asana"]

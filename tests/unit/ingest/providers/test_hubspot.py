@@ -7,7 +7,7 @@ import pytest
 
 from relayfile.ingest.providers.adapter import RequestFacts
 from relayfile.ingest.providers.registry import ProviderRegistry
-from relayfile.ingest.signature import SignedRequest, sign, verify
+from relayfile.ingest.webhooks.signature import SignedRequest, sign, verify
 from relayfile.pinned_json import JsonValue
 from tests.support.provider_fixtures import DELETE, PATCH, SIGNAL, UPSERT, Made, Outcome, names, outcomes, request
 

@@ -6,7 +6,7 @@ from typing import Final
 import pytest
 
 from relayfile.ingest.providers.registry import ProviderRegistry
-from relayfile.ingest.signature import SignatureRefused, SignedRequest, check_body_time, sign
+from relayfile.ingest.webhooks.signature import SignatureRefused, SignedRequest, check_body_time, sign
 from relayfile.pinned_json import JsonValue
 from tests.support.provider_fixtures import DELETE, UPSERT, Made, Outcome, names, outcome, refusal, request
 

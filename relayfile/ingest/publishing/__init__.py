@@ -1,0 +1,1 @@
+"""The gRPC door: envelopes that services publish, and what operators ask."""

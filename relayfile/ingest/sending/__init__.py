@@ -1,0 +1,1 @@
+"""From durable changes to the store nodes: windows, folds, lanes and streams."""

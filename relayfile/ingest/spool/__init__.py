@@ -1,0 +1,1 @@
+"""What is accepted and has no outcome yet, on disk: written, read back, settled, handed over."""

@@ -1,0 +1,1 @@
+"""What this process says of itself: pending, refused, outcomes, metrics."""

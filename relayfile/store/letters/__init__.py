@@ -1,0 +1,1 @@
+"""Dead letters: kept, tried again, handed to ingest, put aside."""

@@ -1,0 +1,1 @@
+"""What ingest processes are offered: folds in, outcomes, pauses and dead letters out."""

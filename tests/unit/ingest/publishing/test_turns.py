@@ -1,0 +1,32 @@
+import asyncio
+
+from relayfile.ingest.publishing.turns import Turns
+
+
+async def test_one_piece_is_done_in_each_pass_of_the_loop_in_order() -> None:
+    turns, done = Turns(), []
+    passes = 0
+
+    async def work(name: str) -> None:
+        for _ in range(3):
+            await turns.next()
+            done.append((name, passes))
+
+    async with asyncio.TaskGroup() as tasks:
+        workers = [tasks.create_task(work(name)) for name in "abc"]
+        while not all(worker.done() for worker in workers):
+            await asyncio.sleep(0)
+            passes += 1
+    assert [name for name, _ in done] == list("abcabcabc")
+    assert len({number for _, number in done}) == len(done)
+
+
+async def test_a_turn_that_nobody_waits_for_any_more_is_passed_on() -> None:
+    turns = Turns()
+    first, second = asyncio.ensure_future(turns.next()), asyncio.ensure_future(turns.next())
+    await asyncio.sleep(0)
+    first.cancel()
+    async with asyncio.timeout(1):
+        await second
+        await turns.next()
+    assert first.cancelled()
