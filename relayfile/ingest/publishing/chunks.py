@@ -46,6 +46,9 @@ class Assembly:
 
     def reserve(self, room: BodyRoom) -> int:
         """Take room for the announced bytes; returns how many were taken. Without room nothing is kept."""
+        if self.change.content if self.change is not None else self.envelope.raw.body:
+            self._problem = InvalidArgument.of(self.name, "announces content where some is set already")
+            return 0
         if self.announced_bytes > self.bytes_max:
             why = f"announces {self.announced_bytes} bytes; at most {self.bytes_max} are accepted"
             self._problem = InvalidArgument.of(self.name, why)
