@@ -13,6 +13,7 @@ from structlog.testing import capture_logs
 from relayfile.data_directory import DataDirectory
 from relayfile.errors import StartRefused, StorageFailed, Unavailable
 from relayfile.ingest.admission import Admission
+from relayfile.ingest.spool import spool as spool_module
 from relayfile.ingest.spool import spool_file
 from relayfile.ingest.spool.payload import ENVELOPE_OVERHEAD_BYTES, PayloadBuilder, read_payload
 from relayfile.ingest.spool.spool import Spool, SpoolLimits
@@ -176,6 +177,8 @@ async def test_what_was_settled_while_the_disk_was_full_is_not_unsettled(
             raise SpoolFull
 
         monkeypatch.setattr(SpoolWriter, "write", full)
+        # What is settled must ride along with the append, however busy the machine is.
+        monkeypatch.setattr(spool_module, "SETTLE_LINGER_S", 30.0)
         one.spool.settle([], [(1, 0b01)])
         refused = asyncio.ensure_future(append(one.spool, [envelope(3)]))
         await asyncio.to_thread(is_writing.wait, 10)
