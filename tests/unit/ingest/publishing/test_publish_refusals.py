@@ -9,12 +9,21 @@ import grpc.aio
 import pytest
 
 from relayfile.errors import InvalidArgument, RelayfileError
-from relayfile.ingest.publish import ENVELOPES_MAX
+from relayfile.ingest.publishing.publish import ENVELOPES_MAX
 from relayfile.serving import MESSAGE_BYTES_MAX
 from relayfile.status import from_rpc_error
 from relayfile.v1 import ingest_pb2, types_pb2
 from tests.unit.ingest.front import until
-from tests.unit.ingest.test_publish import ACCEPTED, INVALID, Publishing, answers, batch, envelope, piece, running
+from tests.unit.ingest.publishing.test_publish import (
+    ACCEPTED,
+    INVALID,
+    Publishing,
+    answers,
+    batch,
+    envelope,
+    piece,
+    running,
+)
 
 UNKNOWN_ID = "01ARZ3NDEKTSV4RRFFQ69G5FAV"
 Change = Callable[[types_pb2.Envelope], object]
