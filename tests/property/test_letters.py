@@ -69,6 +69,8 @@ class Letters(RuleBasedStateMachine):
         self.acknowledging = AcknowledgeLetters(context)
         self.make = Deliveries()
         self.delivered: list[Fold] = []
+        self.several: list[tuple[Fold, ...]] = []
+        """Deliveries of several changes, as they came first."""
         self.sent: list[Fold] = []
         """Those that may come again as they were: their answer may be lost, but not for a month."""
         self.accepted = 0
@@ -134,6 +136,38 @@ class Letters(RuleBasedStateMachine):
     def several_at_once(self, shapes: list[str]) -> None:
         made = [self.member(shape, OBJECTS[index % 3]) for index, shape in enumerate(shapes)]
         self.deliver(*(Fold("github", key, (member,), "ingest") for key, member in made))
+
+    @rule(shapes=st.lists(st.sampled_from(SHAPES), min_size=2, max_size=3))
+    def one_delivery_says_several_things(self, shapes: list[str]) -> None:
+        """Of different objects, in one envelope."""
+        self.number += 1
+        delivery_id, envelope_id = f"several-{self.number}", f"first-{self.number}"
+        folds = []
+        for index, shape in enumerate(shapes):
+            key, member = self.member(shape, OBJECTS[index], delivery_id, envelope_id)
+            key = f"n:{index}" if key == "n:0" else key
+            folds.append(Fold("github", key, (member._replace(change_index=index),), "ingest"))
+        self.several.append(tuple(folds))
+        self.deliver(*folds)
+
+    @precondition(lambda self: self.several)
+    @rule(data=st.data(), together=st.booleans(), resent=st.booleans())
+    def it_comes_in_another_order(self, data: st.DataObject, *, together: bool, resent: bool) -> None:
+        """In another envelope, perhaps without some of its changes; what came first may be sent again after it."""
+        first = data.draw(st.sampled_from(self.several))
+        again = data.draw(st.permutations(first))[data.draw(st.integers(0, 1)) :]
+        self.number += 1
+        folds = [
+            fold._replace(members=(fold.members[0]._replace(envelope_id=f"other-{self.number}", change_index=index),))
+            for index, fold in enumerate(again)
+        ]
+        if together:
+            self.deliver(*folds)
+        else:
+            for fold in folds:
+                self.deliver(fold)
+        if resent and first[0] in self.sent:
+            self.commit(self.apply, first)
 
     @rule(there=st.booleans())
     def the_blocker_comes_or_goes(self, *, there: bool) -> None:
@@ -279,5 +313,25 @@ def test_two_dead_letters_of_one_delivery_are_both_settled() -> None:
         machine.in_the_end_everything_can_be_processed()
         assert machine.letters() == []
         machine.the_sums_are_exact()
+    finally:
+        machine.teardown()
+
+
+def test_a_delivery_that_comes_again_in_another_order_and_then_as_it_was_counts_once_more() -> None:
+    """Its first envelope is sent again because the answer was lost: that counts nothing."""
+    machine = Letters()
+    try:
+        machine.the_blocker_comes_or_goes(there=True)
+        first = []
+        for index in range(3):
+            key, member = machine.member("blocked", OBJECTS[index], "delivery", "first")
+            first.append(Fold("github", key, (member._replace(change_index=index),), "ingest"))
+        machine.deliver(*first)
+        for number, fold in enumerate(reversed(first)):
+            again = fold.members[0]._replace(envelope_id=f"again-{number}", change_index=0)
+            machine.deliver(fold._replace(members=(again,)))
+        machine.commit(machine.apply, tuple(first))
+        machine.the_sums_are_exact()
+        assert len(machine.letters()) == 3
     finally:
         machine.teardown()

@@ -10,7 +10,7 @@ from relayfile.paths import ROOT, ancestors
 from relayfile.store.plan.change import target_path
 from relayfile.store.plan.entry import WITHOUT_OBJECT, Entry, Fold, Member
 from relayfile.store.plan.identity import ObjectDraft
-from relayfile.store.plan.rows import DeliveryKey, DuplicateKey, ObjectKey, made
+from relayfile.store.plan.rows import DeliveryKey, DuplicateKey, ObjectKey, duplicate_key, made
 from relayfile.store.plan.slice import Needs, Slice
 
 
@@ -56,8 +56,10 @@ def more_needs(entry: Entry, loaded: Slice) -> Needs:
 
 def _duplicate_needs(fold: Fold, loaded: Slice, wanted: Needs) -> None:
     for member in fold.members:
-        known = loaded.deliveries.get(DeliveryKey(fold.provider, member.delivery_id, fold.change_key))
+        key = DeliveryKey(fold.provider, member.delivery_id, fold.change_key)
+        known = loaded.deliveries.get(key)
         if known is not None and known[0] != member.envelope_id:
+            wanted.duplicates.add(duplicate_key(member.envelope_id, key))
             wanted.duplicates.add(DuplicateKey(member.envelope_id, member.change_index))
 
 

@@ -13,7 +13,7 @@ from relayfile.store.plan.entry import WITHOUT_OBJECT, Entry, Fold, Member
 from relayfile.store.plan.limits import PlanLimits
 from relayfile.store.plan.newcomer import is_candidate, place_newcomer
 from relayfile.store.plan.result import MemberResult, Plan
-from relayfile.store.plan.rows import DeliveryKey, DuplicateKey, ObjectKey, made
+from relayfile.store.plan.rows import DeliveryKey, DuplicateKey, ObjectKey, duplicate_key, made
 from relayfile.store.plan.settle import settle_files, settle_verdicts
 from relayfile.store.plan.slice import Slice
 from relayfile.store.plan.verdict import Verdict
@@ -112,7 +112,7 @@ class _Planner:
             earlier = verdict.supersedes
             if earlier is not None:
                 earlier.outcome, earlier.failure = Outcome.DUPLICATE, None
-                self._duplicates.add(DuplicateKey(earlier.member.envelope_id, earlier.member.change_index))
+                self._duplicates.add(duplicate_key(earlier.member.envelope_id, earlier.key))
         return verdicts
 
     def _newcomer(self, fold: Fold, object_key: ObjectKey) -> Verdict | None:
@@ -159,8 +159,7 @@ class _Planner:
         if earlier is not None:
             if _is_resend(verdict, earlier):
                 return True
-            seen = DuplicateKey(member.envelope_id, member.change_index)
-            if earlier.outcome is Outcome.DEAD_LETTERED and not self._was_duplicate(seen):
+            if earlier.outcome is Outcome.DEAD_LETTERED and not self._was_duplicate(verdict):
                 verdict.supersedes = earlier
                 return False
             return self._duplicate(verdict)
@@ -174,20 +173,22 @@ class _Planner:
                 return False
             verdict.outcome, verdict.counted = outcome, False
             return True
-        if again and DuplicateKey(member.envelope_id, member.change_index) not in self._loaded.duplicates:
+        if again and not self._was_duplicate(verdict):
             verdict.earlier_envelope = envelope_id
             return False
         return self._duplicate(verdict)
 
     def _duplicate(self, verdict: Verdict) -> bool:
-        seen = DuplicateKey(verdict.member.envelope_id, verdict.member.change_index)
         verdict.outcome = Outcome.DUPLICATE
-        verdict.counted = not self._was_duplicate(seen)
-        self._duplicates.add(seen)
+        verdict.counted = not self._was_duplicate(verdict)
+        self._duplicates.add(duplicate_key(verdict.member.envelope_id, verdict.key))
         return True
 
-    def _was_duplicate(self, seen: DuplicateKey) -> bool:
-        return seen in self._loaded.duplicates or seen in self._duplicates
+    def _was_duplicate(self, verdict: Verdict) -> bool:
+        envelope_id, index = verdict.member.envelope_id, verdict.member.change_index
+        seen, loaded = duplicate_key(envelope_id, verdict.key), self._loaded.duplicates
+        # A row of an earlier release knows the change by its place.
+        return seen in loaded or seen in self._duplicates or DuplicateKey(envelope_id, index) in loaded
 
     def _forget(self, verdicts: list[Verdict]) -> None:
         """Forget the deliveries of a fold that is undone."""
@@ -197,4 +198,4 @@ class _Planner:
                 if verdict.supersedes is not None:
                     self._seen[verdict.key] = verdict.supersedes
             if verdict.outcome is Outcome.DUPLICATE and verdict.counted:
-                self._duplicates.discard(DuplicateKey(verdict.member.envelope_id, verdict.member.change_index))
+                self._duplicates.discard(duplicate_key(verdict.member.envelope_id, verdict.key))

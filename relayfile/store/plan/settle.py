@@ -15,10 +15,10 @@ from relayfile.store.plan.result import FilePut, Plan
 from relayfile.store.plan.rows import (
     DeadLetterRow,
     DeliveryRow,
-    DuplicateKey,
     DuplicateRow,
     EventRow,
     FileRow,
+    duplicate_key,
     made,
 )
 from relayfile.store.plan.rules import enforceable_count
@@ -89,7 +89,7 @@ def settle_verdicts(plan: Plan, verdicts: Iterable[Verdict], now_us: int, new_id
         if verdict.earlier_envelope is not None:
             _resolve_dead_letter(plan, verdict, verdict.earlier_envelope, now_us)
         if outcome is Outcome.DUPLICATE:
-            plan.duplicates_put.append(DuplicateRow(DuplicateKey(member.envelope_id, member.change_index), now_us))
+            plan.duplicates_put.append(DuplicateRow(duplicate_key(member.envelope_id, key), now_us))
             continue
         plan.deliveries_put.append(made(DeliveryRow, (key, member.envelope_id, outcome, now_us)))
         if verdict.failure is not None:
@@ -213,8 +213,7 @@ def _resolve_dead_letter(plan: Plan, verdict: Verdict, earlier_envelope: str, no
     # A redelivery was accepted as well: of the two, the earlier one counts as the duplicate from now on.
     duplicate = (provider, Outcome.DUPLICATE)
     counts[duplicate] = counts.get(duplicate, 0) + 1
-    seen = DuplicateKey(earlier_envelope, verdict.member.change_index)
-    plan.duplicates_put.append(DuplicateRow(seen, now_us))
+    plan.duplicates_put.append(DuplicateRow(duplicate_key(earlier_envelope, verdict.key), now_us))
 
 
 def _dead_letter(verdict: Verdict, now_us: int, dead_letter_id: str) -> DeadLetterRow:

@@ -35,7 +35,7 @@ _ACTIONS = "SELECT shard_id, workspace_id, action_id FROM admin_action WHERE sha
 _ACTION_DELETE = "DELETE FROM admin_action WHERE shard_id = ? AND workspace_id = ? AND action_id = ?"
 _PERIOD_KEYS = (
     ("delivery", "shard_id, workspace_id, provider, delivery_id, change_key"),
-    ("duplicate_seen", "shard_id, workspace_id, envelope_id, change_index"),
+    ("duplicate_seen", "shard_id, workspace_id, envelope_id, change_number"),
     ("request", "shard_id, workspace_id, method, request_id"),
 )
 PERIOD_TABLES = tuple(table for table, _ in _PERIOD_KEYS)

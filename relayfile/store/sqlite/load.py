@@ -68,7 +68,7 @@ _DELIVERIES = [
 ]
 _DUPLICATE = [
     f"SELECT 1 FROM duplicate_seen_{slot} WHERE shard_id = ? AND workspace_id = ? AND envelope_id = ?"
-    " AND change_index = ?"
+    " AND change_number = ?"
     for slot in range(3)
 ]
 _CONTENT = "SELECT data FROM content WHERE content_id = ?"

@@ -1,7 +1,7 @@
 from relayfile.model import MemberKind
 from relayfile.store.plan.entry import Entry, Fold
 from relayfile.store.plan.needs import first_needs, more_needs
-from relayfile.store.plan.rows import DeliveryKey, DuplicateKey, ObjectKey
+from relayfile.store.plan.rows import DeliveryKey, DuplicateKey, ObjectKey, duplicate_key
 from relayfile.store.plan.slice import Slice
 from tests.fakes.model_store import WORKSPACE, Deliveries, ModelStore
 
@@ -53,7 +53,8 @@ def test_only_another_envelope_asks_for_duplicates() -> None:
         more_needs(Entry(WORKSPACE, (one,)), Slice(workspace=store.workspace, deliveries=store.deliveries)).duplicates
         for one in (fold, again)
     ]
-    assert asked == [set(), {DuplicateKey("other", 0)}]
+    change = DeliveryKey("github", "d", "o:issue/1")
+    assert asked == [set(), {duplicate_key("other", change), DuplicateKey("other", 0)}]
 
 
 def test_a_patch_of_an_unknown_object_needs_what_stands_at_its_default_path() -> None:
