@@ -1,4 +1,4 @@
-"""Whether the spool takes more (D4, D14): the one place that refuses because of room. Pure.
+"""Whether the spool takes more (D4, D14): the one place that refuses because the spool has no room. Pure.
 
 What counts is each envelope as it is stored, and `ENVELOPE_OVERHEAD_BYTES` for its part of a row. Where the file has
 more in use than that, because rows of half a page leave the rest of it empty or settled ones left holes, the file

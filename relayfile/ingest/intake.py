@@ -18,7 +18,8 @@ Fate: TypeAlias = Sequence[types_pb2.Outcome.ValueType] | RelayfileError
 class PastShare(Overloaded):
     """The {what} is full; try again after {retry_after_s:g} s."""
 
-    # Nothing was taken; what does not belong to these accounts may be offered again at once.
+    # Raised by `Intake.accept`: nothing was taken, and what does not belong to these accounts may be offered again at
+    # once. As the fate of one envelope it says nothing of the others.
 
     def __init__(self, seconds: Mapping[Account, float]) -> None:
         """`seconds` after which each account may try again; at least one."""
@@ -39,16 +40,17 @@ class Intake(Protocol):
     async def accept(self, envelopes: Sequence[types_pb2.Envelope]) -> Sequence[Fate]:
         """Make ``envelopes`` durable, of however many workspaces.
 
-        With a spool: all of them or, by raising, none; returns an empty sequence, because outcomes follow later.
+        With a spool: all of them or, by raising, none (but those of a call that was out of time may become durable all
+        the same); returns an empty sequence, because outcomes follow later.
         Without (`through`): returns what became of each one, in order. One that has no outcome in time is not accepted,
         though it may still be committed; its sender's retry is a `duplicate` then.
 
         Each one is validated and complete: ``envelope_id``, ``received_at``, ``correlation_id``, ``delivery_id`` and
-        ``traceparent`` set, paths normalised, several changes of one object folded into one, contents inline however
-        large (no ``content_follows_bytes``). The messages belong to the intake from then on: do not change them.
+        ``traceparent`` set, paths normalised, several changes of one object numbered (``repetition``), contents inline
+        however large (no ``content_follows_bytes``). The messages belong to the intake from then on: do not change them.
 
-        Answers or raises within 2.5 s. ``PastShare``: some workspaces' providers are past their shares (429).
-        ``Unavailable``: the spool is full, or the store is away (503). ``Paused``: without a spool nothing can be held
+        Answers or raises within `RELAYFILE_ACCEPT_DEADLINE`. ``PastShare``: some workspaces' providers are past their
+        shares (429). ``Unavailable``: the spool is full or its disk slow, or the store is away (503). ``Paused``: without a spool nothing can be held
         (503). ``Draining``: the process is stopping (503). ``StorageFailed``: the disk failed, nothing was accepted and
         the process ends. A call that is cancelled may or may not have been accepted.
         """

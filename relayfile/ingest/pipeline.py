@@ -1,7 +1,8 @@
 """The running ingest: what accepts, holds, sends and settles, and the few tasks that keep it going.
 
 Owns the lifetime of the spool, the streams and the tasks; implements `Intake`. The tasks are: one stream for each node,
-one that closes windows, one that reads the backlog, one that ticks once a second. None is made for a change.
+one that closes windows, one that reads the backlog, one that ticks once a second, and one that waits for the disk to
+fail. None is made for a change.
 """
 
 import asyncio

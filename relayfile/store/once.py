@@ -1,4 +1,5 @@
-"""Requests with an id: a repeat within 7 days gets the first answer, and another request under the id is refused (D16).
+"""Requests with an id: a repeat gets the first answer, and another request under the id is refused, for at least 7 days
+(`RELAYFILE_DELIVERY_RETENTION`, D16).
 
 `Once` wraps any kind of mutation. What it plans remembers the answers beside their effect, in the same transaction, so
 that a repeat is answered from the record and has no effect, whoever sends it and whatever died in between. Only answers

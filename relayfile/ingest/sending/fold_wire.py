@@ -2,7 +2,7 @@
 
 A change is encoded once, without its content, as a *note*; content, or the mark that it was elided, is appended when
 the fold is packed. Messages are put together from such pieces by their framing, because building them as objects would
-copy every content three times. `tests/unit/ingest/test_fold_wire.py` holds the bytes to the generated classes.
+copy every content three times. `tests/unit/ingest/sending/test_fold_wire.py` holds the bytes to the generated classes.
 """
 
 import struct

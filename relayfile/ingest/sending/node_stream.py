@@ -123,7 +123,7 @@ class NodeStream:
     def __init__(self, address: str, limits: StreamLimits, parts: StreamParts, workers: Workers) -> None:
         self.address = address
         self.queued_bytes = 0
-        """Of all its lanes; kept by the dispatcher."""
+        """Of all its lanes; kept by `traffic.Traffic`."""
         self.is_connected = False
         self.batches_sent = 0
         self._limits = limits
@@ -134,7 +134,7 @@ class NodeStream:
         self._report = _Report.NONE
         workers.on_free(self._wake.set)
 
-    # ... what the dispatcher calls
+    # ... what the traffic on it calls
 
     def enqueue(self, lane: Lane) -> None:
         """A lane has something to send; it is served when its turn comes."""

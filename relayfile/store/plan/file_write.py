@@ -1,8 +1,8 @@
 """Writing or deleting one file by somebody who is no provider: a pure function of the rows, as `planner.plan` is.
 
 Owns `if_revision` (the table in the API's conventions), what stands in the way, and that the same bytes, type and
-semantics change nothing. A file that is
-written stays bound to its object. Refuses to know who may write and what else follows.
+semantics change nothing. A file that is written stays bound to its object. Refuses to know who may write and what else
+follows.
 """
 
 from hashlib import sha256
