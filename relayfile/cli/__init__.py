@@ -2,8 +2,8 @@
 
 One module per group of commands; each imports what it needs when it runs, so that `relayfile --help` stays fast.
 Exit codes: 0 done; 1 the system answered with an error, or what was asked about is not as it should be (`status
---check`, `providers test`, `dead-letters replay` of ids that are not there); 2 a setting, an argument or the state of the
-data directory is wrong; 3 (`ingest`, `spool adopt`) accepted deliveries are left in the spool.
+--check`, `providers test`, `dead-letters replay` of ids that are not there); 2 a setting, an argument or the state of
+the data directory is wrong; 3 (`ingest`, `spool adopt`) accepted deliveries are left in the spool.
 """
 
 import sys

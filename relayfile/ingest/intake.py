@@ -47,12 +47,14 @@ class Intake(Protocol):
 
         Each one is validated and complete: ``envelope_id``, ``received_at``, ``correlation_id``, ``delivery_id`` and
         ``traceparent`` set, paths normalised, several changes of one object numbered (``repetition``), contents inline
-        however large (no ``content_follows_bytes``). The messages belong to the intake from then on: do not change them.
+        however large (no ``content_follows_bytes``). The messages belong to the intake from then on: do not change
+        them.
 
         Answers or raises within `RELAYFILE_ACCEPT_DEADLINE`. ``PastShare``: some workspaces' providers are past their
-        shares (429). ``Unavailable``: the spool is full or its disk slow, or the store is away (503). ``Paused``: without a spool nothing can be held
-        (503). ``Draining``: the process is stopping (503). ``StorageFailed``: the disk failed, nothing was accepted and
-        the process ends. A call that is cancelled may or may not have been accepted.
+        shares (429). ``Unavailable``: the spool is full or its disk slow, or the store is away (503). ``Paused``:
+        without a spool nothing can be held (503). ``Draining``: the process is stopping (503). ``StorageFailed``: the
+        disk failed, nothing was accepted and the process ends. A call that is cancelled may or may not have been
+        accepted.
         """
         ...
 
