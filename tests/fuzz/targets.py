@@ -11,13 +11,16 @@ from google.protobuf.message import DecodeError
 from relayfile.errors import DataCorrupted, InvalidArgument
 from relayfile.ingest.delivery import Arrival, complete
 from relayfile.ingest.providers.adapter import Provider, RequestFacts
+from relayfile.ingest.providers.generic_envelope import read_generic_envelope
 from relayfile.ingest.providers.registry import BUILT_IN, ProviderRegistry
 from relayfile.ingest.spool.payload import read_row
 from relayfile.ingest.webhooks.signature import SignatureRefused, SignedRequest, verify
+from relayfile.model import Failure
 from relayfile.paths import check_write_path
 from relayfile.pinned_json import JsonValue
 from relayfile.v1 import types_pb2
 from relayfile.wire import EnvelopeRules, check_envelope
+from tests.fuzz.http_target import http
 
 CONTENT_BYTES_MAX: Final = 100_000
 RULES: Final = EnvelopeRules(CONTENT_BYTES_MAX, CONTENT_BYTES_MAX)
@@ -73,6 +76,17 @@ def signature(data: bytes) -> None:
         raise AssertionError("a signature was guessed")
 
 
+def generic(data: bytes) -> None:
+    """The generic envelope's JSON, as its sender wrote it."""
+    found = read_generic_envelope(data, CONTENT_BYTES_MAX)
+    if isinstance(found, Failure):
+        assert found.reason in ("INVALID_ENVELOPE", "MALFORMED_JSON", "TOO_LARGE"), found.reason
+        assert len(found.message.encode()) <= 4_000, "a message without end"
+        return
+    found.workspace_id = "w"
+    assert check_envelope(found, RULES) is None, "not what a service may publish"
+
+
 def envelope(data: bytes) -> None:
     """What a service publishes."""
     try:
@@ -98,7 +112,7 @@ def spool_row(data: bytes) -> None:
 
 
 TARGETS: Final[dict[str, Callable[[bytes], None]]] = {
-    each.__name__: each for each in (normalise, document, signature, envelope, spool_row)
+    each.__name__: each for each in (normalise, document, signature, envelope, spool_row, generic, http)
 }
 
 
