@@ -1,6 +1,5 @@
 """`relayfile dead-letters`: what could not be processed, and what is done about it."""
 
-import asyncio
 import json
 import sys
 from collections.abc import Awaitable, Callable
@@ -10,11 +9,11 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from relayfile.cli.running_system import DATA_DIR, JSON_LINES, REQUEST_ID, ask
+from relayfile.cli.shown import as_json, moment
 from relayfile.cli.table import table
 
 if TYPE_CHECKING:
-    from google.protobuf.message import Message
-
     from relayfile.cli.connection import Credentials
     from relayfile.clock import Clock
     from relayfile.v1.dead_letter_pb2 import DeadLetter, DeadLetterFilter
@@ -46,11 +45,6 @@ STAGE = typer.Option(None, "--stage", help="Only of this stage.")
 STATE = typer.Option(None, "--state", help="Only in this state.")
 SINCE = typer.Option("", "--since", help="Only received since then: a time such as 2026-01-31T12:00:00Z, or 2h ago.")
 UNTIL = typer.Option("", "--until", help="Only received before then.")
-REQUEST_ID = typer.Option("", "--request-id", help="Makes a repeat harmless for 7 days.")
-AS_JSON = typer.Option(False, "--json", help="JSON lines, for machines.")
-DATA_DIR = typer.Option(
-    Path("relayfile-data"), "--data-dir", envvar="RELAYFILE_DATA_DIR", help="Data directory of the running system."
-)
 SHOWN_MAX = 60
 
 
@@ -64,7 +58,7 @@ def list_letters(
     since: str = SINCE,
     until: str = UNTIL,
     most: int = typer.Option(1_000, "--max", min=1, help="Show so many at most."),
-    as_json: bool = AS_JSON,
+    json_lines: bool = JSON_LINES,
     data_dir: Path = DATA_DIR,
 ) -> None:
     """List the dead letters of a workspace, newest first."""
@@ -83,9 +77,9 @@ def list_letters(
             token = page.next_page_token
             if not token or len(found) >= most:
                 break
-        if as_json:
+        if json_lines:
             for letter in found:
-                print(_as_json(letter))
+                print(as_json(letter))
             return
         print(table(("ID", "RECEIVED", "PROVIDER", "STAGE", "STATE", "REASON", "TRIES", "ABOUT"), [*map(_row, found)]))
         more = "; more are listed with a larger --max" if token else ""
@@ -96,7 +90,7 @@ def list_letters(
 
 @app.command()
 def get(
-    workspace: str = WORKSPACE, dead_letter_id: str = ID, as_json: bool = AS_JSON, data_dir: Path = DATA_DIR
+    workspace: str = WORKSPACE, dead_letter_id: str = ID, json_lines: bool = JSON_LINES, data_dir: Path = DATA_DIR
 ) -> None:
     """Describe one dead letter."""
 
@@ -105,10 +99,10 @@ def get(
 
         request = dead_letter_pb2.GetDeadLetterRequest(workspace_id=workspace, dead_letter_id=dead_letter_id)
         answer = await stub.GetDeadLetter(request, metadata=shown)
-        if as_json:
-            print(_as_json(answer))
+        if json_lines:
+            print(as_json(answer))
             return
-        described = json.loads(_as_json(answer))
+        described = json.loads(as_json(answer))
         headers = {f"header {name}": value for name, value in sorted(described.get("headers", {}).items())}
         change = {f"change {name}": value for name, value in described.get("change", {}).items()}
         rows = {**described["dead_letter"], **headers, **change}
@@ -155,7 +149,7 @@ def replay(
     dry_run: bool = typer.Option(False, "--dry-run", help="Only count them."),
     note: str = typer.Option("", "--note", help="Why, for the record of administrative actions."),
     request_id: str = REQUEST_ID,
-    as_json: bool = AS_JSON,
+    json_lines: bool = JSON_LINES,
     data_dir: Path = DATA_DIR,
 ) -> None:
     """Queue dead letters for another try: changes as they are, requests with the present provider files.
@@ -180,8 +174,8 @@ def replay(
             request_id=request_id,
         )
         answer = await stub.ReplayDeadLetters(request, metadata=shown)
-        if as_json:
-            print(_as_json(answer))
+        if json_lines:
+            print(as_json(answer))
         else:
             print(f"{answer.queued_count} {'would be' if dry_run else 'are'} tried again")
             if answer.already_replaying_count:
@@ -202,10 +196,13 @@ def acknowledge(
     dead_letter_id: str = ID,
     reason: str = typer.Option(..., "--reason", help="Why, kept with it and in the record of administrative actions."),
     request_id: str = REQUEST_ID,
-    as_json: bool = AS_JSON,
+    json_lines: bool = JSON_LINES,
     data_dir: Path = DATA_DIR,
 ) -> None:
-    """Put a dead letter aside: it no longer counts as pending, and is removed 7 days after it was made."""
+    """Put a dead letter aside: it no longer counts as pending, and is removed when it is old enough.
+
+    That is RELAYFILE_DEAD_LETTER_RETENTION of the store after it was made.
+    """
 
     async def work(stub: "DeadLetterServiceAsyncStub", shown: "Credentials") -> None:
         from relayfile.v1 import dead_letter_pb2
@@ -214,10 +211,10 @@ def acknowledge(
             workspace_id=workspace, dead_letter_id=dead_letter_id, reason=reason, request_id=request_id
         )
         letter = (await stub.AcknowledgeDeadLetter(request, metadata=shown)).dead_letter
-        if as_json:
-            print(_as_json(letter))
+        if json_lines:
+            print(as_json(letter))
         else:
-            print(f"{letter.dead_letter_id} is put aside until {_time(letter.expire_time.ToMicroseconds())}")
+            print(f"{letter.dead_letter_id} is put aside until {moment(letter.expire_time.ToMicroseconds())}")
 
     _run(data_dir, work)
 
@@ -266,7 +263,7 @@ def _row(letter: "DeadLetter") -> tuple[object, ...]:
     about = letter.path or letter.provider_object_id or letter.event_name or letter.delivery_id
     return (
         letter.dead_letter_id,
-        _time(letter.received_at.ToMicroseconds()),
+        moment(letter.received_at.ToMicroseconds()),
         letter.provider,
         stage,
         state,
@@ -276,25 +273,7 @@ def _row(letter: "DeadLetter") -> tuple[object, ...]:
     )
 
 
-def _time(us: int) -> str:
-    from datetime import UTC, datetime
-
-    return datetime.fromtimestamp(us / 1e6, UTC).strftime("%Y-%m-%d %H:%M:%SZ")
-
-
-def _as_json(message: "Message") -> str:
-    from google.protobuf.json_format import MessageToDict
-
-    return json.dumps(MessageToDict(message, preserving_proto_field_name=True), ensure_ascii=False)
-
-
 def _run(data_dir: Path, work: Callable[["DeadLetterServiceAsyncStub", "Credentials"], Awaitable[None]]) -> None:
-    async def with_stub() -> None:
-        from relayfile.cli.connection import connect, open_channel
-        from relayfile.v1.dead_letter_pb2_grpc import DeadLetterServiceStub
+    from relayfile.v1.dead_letter_pb2_grpc import DeadLetterServiceStub
 
-        connection = connect(data_dir)
-        async with open_channel(connection.store) as channel:
-            await work(DeadLetterServiceStub(channel), connection.credentials)
-
-    asyncio.run(with_stub())
+    ask(data_dir, lambda system: system.store, lambda channel, shown: work(DeadLetterServiceStub(channel), shown))

@@ -1,7 +1,5 @@
 """`relayfile status | rejected`: what became of the deliveries, and which were refused."""
 
-import asyncio
-import json
 from collections.abc import Awaitable, Callable
 from enum import StrEnum
 from pathlib import Path
@@ -9,20 +7,23 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from relayfile.cli.running_system import DATA_DIR, JSON_LINES, ask
+from relayfile.cli.shown import as_json, moment
 from relayfile.cli.table import table
 
 if TYPE_CHECKING:
-    from google.protobuf.message import Message
-
     from relayfile.cli.connection import Credentials
-    from relayfile.v1.ingest_pb2 import GetIngestStatusResponse, ProviderStatus, RejectedRequest, StatusPart
+    from relayfile.v1.ingest_pb2 import (
+        GetIngestStatusRequest,
+        GetIngestStatusResponse,
+        ProviderStatus,
+        RejectedRequest,
+        StatusPart,
+    )
     from relayfile.v1.ingest_pb2_grpc import IngestServiceAsyncStub
 
-DATA_DIR = typer.Option(
-    Path("relayfile-data"), "--data-dir", envvar="RELAYFILE_DATA_DIR", help="Data directory of the running system."
-)
 WORKSPACE = typer.Argument("", help="The workspace; without it all of them together.")
-AS_JSON = typer.Option(False, "--json", help="For machines.")
+AS_JSON = typer.Option(False, "--json", help="One JSON object, for machines.")
 _OUTCOMES = ["applied", "coalesced", "duplicate", "stale", "suppressed", "unchanged", "ignored", "dead_lettered"]
 
 
@@ -42,12 +43,16 @@ def status(
         "--profile",
         help="strict: lagging over 10 s, any dead letter is an error; balanced: 30 s, 1 %; relaxed: 5 min, 10 %.",
     ),
-    lag_max: str = typer.Option("", "--lag-max", help="A limit of your own, such as 45s: lagging above it."),
-    dead_lettered_max: float = typer.Option(
-        -1.0, "--dead-lettered-max", min=-1.0, max=1.0, help="As above: the share of dead letters that is an error."
+    lag_max: str = typer.Option("", "--lag-max", help="A limit of your own, such as 45s: older is lagging."),
+    dead_lettered_max: float | None = typer.Option(
+        None,
+        "--dead-lettered-max",
+        min=0.0,
+        max=1.0,
+        help="A limit of your own, such as 0.05: more dead letters among all outcomes are an error.",
     ),
     check: bool = typer.Option(False, "--check", help="Exit with 1 unless every provider is healthy."),
-    as_json: bool = AS_JSON,
+    in_json: bool = AS_JSON,
     data_dir: Path = DATA_DIR,
 ) -> None:
     """Say what became of the deliveries of each provider, what is still pending, and whether it is healthy."""
@@ -58,12 +63,12 @@ def status(
         provider=provider,
         alert_profile=ingest_pb2.AlertProfile.Value(f"ALERT_PROFILE_{profile.name}"),
     )
-    if lag_max or dead_lettered_max >= 0:
+    if lag_max or dead_lettered_max is not None:
         _own_limits(request, profile, lag_max, dead_lettered_max)
 
     async def work(stub: "IngestServiceAsyncStub", shown: "Credentials") -> None:
         answer = await stub.GetIngestStatus(request, metadata=shown)
-        print(_as_json(answer) if as_json else _status_text(answer))
+        print(as_json(answer, zeros=True) if in_json else _status_text(answer))
         healthy = all(each.health == ingest_pb2.PROVIDER_HEALTH_HEALTHY for each in answer.providers)
         if check and not (healthy and not any(part.missing_reason for part in answer.parts)):
             raise typer.Exit(1)
@@ -73,8 +78,8 @@ def status(
 
 def rejected(
     workspace: str = WORKSPACE,
-    limit: int = typer.Option(20, "--limit", min=1, max=100_000, help="Most requests to show."),
-    as_json: bool = typer.Option(False, "--json", help="JSON lines, for machines."),
+    most: int = typer.Option(20, "--max", min=1, max=100_000, help="Show so many at most."),
+    json_lines: bool = JSON_LINES,
     data_dir: Path = DATA_DIR,
 ) -> None:
     """List the requests that ingest refused last, newest first: when, whose, why. Each ingest process has its own."""
@@ -83,18 +88,19 @@ def rejected(
         from relayfile.v1 import ingest_pb2
 
         token, found = "", list[ingest_pb2.RejectedRequest]()
-        while len(found) < limit:
+        while len(found) < most:
             page = await stub.ListRejectedRequests(
                 ingest_pb2.ListRejectedRequestsRequest(
-                    workspace_id=workspace, page_size=limit - len(found), page_token=token
+                    workspace_id=workspace, page_size=most - len(found), page_token=token
                 ),
                 metadata=shown,
             )
             found += page.requests
             if not (token := page.next_page_token):
                 break
-        if as_json:
-            print("\n".join(_as_json(each) for each in found))
+        if json_lines:
+            for each in found:
+                print(as_json(each, zeros=True))
         else:
             print(table(("TIME", "STATUS", "REASON", "WORKSPACE", "PROVIDER", "BYTES"), [_row(each) for each in found]))
 
@@ -102,11 +108,14 @@ def rejected(
 
 
 def _row(each: "RejectedRequest") -> tuple[object, ...]:
-    when = each.reject_time.ToDatetime().strftime("%Y-%m-%d %H:%M:%SZ")
+    when = moment(each.reject_time.ToMicroseconds())
     return when, each.http_status or "grpc", each.reason, each.workspace_id, each.provider, each.body_bytes
 
 
-def _own_limits(request: Any, profile: Profile, lag_max: str, dead_lettered_max: float) -> None:
+def _own_limits(
+    request: "GetIngestStatusRequest", profile: Profile, lag_max: str, dead_lettered_max: float | None
+) -> None:
+    """Those of the profile, but for what is given."""
     from relayfile import alerts
     from relayfile.settings.definition import parse_duration
     from relayfile.v1 import ingest_pb2
@@ -118,22 +127,15 @@ def _own_limits(request: Any, profile: Profile, lag_max: str, dead_lettered_max:
     except ValueError as error:
         raise typer.BadParameter(f"{lag_max!r} {error}", param_hint="--lag-max") from None
     request.custom_limits.lag_max.FromMilliseconds(round(lag_max_s * 1000))
-    ratio = dead_lettered_max if dead_lettered_max >= 0 else named.dead_lettered_ratio_max
+    ratio = named.dead_lettered_ratio_max if dead_lettered_max is None else dead_lettered_max
     request.custom_limits.dead_lettered_ratio_max = ratio
 
 
 def with_ingest(data_dir: Path, work: Callable[["IngestServiceAsyncStub", "Credentials"], Awaitable[Any]]) -> None:
     """Run `work` with the ingest process of the running system, and the credentials to show it."""
+    from relayfile.v1.ingest_pb2_grpc import IngestServiceStub
 
-    async def with_stub() -> None:
-        from relayfile.cli.connection import connect, open_channel
-        from relayfile.v1.ingest_pb2_grpc import IngestServiceStub
-
-        connection = connect(data_dir)
-        async with open_channel(connection.ingest_grpc) as channel:
-            await work(IngestServiceStub(channel), connection.credentials)
-
-    asyncio.run(with_stub())
+    ask(data_dir, lambda system: system.ingest_grpc, lambda channel, shown: work(IngestServiceStub(channel), shown))
 
 
 def _status_text(answer: "GetIngestStatusResponse") -> str:
@@ -169,11 +171,3 @@ def _part_line(part: "StatusPart") -> str:
 def _seconds(duration: Any) -> float:
     seconds: float = duration.seconds + duration.nanos / 1e9
     return seconds
-
-
-def _as_json(message: "Message") -> str:
-    from google.protobuf.json_format import MessageToDict
-
-    return json.dumps(
-        MessageToDict(message, preserving_proto_field_name=True, always_print_fields_with_no_presence=True)
-    )

@@ -1,7 +1,5 @@
 """`relayfile mirror add | pull | list | status | audit`: directories that are kept equal to workspaces."""
 
-import asyncio
-import json
 import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -9,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from relayfile.cli.running_system import DATA_DIR, JSON_LINES, ask
+from relayfile.cli.shown import as_json
 from relayfile.errors import MirrorNotFound
 
 if TYPE_CHECKING:
@@ -17,10 +17,6 @@ if TYPE_CHECKING:
     from relayfile.v1.mirror_pb2_grpc import MirrorServiceAsyncStub
 
 app = typer.Typer(help="Directories that are kept equal to workspaces.", no_args_is_help=True)
-
-DATA_DIR = typer.Option(
-    Path("relayfile-data"), "--data-dir", envvar="RELAYFILE_DATA_DIR", help="Data directory of the running system."
-)
 
 
 @app.command()
@@ -76,9 +72,7 @@ def pull(
 
 
 @app.command("list")
-def list_mirrors(
-    as_json: bool = typer.Option(False, "--json", help="JSON lines, for machines."), data_dir: Path = DATA_DIR
-) -> None:
+def list_mirrors(in_json: bool = JSON_LINES, data_dir: Path = DATA_DIR) -> None:
     """List the mirrors of the running syncd."""
 
     async def work(stub: "MirrorServiceAsyncStub", shown: "Credentials") -> None:
@@ -88,7 +82,7 @@ def list_mirrors(
         while True:
             page = await stub.ListMirrors(mirror_pb2.ListMirrorsRequest(page_token=token), metadata=shown)
             for mirror in page.mirrors:
-                print(_as_json(mirror) if as_json else _one_line(mirror))
+                print(as_json(mirror) if in_json else _one_line(mirror))
             if not (token := page.next_page_token):
                 return
 
@@ -98,15 +92,15 @@ def list_mirrors(
 @app.command()
 def status(
     directory: Path = typer.Argument(help="The mirror's directory."),
-    as_json: bool = typer.Option(False, "--json", help="One JSON object, for machines."),
+    in_json: bool = typer.Option(False, "--json", help="One JSON object, for machines."),
     data_dir: Path = DATA_DIR,
 ) -> None:
     """Say how fresh and how exact a mirror is."""
 
     async def work(stub: "MirrorServiceAsyncStub", shown: "Credentials") -> None:
         mirror = await _find(stub, shown, directory)
-        if as_json:
-            print(_as_json(mirror))
+        if in_json:
+            print(as_json(mirror))
             return
         counts = mirror.file_counts
         print(_one_line(mirror))
@@ -191,18 +185,9 @@ async def _find(stub: "MirrorServiceAsyncStub", shown: "Credentials", directory:
 
 
 def _run(data_dir: Path, work: Callable[["MirrorServiceAsyncStub", "Credentials"], Awaitable[None]]) -> None:
-    asyncio.run(_with_stub(data_dir, work))
-
-
-async def _with_stub(
-    data_dir: Path, work: Callable[["MirrorServiceAsyncStub", "Credentials"], Awaitable[None]]
-) -> None:
-    from relayfile.cli.connection import connect, open_channel
     from relayfile.v1.mirror_pb2_grpc import MirrorServiceStub
 
-    connection = connect(data_dir)
-    async with open_channel(connection.syncd) as channel:
-        await work(MirrorServiceStub(channel), connection.credentials)
+    ask(data_dir, lambda system: system.syncd, lambda channel, shown: work(MirrorServiceStub(channel), shown))
 
 
 def _verdict(verdict: Any) -> str:
@@ -226,9 +211,3 @@ def _audit_line(audit: "MirrorAudit") -> str:
         f"{audit.listed_count} listed, {audit.sweep_changed_count} changed on disk; "
         f"{audit.wire_bytes:,} bytes on the wire"
     )
-
-
-def _as_json(mirror: "Mirror") -> str:
-    from google.protobuf.json_format import MessageToDict
-
-    return json.dumps(MessageToDict(mirror, preserving_proto_field_name=True))

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import typer
 
-from relayfile.cli.ingest_status import DATA_DIR, with_ingest
+from relayfile.cli.ingest_status import with_ingest
+from relayfile.cli.running_system import DATA_DIR
 
 WORKSPACE = typer.Argument(help="The workspace.")
 _PROVIDER_HELP = "Only this provider; without it the whole workspace."

@@ -47,7 +47,7 @@ def list_providers(as_json: bool = _JSON_OPTION) -> None:
     if as_json:
         print(json.dumps(rows, indent=2))
         return
-    headings = ("name", "version", "events", "title", "proven by")
+    headings = ("NAME", "VERSION", "EVENTS", "TITLE", "PROVEN BY")
     cells = [(row["name"], row["version"], row["events"] or "-", row["title"], row["proof"]) for row in rows]
     print(table(headings, cells))
 

@@ -1,13 +1,13 @@
 """`relayfile routes list | get | put | delete`: which workspace each customer of an app has."""
 
-import asyncio
-import json
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
 
+from relayfile.cli.running_system import DATA_DIR, JSON_LINES, REQUEST_ID, ask
+from relayfile.cli.shown import as_json, moment
 from relayfile.cli.table import table
 
 if TYPE_CHECKING:
@@ -19,19 +19,14 @@ app = typer.Typer(help="Which workspace each customer of an app has.", no_args_i
 
 APP = typer.Argument(metavar="app", help="The app, as RELAYFILE_APPS names it.")
 TENANT = typer.Argument(help="The customer, as it stands in the app's deliveries.")
-AS_JSON = typer.Option(False, "--json", help="JSON lines, for machines.")
 REASON = typer.Option("", "--reason", help="Why, for the record of administrative actions.")
-REQUEST_ID = typer.Option("", "--request-id", help="Makes a repeat harmless for 7 days.")
-DATA_DIR = typer.Option(
-    Path("relayfile-data"), "--data-dir", envvar="RELAYFILE_DATA_DIR", help="Data directory of the running system."
-)
 
 
 @app.command("list")
 def list_routes(
     app_name: str = APP,
     workspace: str = typer.Option("", "--workspace", help="Only routes to this workspace."),
-    as_json: bool = AS_JSON,
+    json_lines: bool = JSON_LINES,
     data_dir: Path = DATA_DIR,
 ) -> None:
     """List the routes of an app by tenant."""
@@ -48,7 +43,7 @@ def list_routes(
             found += page.routes
             if not (token := page.next_page_token):
                 break
-        _show(found, as_json)
+        _show(found, json_lines)
 
     _run(data_dir, work)
 
@@ -57,7 +52,7 @@ def list_routes(
 def get(
     app_name: str = APP,
     tenant: str = TENANT,
-    as_json: bool = AS_JSON,
+    json_lines: bool = JSON_LINES,
     data_dir: Path = DATA_DIR,
 ) -> None:
     """Show one route."""
@@ -66,7 +61,7 @@ def get(
         from relayfile.v1 import route_pb2
 
         request = route_pb2.GetRouteRequest(app=app_name, tenant=tenant)
-        _show([(await stub.GetRoute(request, metadata=shown)).route], as_json)
+        _show([(await stub.GetRoute(request, metadata=shown)).route], json_lines)
 
     _run(data_dir, work)
 
@@ -77,12 +72,12 @@ def put(
     tenant: str = TENANT,
     workspace: str = typer.Argument(help="The workspace; it must exist, but for --create-workspace."),
     create_workspace: bool = typer.Option(False, "--create-workspace", help="Make the workspace if it is not there."),
-    if_revision: int = typer.Option(
-        -1, "--if-revision", min=-1, help="Only when the route is at this revision; 0: when there is none."
+    if_revision: int | None = typer.Option(
+        None, "--if-revision", min=0, help="Only when the route is at this revision; 0: when there is none."
     ),
     reason: str = REASON,
     request_id: str = REQUEST_ID,
-    as_json: bool = AS_JSON,
+    json_lines: bool = JSON_LINES,
     data_dir: Path = DATA_DIR,
 ) -> None:
     """Make or change a route. What waits for it as a dead letter UNROUTED is tried again."""
@@ -93,13 +88,13 @@ def put(
         request = route_pb2.PutRouteRequest(
             app=app_name, tenant=tenant, workspace_id=workspace, reason=reason, request_id=request_id
         )
-        if if_revision >= 0:
+        if if_revision is not None:
             request.if_revision = if_revision
         if create_workspace:
             await _create_workspace(data_dir, workspace)
         answer = await stub.PutRoute(request, metadata=shown)
-        if as_json:
-            print(_as_json(answer.route))
+        if json_lines:
+            print(as_json(answer.route))
             return
         verb = "now goes" if answer.created else "goes"
         replayed = answer.replayed_dead_letter_count
@@ -115,7 +110,9 @@ def put(
 def delete(
     app_name: str = APP,
     tenant: str = TENANT,
-    if_revision: int = typer.Option(0, "--if-revision", min=0, help="Only when the route is at this revision."),
+    if_revision: int | None = typer.Option(
+        None, "--if-revision", min=1, help="Only when the route is at this revision."
+    ),
     reason: str = REASON,
     request_id: str = REQUEST_ID,
     data_dir: Path = DATA_DIR,
@@ -126,7 +123,7 @@ def delete(
         from relayfile.v1 import route_pb2
 
         request = route_pb2.DeleteRouteRequest(app=app_name, tenant=tenant, reason=reason, request_id=request_id)
-        if if_revision:
+        if if_revision is not None:
             request.if_revision = if_revision
         answer = await stub.DeleteRoute(request, metadata=shown)
         print(f"{app_name} {tenant} has no route any more (revision {answer.revision})")
@@ -153,32 +150,19 @@ async def _create_workspace(data_dir: Path, workspace: str) -> None:
                 raise
 
 
-def _show(routes: "list[Route]", as_json: bool) -> None:
-    if as_json:
+def _show(routes: "list[Route]", json_lines: bool) -> None:
+    if json_lines:
         for route in routes:
-            print(_as_json(route))
+            print(as_json(route))
         return
-    rows = [(route.tenant, route.workspace_id, route.revision, _time(route)) for route in routes]
+    rows = [
+        (route.tenant, route.workspace_id, route.revision, moment(route.modify_time.ToMicroseconds()))
+        for route in routes
+    ]
     print(table(("TENANT", "WORKSPACE", "REVISION", "CHANGED"), rows))
 
 
-def _time(route: "Route") -> str:
-    return route.modify_time.ToDatetime().strftime("%Y-%m-%d %H:%M:%SZ")
-
-
-def _as_json(route: "Route") -> str:
-    from google.protobuf.json_format import MessageToDict
-
-    return json.dumps(MessageToDict(route, preserving_proto_field_name=True), ensure_ascii=False)
-
-
 def _run(data_dir: Path, work: Callable[["RouteServiceAsyncStub", "Credentials"], Awaitable[None]]) -> None:
-    async def with_stub() -> None:
-        from relayfile.cli.connection import connect, open_channel
-        from relayfile.v1.route_pb2_grpc import RouteServiceStub
+    from relayfile.v1.route_pb2_grpc import RouteServiceStub
 
-        connection = connect(data_dir)
-        async with open_channel(connection.store) as channel:
-            await work(RouteServiceStub(channel), connection.credentials)
-
-    asyncio.run(with_stub())
+    ask(data_dir, lambda system: system.store, lambda channel, shown: work(RouteServiceStub(channel), shown))

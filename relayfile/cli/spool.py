@@ -5,6 +5,7 @@ from pathlib import Path
 
 import typer
 
+from relayfile.cli.shown import moment
 from relayfile.cli.table import table
 
 EXIT_NOT_EMPTY = 3
@@ -16,8 +17,6 @@ DIRECTORY = typer.Argument(help="The data directory of the process.", exists=Tru
 @app.command()
 def show(directory: Path = DIRECTORY) -> None:
     """Say what a spool holds: accepted changes without an outcome, by workspace and provider."""
-    from datetime import UTC, datetime
-
     from relayfile.ingest.spool.adopt import show as read
 
     found = read(directory)
@@ -26,7 +25,7 @@ def show(directory: Path = DIRECTORY) -> None:
             each.workspace_id,
             each.provider,
             each.changes,
-            datetime.fromtimestamp(each.oldest_us / 1e6, UTC).strftime("%Y-%m-%d %H:%M:%SZ"),
+            moment(each.oldest_us),
         )
         for each in found
     ]

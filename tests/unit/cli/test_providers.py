@@ -37,7 +37,7 @@ def payload(body: object) -> str:
 
 def test_list_is_a_table_and_json() -> None:
     lines = run("list").stdout.splitlines()
-    assert lines[0].split() == ["name", "version", "events", "title", "proven", "by"]
+    assert lines[0].split() == ["NAME", "VERSION", "EVENTS", "TITLE", "PROVEN", "BY"]
     assert any(line.startswith("slack ") and "signature x-slack-signature" in line for line in lines)
     rows = {row["name"]: row for row in json.loads(run("list", "--json").stdout)}
     assert rows["generic"]["proof"] == "signature webhook-signature, bearer token"

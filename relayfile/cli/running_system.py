@@ -1,0 +1,42 @@
+"""What the commands that ask a running system have in common: the options that several take, and the call.
+
+Owns that a command opens one channel and closes it. Refuses to know services: each group of commands has its own.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import typer
+
+if TYPE_CHECKING:
+    import grpc.aio
+
+    from relayfile.cli.connection import Connection, Credentials
+
+DATA_DIR: Final[Path] = typer.Option(
+    Path("relayfile-data"), "--data-dir", envvar="RELAYFILE_DATA_DIR", help="Data directory of the running system."
+)
+JSON_LINES: Final[bool] = typer.Option(False, "--json", help="JSON lines, for machines.")
+REQUEST_ID: Final[str] = typer.Option("", "--request-id", help="Makes a repeat harmless for at least 7 days.")
+
+
+def ask(
+    data_dir: Path,
+    process: "Callable[[Connection], str]",
+    work: "Callable[[grpc.aio.Channel, Credentials], Awaitable[None]]",
+) -> None:
+    """Run ``work`` with a channel to a process of the running system, and the credentials to show on it.
+
+    ``process`` says which one. `StartRefused` when there is no running system.
+    """
+
+    async def with_channel() -> None:
+        from relayfile.cli.connection import connect, open_channel
+
+        connection = connect(data_dir)
+        async with open_channel(process(connection)) as channel:
+            await work(channel, connection.credentials)
+
+    asyncio.run(with_channel())
