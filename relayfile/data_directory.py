@@ -33,7 +33,7 @@ class DataDirectory:
 
     def acquire(self) -> None:
         """Make the directory where it is missing and take its lock; ``StartRefused`` when another process holds it."""
-        self.path.mkdir(parents=True, exist_ok=True)
+        self._make()
         descriptor = os.open(self.path / LOCK_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -43,6 +43,12 @@ class DataDirectory:
                 why=f"another process works on {self.path}; stop it, or set another RELAYFILE_DATA_DIR"
             ) from None
         self._lock_fd = descriptor
+
+    def _make(self) -> None:
+        missing = [each for each in (self.path, *self.path.parents) if not each.exists()]
+        self.path.mkdir(parents=True, exist_ok=True)
+        for each in missing:
+            _sync(each.parent)  # or a power cut would take the new directory away, with all that was synced in it
 
     def release(self) -> None:
         """Let the next owner in. The kernel does the same when the process dies."""
@@ -84,8 +90,12 @@ class DataDirectory:
 
     def sync(self) -> None:
         """Make the directory's entries durable (a file made in it survives a power cut only after this)."""
-        descriptor = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        _sync(self.path)
+
+
+def _sync(directory: Path) -> None:
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -33,6 +33,7 @@ from relayfile.ingest.publishing.servicer import IngestServicer
 from relayfile.ingest.redo_worker import RedoQueue, RedoWorker
 from relayfile.ingest.sending.node_channels import NodeChannels
 from relayfile.ingest.sending.streams import Surroundings
+from relayfile.ingest.spool.adopt import check_none_left
 from relayfile.ingest.spool.handover import Handover, Peers, own_port
 from relayfile.ingest.status.held import ModeHolding
 from relayfile.ingest.status.meter import Meter
@@ -64,6 +65,7 @@ async def run(settings: IngestSettings, stop: Stop) -> int:
         )
     if settings.spool_mode == "through":
         _check_stateless(settings)
+        check_none_left(settings.data_dir)
     foundation = lay("ingest", settings)
     rejected = RejectedRequests(settings.rejected_requests_max)
     redos = RedoQueue()

@@ -14,7 +14,7 @@ import pytest
 
 from relayfile.auth import KeyStore, TokenSigner
 from relayfile.clock import SystemClock
-from relayfile.errors import SettingError
+from relayfile.errors import SettingError, StartRefused
 from relayfile.ingest.app import run
 from relayfile.lifecycle import EXIT_NOT_EMPTY, EXIT_OK, Stop
 from relayfile.settings import IngestSettings, ProviderSecrets
@@ -133,6 +133,32 @@ async def test_with_the_store_away_webhooks_are_kept_for_the_next_start(tmp_path
         async with running(replace(chosen, shutdown_grace_s=5.0), EXIT_OK):
             pass
         assert len(node.durable.deliveries) == 5
+    finally:
+        await node.stop()
+
+
+async def test_a_spool_with_changes_is_not_forgotten_by_a_process_without_one(tmp_path: Path) -> None:
+    node = ShardNode()
+    await node.start()
+    await node.stop()
+    chosen = replace(settings(tmp_path, node.address), shutdown_grace_s=1.0)
+    stateless = replace(chosen, spool_mode="through", address_file=tmp_path / "other.json", shutdown_grace_s=5.0)
+    async with running(chosen, EXIT_NOT_EMPTY) as at:
+        assert await post(at["http"], "/v1/workspaces/acme/webhooks/github", *issue(1)) == 200
+        async with running(stateless, EXIT_OK):
+            pass  # the other process lives and has its spool itself
+    with pytest.raises(StartRefused, match="1 accepted changes without an outcome"):
+        await run(stateless, Stop())
+    await node.start()
+    try:
+        assert chosen.address_file is not None
+        assert stateless.address_file is not None
+        for file in (chosen.address_file, stateless.address_file):
+            file.unlink()
+        async with running(replace(chosen, shutdown_grace_s=5.0), EXIT_OK):
+            pass
+        async with running(stateless, EXIT_OK):
+            pass
     finally:
         await node.stop()
 

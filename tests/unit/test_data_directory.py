@@ -1,3 +1,4 @@
+import os
 from pathlib import Path
 
 import pytest
@@ -27,3 +28,17 @@ def test_dropping_cached_pages_keeps_the_bytes(tmp_path: Path) -> None:
     (tmp_path / "x").write_bytes(b"kept")
     DataDirectory(tmp_path).drop_cached_pages(["x", "missing"])
     assert (tmp_path / "x").read_bytes() == b"kept"
+
+
+def test_a_new_directory_survives_a_power_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each directory is an entry of the one above, which has to be synced as files have to."""
+    synced: list[int] = []
+    monkeypatch.setattr(os, "fsync", lambda descriptor: synced.append(os.fstat(descriptor).st_ino))
+    with DataDirectory(tmp_path / "a" / "b") as directory:
+        assert set(synced) == {tmp_path.stat().st_ino, (tmp_path / "a").stat().st_ino}
+        synced.clear()
+        directory.sync()
+        assert synced == [directory.path.stat().st_ino]
+        synced.clear()
+    with DataDirectory(tmp_path / "a" / "b"):
+        assert not synced, "it was there"

@@ -50,7 +50,10 @@ class Adopted:
 
 
 def show(directory: Path) -> list[LeftOfProvider]:
-    """What a spool holds, by workspace and provider. Reads only: its process may be at work. `StartRefused`."""
+    """What a spool holds, by workspace and provider. Reads only: its process may be at work.
+
+    `StartRefused` when there is none, `DataCorrupted` when it is damaged.
+    """
     _check_there(directory)
     reader = SpoolReader(directory)
     try:
@@ -130,6 +133,28 @@ async def _to_shards(
         await pipeline.close()
     if not running.cancelled() and (failure := running.exception()) is not None:
         raise failure
+
+
+def check_none_left(directory: Path) -> None:
+    """For a process that keeps no spool: `StartRefused` when an earlier one left changes in `directory`, which nobody
+    would ever send. The spool of a process that lives is its own affair.
+    """
+    if not (directory / FILE_NAME).exists():
+        return
+    locked = DataDirectory(directory)
+    try:
+        locked.acquire()
+    except StartRefused:
+        return  # its process is at work
+    try:
+        left = sum(each.changes for each in show(directory))
+    finally:
+        locked.release()
+    if left:
+        raise StartRefused(
+            why=f"RELAYFILE_SPOOL_MODE is through, and {directory} holds {left} accepted changes without an outcome; "
+            f"send them with `relayfile spool adopt {directory}`, or start with RELAYFILE_SPOOL_MODE=disk"
+        )
 
 
 def _check_there(directory: Path) -> None:

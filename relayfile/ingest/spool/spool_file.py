@@ -245,7 +245,9 @@ class SpoolReader:
     """The reading connection, for the event loop: every read is one short snapshot."""
 
     def __init__(self, directory: Path) -> None:
-        self._connection = _open(directory)
+        """`DataCorrupted` or `StorageFailed` when it is no spool, as from every method that reads rows."""
+        with _reading():
+            self._connection = _open(directory)
         self._connection.execute("PRAGMA query_only=ON")
         # The last connection to close would write the log back, after a failed fsync too.
         self._connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
@@ -268,13 +270,16 @@ class SpoolReader:
         return read_pauses(self._connection)
 
     def remainders(self) -> Iterator[Remainder]:
-        """Every row that is left, in row order, without payloads."""
+        """Every row that is left, in row order, without payloads; none of a file whose process died making it."""
         query = (
             "SELECT row_id, workspace_id, received_us, member_count, providers, length(payload), bits"
             " FROM batch LEFT JOIN settled USING (row_id) ORDER BY row_id"
         )
-        for row_id, workspace_id, received_us, member_count, providers, size, bits in self._connection.execute(query):
-            yield Remainder(row_id, workspace_id, received_us, member_count, providers, size, _bits(bits))
+        with _reading():
+            if not self._connection.execute("PRAGMA user_version").get:
+                return
+            for row_id, workspace_id, received_us, count, providers, size, bits in self._connection.execute(query):
+                yield Remainder(row_id, workspace_id, received_us, count, providers, size, _bits(bits))
 
     def rows_between(self, workspace_id: str, after: int, to: int, bytes_max: int) -> list[StoredRow]:
         """The next rows of a workspace, at least one if there is any, until `bytes_max` of payload are together."""
