@@ -1,12 +1,25 @@
 """What a stopping process sends to its peers: batches of bounded size, and who is asked."""
 
+import asyncio
 import socket
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
 
 import grpc.aio
 
 from relayfile.ingest.spool import handover
-from relayfile.ingest.spool.handover import Peers, batches
-from relayfile.v1 import ingest_pb2, types_pb2
+from relayfile.ingest.spool.handover import Handover, Peers, batches
+from relayfile.ingest.spool.payload import PayloadBuilder
+from relayfile.ingest.spool.spool_file import StoredRow
+from relayfile.v1 import ingest_pb2, ingest_pb2_grpc, types_pb2
+
+ACCEPTED, OVERLOADED, UNAVAILABLE, INVALID = (
+    ingest_pb2.PUBLISH_STATUS_ACCEPTED,
+    ingest_pb2.PUBLISH_STATUS_OVERLOADED,
+    ingest_pb2.PUBLISH_STATUS_UNAVAILABLE,
+    ingest_pb2.PUBLISH_STATUS_INVALID,
+)
 
 
 def envelope(number: int, size: int) -> types_pb2.Envelope:
@@ -57,3 +70,84 @@ async def test_a_process_is_not_its_own_peer() -> None:
     assert await peers.addresses() == ["127.0.0.1:7531"]
     assert handover._is_ours(socket.AF_INET, "127.0.0.1")
     assert not handover._is_ours(socket.AF_INET, "192.0.2.1")
+
+
+class Peer(ingest_pb2_grpc.IngestServiceServicer):
+    """Answers for each envelope what it is told to, attempt after attempt, and then that it is accepted."""
+
+    def __init__(self, answers: Mapping[str, Sequence[ingest_pb2.PublishStatus.ValueType]]) -> None:
+        self.accepted: list[str] = []
+        self._answers = {name: list(each) for name, each in answers.items()}
+
+    async def PublishEnvelopes(
+        self,
+        request_iterator: AsyncIterator[ingest_pb2.PublishEnvelopesRequest],
+        context: "grpc.aio.ServicerContext[ingest_pb2.PublishEnvelopesRequest, ingest_pb2.PublishEnvelopesResponse]",
+    ) -> AsyncIterator[ingest_pb2.PublishEnvelopesResponse]:
+        async for request in request_iterator:
+            response = ingest_pb2.PublishEnvelopesResponse()
+            for each in request.envelopes:
+                left = self._answers.get(each.envelope_id)
+                status = left.pop(0) if left else ACCEPTED
+                response.results.add(envelope_id=each.envelope_id, status=status)
+                if status == ACCEPTED:
+                    self.accepted.append(each.envelope_id)
+            yield response
+
+
+@dataclass
+class Left:
+    """A spool with two rows of one workspace, three envelopes each; notes what the peer had when a row was taken."""
+
+    peer: Peer
+    rows: dict[int, StoredRow] = field(default_factory=dict)
+    taken_at: dict[int, list[str]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for row_id in (1, 2):
+            builder = PayloadBuilder(row_id, "w")
+            for number in range(3):
+                each = types_pb2.Envelope(envelope_id=f"{row_id}-{number}", workspace_id="w", provider="p")
+                each.changes.add(kind=types_pb2.CHANGE_KIND_UPSERT, path=f"/{number}", content=b"x")
+                builder.add(each, each.SerializeToString())
+            self.rows[row_id] = StoredRow(row_id, 3, 0, builder.provider_text(), builder.payload())
+
+    def left(self) -> Mapping[str, Sequence[int]]:
+        return {"w": list(self.rows)}
+
+    def row(self, row_id: int) -> StoredRow | None:
+        return self.rows[row_id]
+
+    def taken(self, workspace_id: str, row: StoredRow) -> None:
+        self.taken_at[row.row_id] = list(self.peer.accepted)
+
+
+@asynccontextmanager
+async def served(peer: Peer) -> AsyncIterator[Handover]:
+    server = grpc.aio.server(options=[("grpc.so_reuseport", 0)])
+    ingest_pb2_grpc.add_IngestServiceServicer_to_server(peer, server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    try:
+        yield Handover(Peers((f"127.0.0.1:{port}",), 0, grpc.aio.insecure_channel), lambda: ())
+    finally:
+        await server.stop(None)
+
+
+async def test_a_row_leaves_when_a_peer_has_all_of_it_and_not_before() -> None:
+    peer = Peer({"1-1": [OVERLOADED, UNAVAILABLE], "2-2": [UNAVAILABLE]})  # type: ignore[abstract]  # asked no more
+    spool = Left(peer)
+    async with served(peer) as handing_over, asyncio.timeout(10):
+        await handing_over.run(spool)
+    assert sorted(peer.accepted) == [f"{row_id}-{number}" for row_id in (1, 2) for number in range(3)]
+    assert spool.taken_at.keys() == {1, 2}
+    for row_id, had in spool.taken_at.items():
+        assert {f"{row_id}-{number}" for number in range(3)} <= set(had)
+
+
+async def test_a_row_of_which_a_peer_will_never_take_all_stays() -> None:
+    peer = Peer({"1-1": [INVALID]})  # type: ignore[abstract]  # as above
+    spool = Left(peer)
+    async with served(peer) as handing_over, asyncio.timeout(10):
+        await handing_over.run(spool)
+    assert spool.taken_at.keys() == {2}
