@@ -25,12 +25,12 @@ class Disk:
     place: Path
 
     @classmethod
-    def made(cls, folder: Path) -> "Disk":
+    def made(cls, folder: Path, size_bytes: int = IMAGE_BYTES) -> "Disk":
         """A new, empty one in `folder`, not mounted."""
         image, place = folder / "disk-0.img", folder / "disk"
         place.mkdir()
         with image.open("wb") as file:
-            file.truncate(IMAGE_BYTES)
+            file.truncate(size_bytes)
         _run("mkfs.ext4", "-q", "-F", str(image))
         return cls(image, place)
 

@@ -45,6 +45,8 @@ GONE = -1
 """Instead of the bits of a row that is finished."""
 SETTLE_LINGER_S = 0.02
 """How long settled rows wait for a commit to ride along with."""
+FULL_LINGER_S = 0.25
+"""How long they wait when the disk had no room for them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +106,8 @@ class Spool:
         self._commits = Commits(self._committed)
         self._timer: asyncio.TimerHandle | None = None
         self._has_company = False
+        self._settles_alone = False
+        """The disk was full: what is settled makes room, and must not be refused along with what wants room."""
 
     # ... opening and closing
 
@@ -269,7 +273,9 @@ class Spool:
         self._stop_timer()
         if self._commits.running or self._commits.failure or not (self._groups or self._settling):
             return
-        group = self._groups.popleft() if self._groups else Group(self.paused)
+        alone = self._settles_alone and bool(self._settling)
+        self._settles_alone = False
+        group = self._groups.popleft() if self._groups and not alone else Group(self.paused)
         transaction, self._settling = self._settling, Transaction()
         transaction.known = group.known
         transaction.routes = group.routes
@@ -284,6 +290,7 @@ class Spool:
             self._settling.bits[:0] = transaction.bits
             if self._settling.pauses is None:
                 self._settling.pauses = transaction.pauses
+            self._settles_alone = bool(group.rows)
             self._refused(group.rows)
             group.tell(Unavailable(what="spool's disk (it is full)", retry_after_s=5.0))
         elif isinstance(failure, StorageFailed):
@@ -300,7 +307,7 @@ class Spool:
         if self._groups:
             self._schedule()
         elif self._settling:
-            self._start_timer(SETTLE_LINGER_S)
+            self._start_timer(FULL_LINGER_S if failure is not None and not group.rows else SETTLE_LINGER_S)
 
     def _forget_written(self, transaction: Transaction) -> None:
         unwritten = self._unwritten

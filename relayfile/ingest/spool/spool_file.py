@@ -16,13 +16,21 @@ import apsw
 from relayfile.errors import DataCorrupted, StartRefused, StorageFailed
 from relayfile.ingest.spool import spool_pauses, spool_routes
 from relayfile.ingest.spool.spool_pauses import read_pauses, write_pauses
+from relayfile.ingest.spool.spool_room import (
+    PAGE_BYTES,
+    Occupancy,
+    disk_bytes,
+    free_bytes,
+    needed_bytes,
+    row_pages,
+    size_bytes,
+)
 from relayfile.ingest.spool.spool_routes import RouteUpdate, SavedRoutes, read_routes, write_routes
 
 FILE_NAME = "spool.db"
 FILE_NAMES = (FILE_NAME, FILE_NAME + "-wal")
 SCHEMA_VERSION = 2
 """1 differs in the text of `batch.providers` alone and is read as it is."""
-PAGE_BYTES = 8192
 _BUSY_MS = 5_000
 CHECKPOINT_PAGES = 2_000
 """A log of so many pages is written back into the file after the commit that made it so long."""
@@ -154,15 +162,22 @@ class SpoolWriter:
 
     def __init__(self, directory: Path, bytes_max: int) -> None:
         """`bytes_max`: what the file may come to take."""
+        self._directory = directory
         self._connection = _open(directory)
         self._connection.set_wal_hook(self._note_wal_size)
-        log_pages = bytes_max // LOG_PART // PAGE_BYTES
+        log_pages = min(bytes_max, disk_bytes(directory) or bytes_max) // LOG_PART // PAGE_BYTES
         self._checkpoint_pages = min(CHECKPOINT_PAGES, max(CHECKPOINT_PAGES_MIN, log_pages))
-        self.used_bytes = self._measure()
-        """Of the file, without free pages and without the log, after the last commit."""
+        self._pages = self._free_pages = 0
+        self._measure()
         self._wal_pages = 0
+        """Of the log after the last commit; 0 when all of it is in the file."""
         self._lasting = True
         self._failed = False
+
+    @property
+    def used_bytes(self) -> int:
+        """Of the file, without free pages and without the log, after the last commit."""
+        return (self._pages - self._free_pages) * PAGE_BYTES
 
     def write(self, transaction: Transaction, before_commit: Callable[[Transaction], None]) -> None:
         """Commit everything or nothing; with `must_last`, return after the fsync. `before_commit` is for crash tests.
@@ -171,6 +186,8 @@ class SpoolWriter:
         """
         connection = self._connection
         try:
+            if transaction.rows:
+                self._make_room(transaction.rows)
             self._choose_sync(transaction.must_last)
             connection.execute("BEGIN IMMEDIATE")
             try:
@@ -192,7 +209,7 @@ class SpoolWriter:
             except apsw.FullError:
                 self._roll_back()
                 raise
-            self.used_bytes = self._measure()
+            self._measure()
             if self._wal_pages >= self._checkpoint_pages:
                 self._checkpoint()
         except apsw.FullError as error:
@@ -218,13 +235,32 @@ class SpoolWriter:
         # Not SQLite's own, inside a commit: it would hide that its fsync failed, and what follows in the log would be
         # acknowledged behind a hole.
         try:
-            self._connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
+            in_log, written_back = self._connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
+            if in_log == written_back:
+                self._wal_pages = 0  # the next commit begins the log anew, in the place of the old one
         except (apsw.FullError, apsw.BusyError):
             pass  # What was committed stays in the log; it is tried again after the next commit.
 
-    def _measure(self) -> int:
+    def _measure(self) -> None:
         pages, free = (self._connection.execute(f"PRAGMA {name}").get for name in ("page_count", "freelist_count"))
-        return int(pages - free) * PAGE_BYTES
+        self._pages, self._free_pages = int(pages), int(free)
+
+    def _make_room(self, rows: list[NewRow]) -> None:
+        """`SpoolFull` when there is none, even with all of the log written back: then it is begun anew."""
+        if not self._has_room(rows):
+            if self._wal_pages:
+                self._checkpoint()
+            if not self._has_room(rows):
+                raise SpoolFull
+
+    def _has_room(self, rows: list[NewRow]) -> bool:
+        """Whether rows may come in: never so many that the disk has no room left to remove them."""
+        free = free_bytes(self._directory)
+        if free is None:
+            return True
+        file_bytes, log_bytes = (size_bytes(self._directory / name) for name in FILE_NAMES)
+        now = Occupancy(file_bytes, log_bytes, self._pages, self._free_pages, self._wal_pages)
+        return needed_bytes(now, row_pages(len(row.payload) for row in rows), self._checkpoint_pages) <= free
 
     def _choose_sync(self, lasting: bool) -> None:
         if lasting is not self._lasting:

@@ -7,7 +7,8 @@ import pytest
 
 from relayfile.errors import DataCorrupted, StartRefused
 from relayfile.ingest.spool.adopt import LeftOfProvider, show
-from relayfile.ingest.spool.spool_file import FILE_NAME, PAGE_BYTES
+from relayfile.ingest.spool.spool_file import FILE_NAME
+from relayfile.ingest.spool.spool_room import PAGE_BYTES
 from tests.unit.ingest.spool.test_spool import append, envelope, opened
 
 
