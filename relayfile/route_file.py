@@ -1,6 +1,7 @@
 """Routes as files: what the store writes into an app's system workspace and ingest reads there. Pure.
 
-Owns the path of a tenant's route, what is in the file, and what apps and tenants may be called. A path holds the tenant
+Owns the path of a tenant's route, what is in the file, by what a delivery without one is known, and what apps and
+tenants may be called. A path holds the tenant
 in hexadecimal, because that keeps the order of tenants (the store lists them by path) and needs no escapes.
 """
 
@@ -14,6 +15,8 @@ ROUTES: Final = "/routes"
 TENANT_BYTES_MAX: Final = 256
 TENANT_HEADER: Final = "x-relayfile-tenant"
 """Kept with a delivery that has no route: its tenant."""
+UNROUTED: Final = "UNROUTED"
+"""Reason of the dead letter of such a delivery."""
 _SUFFIX: Final = ".json"
 _APP = re.compile(r"[a-z0-9-]{1,64}\Z")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")

@@ -130,7 +130,6 @@ async def _serve(
     stop: Stop,
 ) -> None:
     instruments = IngestInstruments.declare(foundation.registry)
-    meter = Meter(instruments)
     channels = NodeChannels(mode.router, partial(channel, settings=settings))
     room = BodyRoom(settings.bodies_bytes_max)
     providers = ProviderRegistry.load(settings.content_bytes_max, settings.providers_dir)
@@ -148,18 +147,7 @@ async def _serve(
     )
     deliveries = AppDeliveries(apps, routes.table)
     http = _webhooks(mode, providers, deliveries, workspaces, rejected, room, settings, foundation, around)
-    door = Door(
-        intake=mode,
-        workspaces=workspaces,
-        room=room,
-        content_bytes_max=settings.content_bytes_max,
-        raw_bytes_max=settings.body_bytes_max,
-        clock=foundation.clock,
-        arrivals=arrivals,
-        ids=foundation.ids,
-        tracing=foundation.tracing,
-        instruments=instruments,
-    )
+    door = _door(mode, workspaces, room, settings, around)
     services = [_ingest_service(mode, door, rejected, channels, settings, foundation)]
     server = GrpcServer(settings, settings.grpc_address, services, foundation.policy)
     admin = AdminPorts(
@@ -183,17 +171,11 @@ async def _serve(
     lifecycle.on_stop(Phase.DRAIN, "accepted changes", mode.drain)
     lifecycle.on_stop(Phase.CLOSE_STREAMS, "questions to nodes", channels.close)
 
-    async def measure() -> None:
-        while True:
-            meter.update(mode.figures())
-            instruments.routes.set(routes.table.count)
-            await asyncio.sleep(METER_S)
-
     def work(tasks: asyncio.TaskGroup) -> None:
         tasks.create_task(mode.run(), name="intake")
         tasks.create_task(http.serve(), name="http")
         tasks.create_task(admin.http.serve(), name="admin-http")
-        tasks.create_task(measure(), name="meter")
+        tasks.create_task(_measure(mode, routes, instruments), name="meter")
         tasks.create_task(worker.run(), name="redos")
         routes.start(tasks)
 
@@ -203,6 +185,32 @@ async def _serve(
         mode.handover = Handover(peers, foundation.credentials.metadata)
     await admin.open(settings, server, http=http.address)
     await until_stopped(stop, lifecycle, work)
+
+
+async def _measure(mode: Mode, routes: AppRoutes, instruments: IngestInstruments) -> None:
+    """Bring the metrics up to date, until cancelled."""
+    meter = Meter(instruments)
+    while True:
+        meter.update(mode.figures())
+        instruments.routes.set(routes.table.count)
+        await asyncio.sleep(METER_S)
+
+
+def _door(
+    mode: Mode, workspaces: WorkspaceDirectory, room: BodyRoom, settings: IngestSettings, around: FrontSurroundings
+) -> Door:
+    return Door(
+        intake=mode,
+        workspaces=workspaces,
+        room=room,
+        content_bytes_max=settings.content_bytes_max,
+        raw_bytes_max=settings.body_bytes_max,
+        clock=around.clock,
+        arrivals=around.arrivals,
+        ids=around.ids,
+        tracing=around.tracing,
+        instruments=around.instruments,
+    )
 
 
 def _ingest_service(

@@ -15,12 +15,12 @@ import grpc.aio
 from relayfile.errors import RelayfileError
 from relayfile.ingest.providers.adapter import Provider, RequestFacts
 from relayfile.ingest.redo import RedoAnswer, normalised_again
+from relayfile.ingest.sending.fold_wire import CHUNK_BYTES_MAX
 from relayfile.model import Failure
 from relayfile.placement import app_of
 from relayfile.telemetry import get_logger
 from relayfile.v1 import dead_letter_pb2, dead_letter_pb2_grpc, shard_pb2, shard_pb2_grpc, types_pb2
 
-CHUNK_BYTES_MAX: Final = 1 << 20
 BODY_BYTES_MAX: Final = 256 << 20
 """The most that ingest can be set to accept."""
 QUEUED_MAX: Final = 256
@@ -44,14 +44,6 @@ class RedoForwarder(Protocol):
         None: it is; the dead letter may go. A failure: it stays, pending with this reason. `RedoPostponed`.
         """
         ...
-
-
-class NoForwarding:
-    """Of a process without apps."""
-
-    async def forward(self, redo: shard_pb2.Redo, facts: RequestFacts) -> Failure | None:
-        """Another process may."""
-        raise RedoPostponed(f"this process does not serve {redo.workspace_id}")
 
 
 class RedoQueue:
@@ -85,7 +77,7 @@ class RedoWorker:
         metadata: Callable[[], Metadata],
         providers: Mapping[str, Provider],
         timeout_s: float,
-        forwarder: RedoForwarder | None = None,
+        forwarder: RedoForwarder,
     ) -> None:
         """`timeout_s` bounds each call to a node."""
         self._queue = queue
@@ -93,7 +85,7 @@ class RedoWorker:
         self._metadata = metadata
         self._providers = providers
         self._timeout_s = timeout_s
-        self._forwarder = forwarder or NoForwarding()
+        self._forwarder = forwarder
 
     async def run(self) -> None:
         """Until cancelled."""

@@ -12,12 +12,12 @@ import msgspec
 from relayfile.errors import RevisionConflict, RouteNotFound, WorkspaceDeleted
 from relayfile.model import Origin
 from relayfile.placement import app_of, app_workspace
-from relayfile.route_file import RouteFile, read_route, route_path, write_route
+from relayfile.route_file import UNROUTED, RouteFile, read_route, route_path, write_route
 from relayfile.store.commit import Committer
 from relayfile.store.engine import WorkspaceKey, WorkspaceView
 from relayfile.store.entry_kinds import PlanContext
 from relayfile.store.letters.dead_letters import DeadLetters
-from relayfile.store.letters.unrouted import QUEUED_AT_ONCE_MAX, UNROUTED, pending_of
+from relayfile.store.letters.unrouted import QUEUED_AT_ONCE_MAX, pending_of
 from relayfile.store.once import Asked, Once, RequestMark
 from relayfile.store.order import Order
 from relayfile.store.ownership import Ownership

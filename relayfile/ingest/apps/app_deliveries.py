@@ -6,16 +6,13 @@ Refuses to know how a request is proven and accepted: that is the front's work, 
 """
 
 from collections.abc import Sequence
-from typing import Final
 
 from relayfile.ingest.apps.apps import App, Apps
 from relayfile.ingest.apps.route_table import RouteTable
 from relayfile.ingest.intake import Intake, PastShare, raise_refusal
 from relayfile.ingest.providers.adapter import Delivery, Provider, Reading
+from relayfile.route_file import UNROUTED
 from relayfile.v1 import types_pb2
-
-UNROUTED: Final = "UNROUTED"
-"""Reason of the dead letter of a delivery whose customer has no route."""
 
 
 class AppDeliveries:

@@ -12,7 +12,6 @@ from contextlib import contextmanager
 from typing import Protocol
 
 from relayfile.errors import RelayfileError
-from relayfile.ingest.apps.app_deliveries import UNROUTED
 from relayfile.ingest.apps.apps import App, Apps
 from relayfile.ingest.delivery import Arrival, complete
 from relayfile.ingest.intake import Intake, raise_refusal
@@ -20,6 +19,7 @@ from relayfile.ingest.providers.adapter import Delivery, Provider, RequestFacts
 from relayfile.ingest.redo_worker import RedoPostponed
 from relayfile.model import Failure
 from relayfile.placement import app_of
+from relayfile.route_file import UNROUTED
 from relayfile.v1 import shard_pb2, types_pb2
 
 

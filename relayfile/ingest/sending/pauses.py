@@ -11,7 +11,7 @@ WHOLE_WORKSPACE = ""
 
 Told = Iterable[tuple[str, frozenset[str]]]
 """Workspaces and their paused providers."""
-Table = Mapping[str, frozenset[str]]
+PauseTable = Mapping[str, frozenset[str]]
 """Workspace to paused providers."""
 
 
@@ -23,7 +23,7 @@ class Pauses:
         table: dict[str, frozenset[str]] = {}
         for workspace_id, provider in remembered:
             table[workspace_id] = table.get(workspace_id, frozenset()) | {provider}
-        self.table: Table = table
+        self.table: PauseTable = table
         """Replaced when something changes, never changed itself."""
         self._telling: dict[str, dict[str, frozenset[str]]] = {}
         """By address, what was told of a list that is not complete yet."""

@@ -18,7 +18,7 @@ from functools import partial
 
 from relayfile.data_directory import DataDirectory
 from relayfile.errors import StorageFailed, Unavailable
-from relayfile.ingest.sending.pauses import Table
+from relayfile.ingest.sending.pauses import PauseTable
 from relayfile.ingest.spool.payload import PayloadBuilder
 from relayfile.ingest.spool.spool_commits import Commits, Done, Group
 from relayfile.ingest.spool.spool_file import (
@@ -89,7 +89,7 @@ class Spool:
         fault points.
         """
         self.counters = SpoolCounters()
-        self.paused: Table = {}
+        self.paused: PauseTable = {}
         """What is paused: rows of paused providers hold nothing else, so that the others leave nothing behind."""
         self.waiting_bytes = 0
         """Envelopes that are not durable yet, whether or not their sender still waits."""
@@ -217,7 +217,7 @@ class Spool:
         unwritten = self._unwritten.get(row.row_id, 0)
         return GONE if unwritten == GONE else row.bits | unwritten
 
-    def remember_pauses(self, pauses: list[tuple[str, str]], table: Table) -> None:
+    def remember_pauses(self, pauses: list[tuple[str, str]], table: PauseTable) -> None:
         """Keep (workspace, provider) of what is paused for the next start; `table` is the same."""
         self.paused = table
         self._settling.pauses = pauses
@@ -246,8 +246,8 @@ class Spool:
         else:
             loop = asyncio.get_running_loop()
             group.waiters.append((loop.time() + timeout_s, done))
-            if group.patience is None:
-                group.patience = loop.call_later(timeout_s, _give_up, loop, group)
+            if group.give_up is None:
+                group.give_up = loop.call_later(timeout_s, _give_up, loop, group)
         if not self._commits.running:
             self._schedule()
 
@@ -339,7 +339,7 @@ def _give_up(loop: asyncio.AbstractEventLoop, group: Group) -> None:
     over = [waiter for waiter in group.waiters if waiter[0] <= now_s]
     group.waiters = [waiter for waiter in group.waiters if waiter[0] > now_s]
     next_s = min((end_s for end_s, _ in group.waiters), default=math.inf)
-    group.patience = loop.call_at(next_s, _give_up, loop, group) if next_s < math.inf else None
+    group.give_up = loop.call_at(next_s, _give_up, loop, group) if next_s < math.inf else None
     for _, done in over:
         done(TimeoutError())
 

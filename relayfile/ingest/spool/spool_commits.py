@@ -9,7 +9,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 from relayfile.errors import StartRefused, StorageFailed
-from relayfile.ingest.sending.pauses import Table
+from relayfile.ingest.sending.pauses import PauseTable
 from relayfile.ingest.spool.payload import PayloadBuilder
 from relayfile.ingest.spool.spool_file import (
     NewRow,
@@ -31,7 +31,7 @@ Done = Callable[[Exception | None], None]
 class Group:
     """What will be one transaction."""
 
-    paused: Table
+    paused: PauseTable
     """As it was when the group was begun: what goes apart goes apart in all of the group, or order would be lost."""
     open_rows: dict[str | tuple[str, str], PayloadBuilder] = field(default_factory=dict)
     """By workspace; by workspace and provider where the provider is paused by itself."""
@@ -40,26 +40,28 @@ class Group:
     routes: list[RouteUpdate] = field(default_factory=list)
     waiters: list[tuple[float, Done]] = field(default_factory=list)
     """Each with the time at which it gives up, by the loop's clock, in that order where one has a limit."""
-    patience: asyncio.TimerHandle | None = None
+    give_up: asyncio.TimerHandle | None = None
     envelopes: int = 0
     size_bytes: int = 0
 
     def tell(self, failure: Exception | None) -> None:
         """Tell everyone who waits."""
-        if self.patience is not None:
-            self.patience.cancel()
-            self.patience = None
+        if self.give_up is not None:
+            self.give_up.cancel()
+            self.give_up = None
         for _, done in self.waiters:
             done(failure)
 
 
 class Commits:
-    """The writing thread: one transaction at a time, and none after a failure."""
+    """The thread as the event loop sees it: everything but `_write` runs there."""
 
     def __init__(self, committed: Callable[[Group, Transaction, Exception | None], None]) -> None:
         self.running = False
         self.failure: StorageFailed | None = None
+        """Set once, by a disk that failed; nothing is written after it."""
         self.used_bytes = 0
+        """Of the file after the last transaction; see `SpoolWriter.used_bytes`."""
         self._is_full = False
         self._committed = committed
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="spool")
@@ -68,17 +70,20 @@ class Commits:
         self._changed = asyncio.Event()
 
     def start(self, writer: SpoolWriter, next_row_id: int) -> None:
+        """Write with `writer`, which is closed by `stop`."""
         self._writer = writer
         self.used_bytes = writer.used_bytes
         self._next_row_id = next_row_id
 
     def stop(self) -> None:
+        """Wait for the running transaction, then close. Blocks."""
         self._thread.shutdown(wait=True)
         if self._writer is not None:
             self._writer.close()
             self._writer = None
 
     def new_row_id(self) -> int:
+        """One that no row had before, in any run of the process."""
         row_id = self._next_row_id
         self._next_row_id += 1
         return row_id
@@ -103,6 +108,7 @@ class Commits:
             await self._changed.wait()
 
     async def until_failed(self) -> StorageFailed:
+        """Return the failure when there is one."""
         while self.failure is None:
             self._changed.clear()
             await self._changed.wait()

@@ -14,7 +14,8 @@ from relayfile.errors import DeadlineExpired, Draining, NotOwner, RelayfileError
 from relayfile.status import from_rpc_error
 from relayfile.v1 import shard_pb2, shard_pb2_grpc
 
-ONE_OWNER: Final = "shard"
+SHARD: Final = "shard"
+"""What the parts of the status that come from store nodes are called, with the address where there are several."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,8 +59,8 @@ class OwnerOutcomes:
     async def outcomes(self, workspace: str) -> Sequence[OwnerAnswer]:
         """As `OutcomeSource`."""
         if workspace:
-            return [await self._ask(ONE_OWNER, self._channel_to(workspace), workspace)]
-        questions = [self._ask(f"{ONE_OWNER} {address}", to, "") for address, to in self._channels().items()]
+            return [await self._ask(SHARD, self._channel_to(workspace), workspace)]
+        questions = [self._ask(f"{SHARD} {address}", to, "") for address, to in self._channels().items()]
         return await asyncio.gather(*questions)
 
     async def _ask(self, source: str, channel: grpc.aio.Channel, workspace: str) -> OwnerAnswer:

@@ -25,14 +25,12 @@ from relayfile.store.letters.letter_kinds import (
 )
 from relayfile.store.letters.redo_desk import RedoDesk
 from relayfile.store.letters.replayer import Replayer, ReplayPolicy
+from relayfile.store.letters.unrouted import LOOKED_AT_PER_STEP, QUEUED_AT_ONCE_MAX
 from relayfile.store.once import Asked, Once, RequestMark
 from relayfile.store.order import Order
 from relayfile.store.ownership import Ownership
 from relayfile.store.plan.letters import LetterState
 
-LOOKED_AT_PER_STEP: Final = 1_000
-"""Dead letters that a choice reads before others get a turn."""
-QUEUED_AT_ONCE_MAX: Final = 10_000
 NOT_REPLAYING: Final = frozenset({LetterState.PENDING, LetterState.ACKNOWLEDGED})
 
 

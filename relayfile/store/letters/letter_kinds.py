@@ -13,9 +13,10 @@ from google.protobuf.message import DecodeError
 
 from relayfile.errors import DeadLetterNotFound, DeadLetterReplaying, RelayfileError
 from relayfile.model import Failure, Outcome
+from relayfile.route_file import UNROUTED
 from relayfile.store.engine import Acknowledgement, KeptDeadLetter, WorkspaceKey
 from relayfile.store.entry_kinds import INTERNAL_FAULT, ApplyFolds, PlanContext, quarantined
-from relayfile.store.letters.unrouted import UNROUTED, is_routed_since
+from relayfile.store.letters.unrouted import is_routed_since
 from relayfile.store.order import Order
 from relayfile.store.plan.entry import Fold, Member
 from relayfile.store.plan.letters import (

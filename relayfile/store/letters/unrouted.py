@@ -9,16 +9,15 @@ Refuses to try anything itself (`relayfile.store.letters.replayer`).
 import asyncio
 from typing import Final
 
-from relayfile.route_file import TENANT_HEADER, route_path
+from relayfile.route_file import TENANT_HEADER, UNROUTED, route_path
 from relayfile.store.engine import DeadLetterFilter, Engine, KeptDeadLetter, WorkspaceKey, WorkspaceView
 from relayfile.store.plan.letters import LetterRef, LetterState
 from relayfile.store.plan.result import Plan
 
-UNROUTED: Final = "UNROUTED"
-"""Reason of a dead letter whose customer had no route."""
 QUEUED_AT_ONCE_MAX: Final = 10_000
-"""Dead letters that the entry of one route queues."""
-_LOOKED_AT_PER_STEP: Final = 1_000
+"""Dead letters that one entry queues."""
+LOOKED_AT_PER_STEP: Final = 1_000
+"""Dead letters that a choice reads before others get a turn."""
 
 
 async def pending_of(engine: Engine, key: WorkspaceKey, tenant: str) -> list[LetterRef]:
@@ -28,7 +27,7 @@ async def pending_of(engine: Engine, key: WorkspaceKey, tenant: str) -> list[Let
     after_id = ""
     while len(found) < QUEUED_AT_ONCE_MAX:
         async with engine.view(key) as view:
-            refs, after_id = await view.letters_after(chosen, after_id, _LOOKED_AT_PER_STEP)
+            refs, after_id = await view.letters_after(chosen, after_id, LOOKED_AT_PER_STEP)
         found += refs
         if not after_id:
             break

@@ -3,12 +3,14 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator, Mapping
-from typing import Self
+from typing import Any, Self
 
 import grpc
 import grpc.aio
 import pytest
 
+from relayfile.ingest.apps.app_redo import AppRedo
+from relayfile.ingest.apps.apps import Apps
 from relayfile.ingest.providers.adapter import Provider, RequestFacts
 from relayfile.ingest.providers.provider_file import parse_provider
 from relayfile.ingest.providers.registry import ProviderRegistry
@@ -191,12 +193,17 @@ def node(kept: bytes) -> Node:
     return Node(kept)  # type: ignore[abstract]  # the rest is not asked for
 
 
+def of_a_process_without_apps() -> AppRedo:
+    nothing: Any = None  # is asked of nobody
+    return AppRedo(Apps(), {}, nothing, nothing, str)
+
+
 class Worked:
     """A worker against a node."""
 
     def __init__(self, node: Node, forwarder: RedoForwarder | None = None) -> None:
         self._node = node
-        self._forwarder = forwarder
+        self._forwarder = forwarder or of_a_process_without_apps()
         self.queue = RedoQueue()
 
     async def __aenter__(self) -> Self:
