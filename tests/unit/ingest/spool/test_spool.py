@@ -145,6 +145,49 @@ async def test_after_a_failed_fsync_nothing_is_acknowledged(tmp_path: Path, monk
         assert not list(two.reader.remainders())
 
 
+async def test_who_waits_for_the_next_commit_is_told_of_the_failure_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    is_writing, may_fail = threading.Event(), threading.Event()
+
+    def fail(*_: object) -> None:
+        is_writing.set()
+        may_fail.wait(10)
+        raise StorageFailed(what="fsync")
+
+    one = Opened(tmp_path)
+    monkeypatch.setattr(SpoolWriter, "write", fail)
+    first = asyncio.ensure_future(append(one.spool, [envelope(1)]))
+    await asyncio.to_thread(is_writing.wait, 10)
+    next_ones = [asyncio.ensure_future(append(one.spool, [envelope(2 + number)])) for number in range(3)]
+    await asyncio.sleep(0)
+    may_fail.set()
+    told = await asyncio.gather(first, *next_ones, return_exceptions=True)
+    assert [type(each) for each in told] == [StorageFailed] * 4
+    await one.spool.close()
+    one.reader.close()
+
+
+async def test_what_was_settled_while_the_disk_was_full_is_removed_when_it_has_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with opened(tmp_path) as one:
+        await append(one.spool, [envelope(1)])
+        await append(one.spool, [envelope(2), envelope(3)])
+        is_full = threading.Event()
+
+        def full(*_: object) -> None:
+            is_full.set()
+            raise SpoolFull
+
+        monkeypatch.setattr(SpoolWriter, "write", full)
+        one.spool.settle([1], [(2, 0b01)])
+        await asyncio.to_thread(is_full.wait, 10)
+        monkeypatch.undo()
+    async with opened(tmp_path) as two:
+        assert [(row.row_id, row.bits) for row in two.reader.remainders()] == [(2, 0b01)]
+
+
 async def test_a_full_disk_refuses_and_recovers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The log has two lines of it, however many were refused."""
 
