@@ -228,6 +228,28 @@ async def test_a_large_backlog_is_read_back_beside_what_arrives(
         sender.check(store)
 
 
+async def test_what_arrives_of_a_resumed_provider_waits_behind_what_was_left_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(backlog, "READ_BYTES", 20_000)
+    monkeypatch.setattr(dispatch, "LANE_BYTES_MAX", LANE_BYTES)
+    sender = Providers()
+    chosen = {"coalesce_window_s": 0.0, "batch_bytes_max": 64 << 10}
+    async with node() as store, running(settings(tmp_path, store, **chosen)) as pipeline:
+        await connected(pipeline)
+        await pause(store, pipeline, {"acme": [GITHUB]})
+        await one_by_one(pipeline, [sender.envelope(GITHUB, number % 9, size=5_000) for number in range(60)])
+        store.faults.hold = asyncio.Event()
+        await pause(store, pipeline, {})
+        lane = pipeline.dispatcher.lanes["acme"]
+        await until(lambda: lane.in_flight and lane.queued_bytes >= LANE_BYTES)
+        assert lane.left_rows, "most of it waits in the spool"
+        await one_by_one(pipeline, [sender.envelope(provider) for _ in range(9) for provider in (GITHUB, LINEAR)])
+        store.faults.hold.set()
+        await settled(pipeline)
+        sender.check(store)
+
+
 @pytest.mark.parametrize("seed", range(4))
 async def test_any_order_of_pauses_restarts_and_faults(tmp_path: Path, seed: int) -> None:
     chance = random.Random(seed)
