@@ -7,6 +7,10 @@ import signal
 import sys
 from pathlib import Path
 
+import pytest
+
+from tests.support.usual_ports import choosing_ports
+
 ROOT = Path(__file__).resolve().parents[2]
 BLOCK = re.compile(r"^```sh (terminal-\d)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 UP_TIMEOUT_S = 30
@@ -33,20 +37,31 @@ async def shell(script: str, folder: Path) -> asyncio.subprocess.Process:
     )
 
 
+async def until_greeted(up: asyncio.subprocess.Process) -> None:
+    """`up` says that it runs."""
+    assert up.stdout is not None
+    said = b""
+    async with asyncio.timeout(UP_TIMEOUT_S):
+        while b"Ctrl-C stops it" not in said:
+            line = await up.stdout.readline()
+            assert line, f"`up` ended: {said.decode()}"
+            said += line
+
+
+@pytest.mark.timeout(150)
 async def test_the_tour_works_when_pasted(tmp_path: Path) -> None:
     # A folder that looks like a checkout after `make setup`: the virtual environment is this one.
     (tmp_path / ".venv").symlink_to(Path(sys.executable).parent.parent)
     (tmp_path / "Makefile").write_text("setup:\n")
     (first,) = blocks("terminal-1")
-    up = await shell(first, tmp_path)
-    assert up.stdout is not None
+    async with choosing_ports():
+        up = await shell(first, tmp_path)
+        try:
+            await until_greeted(up)
+        except BaseException:
+            os.killpg(up.pid, signal.SIGKILL)
+            raise
     try:
-        said = b""
-        async with asyncio.timeout(UP_TIMEOUT_S):
-            while b"Ctrl-C stops it" not in said:
-                line = await up.stdout.readline()
-                assert line, f"`up` ended: {said.decode()}"
-                said += line
         tour = await shell("".join(blocks("terminal-2")), tmp_path)
         printed = (await tour.communicate())[0].decode()
         assert tour.returncode == 0, printed

@@ -15,6 +15,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.usual_ports import choosing_ports
+
 TIMEOUT_S = 40
 RELAYFILE = (sys.executable, "-m", "relayfile")
 
@@ -22,29 +24,40 @@ RELAYFILE = (sys.executable, "-m", "relayfile")
 @asynccontextmanager
 async def up(folder: Path, *arguments: str) -> AsyncIterator[str]:
     """A running system; what it greeted with."""
-    process = await asyncio.create_subprocess_exec(
-        *RELAYFILE,
-        "up",
-        "--data-dir",
-        str(folder),
-        *arguments,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.STDOUT,
-        start_new_session=True,
-    )
-    assert process.stdout is not None
-    said = ""
+    async with choosing_ports():
+        process = await asyncio.create_subprocess_exec(
+            *RELAYFILE,
+            "up",
+            "--data-dir",
+            str(folder),
+            *arguments,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+            start_new_session=True,
+        )
+        try:
+            said = await greeting(process)
+        except BaseException:
+            os.killpg(process.pid, signal.SIGKILL)
+            raise
     try:
-        async with asyncio.timeout(TIMEOUT_S):
-            while "Ctrl-C stops it" not in said:
-                line = await process.stdout.readline()
-                assert line, said
-                said += line.decode()
         yield said
     finally:
         process.send_signal(signal.SIGINT)
         rest = (await process.communicate())[0].decode()
         assert process.returncode == 0, said + rest
+
+
+async def greeting(process: asyncio.subprocess.Process) -> str:
+    """What `up` says until it runs."""
+    assert process.stdout is not None
+    said = ""
+    async with asyncio.timeout(TIMEOUT_S):
+        while "Ctrl-C stops it" not in said:
+            line = await process.stdout.readline()
+            assert line, said
+            said += line.decode()
+    return said
 
 
 def run(folder: Path, *arguments: str) -> str:
@@ -80,6 +93,7 @@ def outcomes_are_shown(data: Path) -> None:
     assert (never.returncode, "--lag-max" in never.stderr) == (2, True)
 
 
+@pytest.mark.timeout(180)
 async def test_data_and_mirrors_survive_a_restart(tmp_path: Path) -> None:
     data, mirror = tmp_path / "data", tmp_path / "mirror"
     async with up(data, "--nodes", "2") as said:

@@ -319,3 +319,27 @@ def test_what_one_delivery_says_of_one_object_goes_together() -> None:
     assert (link.store.tree(), link.dispatcher.pending) == ({"/a": b'{"k":2}'}, 0)
     assert len(link.store.events) == 1
     assert link.dispatcher.counters.outcomes.total() == 3
+
+
+def test_a_path_that_no_change_names_is_taken_as_in_another_order() -> None:
+    """The limit of the equation (docs/adr/0013): changes of two objects pass each other, those of one never do."""
+    said = (
+        ("issue/1", "/a/1", b'{"k":1}', 0.0),
+        ("issue/2", "/b/1", b'{"k":2}', 4.0),
+        ("issue/2", "/a/1", b'{"k":3}', 0.0),  # held; nobody says that issue/1 is there
+        ("issue/1", "", b'{"k":4}', 0.0),
+    )
+    steps = [
+        Step(
+            [types_pb2.FileChange(kind=UPSERT, provider_object_id=name, path=path, content=content)],
+            number + 1, None, after_s, sends=True, answers=True, loses_answer=False,
+        )
+        for number, (name, path, content, after_s) in enumerate(said)
+    ]  # fmt: skip
+    store, expected = run(CoalesceLimits(3.0, True, 100, 1_000, 100, 10_000), steps, 100)
+    first, second, taking, last = envelopes(steps)
+    assert expected.tree() == {"/a/1": b'{"k":3}', "/github/issue_1.json": b'{"k":4}'}
+    other_order = one_by_one((first, second, last, taking))
+    assert files(store) == files(other_order)
+    assert objects(store) == objects(other_order)
+    assert store.tree() == {"/a/1": b'{"k":3}'}

@@ -1,13 +1,15 @@
 """`python -m tests.support.store_process DIR`: a store node in a process of its own, whose memory can be watched.
 
 Prints one JSON line with its address and a token, then answers each line on its input: `mark` makes the present
-resident memory the base, `peak` prints by how many bytes it was exceeded since. Ends with its input.
+resident memory the base, `peak` prints by how many bytes it was exceeded since, `cpu` how many microseconds it has
+computed so far. Ends with its input.
 """
 
 import asyncio
 import gc
 import json
 import sys
+import time
 from pathlib import Path
 
 import uvloop
@@ -39,6 +41,8 @@ async def main(directory: Path) -> None:
                 gc.collect()
                 base = _start_again()
                 print(base, flush=True)
+            elif line == b"cpu":
+                print(time.process_time_ns() // 1_000, flush=True)
             else:
                 print((_kib("VmHWM") - base) * 1024, flush=True)
 

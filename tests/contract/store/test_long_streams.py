@@ -4,7 +4,6 @@ import asyncio
 import json
 import subprocess
 import sys
-import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,7 +16,8 @@ from tests.support.store_node import Client, TestNode, started_nodes
 
 W = "acme"
 MEMORY_GROWTH_BYTES_MAX = 32 << 20
-FIRST_PAGE_S_MAX = 0.05
+FIRST_PAGE_CPU_US_MAX = 50_000
+"""A page of 1,000 entries takes some milliseconds; a whole tree of 50,000 takes twenty times that."""
 WAL_BYTES_MAX = 64 << 20
 
 
@@ -98,10 +98,11 @@ async def test_memory_does_not_grow_with_the_tree_and_the_first_page_is_quick(tm
         process.ask("mark")
         first_pages = []
         for _ in range(5):
-            started = time.perf_counter()
+            # What the node computes, not how long it takes: others may have the machine.
+            before_us = process.ask("cpu")
             call = _list(client)
             await anext(aiter(call))
-            first_pages.append(time.perf_counter() - started)
+            first_pages.append(process.ask("cpu") - before_us)
             call.cancel()
         listed = sum([len(page.entries) async for page in _pages(client)])
         exported = sum([len(message.files) async for message in _export(client)])
@@ -109,11 +110,13 @@ async def test_memory_does_not_grow_with_the_tree_and_the_first_page_is_quick(tm
         await client.channel.close()
     assert (listed, exported) == (files, files)
     assert growth <= MEMORY_GROWTH_BYTES_MAX, f"{growth / (1 << 20):.1f} MiB"
-    assert min(first_pages) <= FIRST_PAGE_S_MAX, first_pages
+    assert min(first_pages) <= FIRST_PAGE_CPU_US_MAX, first_pages
 
 
-@pytest.mark.parametrize("seconds", [10, pytest.param(60, marks=[pytest.mark.full, pytest.mark.timeout(180)])])
-async def test_readers_that_stop_under_write_load_do_not_keep_the_log(tmp_path: Path, seconds: int) -> None:
+@pytest.mark.timeout(180)
+@pytest.mark.parametrize("log_sizes", [2, pytest.param(20, marks=[pytest.mark.full, pytest.mark.timeout(600)])])
+async def test_readers_that_stop_under_write_load_do_not_keep_the_log(tmp_path: Path, log_sizes: int) -> None:
+    """As much is written as fills a log that only grows so many times, however long that takes."""
     async with started_nodes(tmp_path) as [node]:
         await _fill(node, 20_000, b"x" * 1_000)
         stopped: list[AsyncIterator[object]] = [_pages(node.client), _export(node.client)]
@@ -122,14 +125,12 @@ async def test_readers_that_stop_under_write_load_do_not_keep_the_log(tmp_path: 
         log = node.database.with_name(node.database.name + "-wal")
         largest = written = number = 0
         content = b"y" * 16_000
-        until = time.monotonic() + seconds
-        while time.monotonic() < until:
+        while written <= log_sizes * WAL_BYTES_MAX:
             number += 1
             await node.writer.put(W, {f"/load/{n}": b"%d" % number + content for n in range(200)})
             written += 200 * len(content)
             largest = max(largest, log.stat().st_size)
             await asyncio.sleep(0)
-        assert written > 2 * WAL_BYTES_MAX, "too little was written to prove anything"
         assert largest < WAL_BYTES_MAX, f"{largest / (1 << 20):.1f} MiB"
         pages = stopped[0]
         count = 1_000
