@@ -27,11 +27,13 @@ from relayfile.cli import (
     spool,
     token,
     up,
+    workspaces,
 )
-from relayfile.errors import SettingError, StartRefused
+from relayfile.errors import SettingError, StartRefused, WorkspaceNotFound
 
 EXIT_FAILED = 1
 EXIT_REFUSED = 2
+STARTING = {"demo", "up", "store", "ingest", "syncd"}
 
 app = typer.Typer(
     name="relayfile",
@@ -60,6 +62,7 @@ COMMANDS: tuple[tuple[str, Callable[..., None]], ...] = (
 for _name, _command in COMMANDS:
     app.command(_name)(_command)
 app.add_typer(mirror.app, name="mirror")
+app.add_typer(workspaces.app, name="workspaces")
 app.add_typer(spool.app, name="spool")
 app.add_typer(providers.app, name="providers")
 app.add_typer(routes.app, name="routes")
@@ -83,5 +86,9 @@ def main() -> None:
         error = leading_error(raised)
         if error is None:
             raise
-        print(f"relayfile: {error}", file=sys.stderr)
+        # Who only asked has started nothing.
+        asked = isinstance(error, StartRefused) and sys.argv[1] not in STARTING
+        print(f"relayfile: {str(error).removeprefix('Refused to start: ') if asked else error}", file=sys.stderr)
+        if isinstance(error, WorkspaceNotFound):
+            print(f"`relayfile workspaces create {error.workspace}` makes it.", file=sys.stderr)
         sys.exit(EXIT_REFUSED if isinstance(error, SettingError | StartRefused) else EXIT_FAILED)

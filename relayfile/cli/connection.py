@@ -1,5 +1,6 @@
 """How a command finds the running system: by options and environment, else by the data directory's runtime file."""
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -45,10 +46,12 @@ def connect(data_dir: Path) -> Connection:
     settings = load(ClientSettings)
     layout = Layout(data_dir.resolve())
     runtime = layout.read_runtime()
-    if runtime is None and not (settings.store_address or settings.ingest_address or settings.syncd_address):
+    named = settings.store_address or settings.ingest_address or settings.syncd_address
+    if not named and (runtime is None or not _is_alive(runtime.pid)):
+        found = "no running system is recorded" if runtime is None else "the recorded system is no longer running"
         raise StartRefused(
-            why=f"no running system is recorded in {data_dir}; start one with `relayfile up --data-dir {data_dir}`, "
-            "or set RELAYFILE_STORE, RELAYFILE_INGEST and RELAYFILE_SYNCD"
+            why=f"{found} in {data_dir}; start one with `relayfile up --data-dir {data_dir}` and wait until it "
+            "says that it is up, or set RELAYFILE_STORE, RELAYFILE_INGEST and RELAYFILE_SYNCD"
         )
     return Connection(
         store=settings.store_address or (runtime.nodes[0] if runtime else ""),
@@ -58,6 +61,17 @@ def connect(data_dir: Path) -> Connection:
         token=settings.token or _read_token(settings.token_file or (Path(runtime.token_file) if runtime else None)),
         layout=layout,
     )
+
+
+def _is_alive(pid: int) -> bool:
+    """Whether a process has this id; somebody else's counts too."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
 
 
 def _read_token(path: Path | None) -> str:

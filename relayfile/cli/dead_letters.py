@@ -106,6 +106,7 @@ def get(
         headers = {f"header {name}": value for name, value in sorted(described.get("headers", {}).items())}
         change = {f"change {name}": value for name, value in described.get("change", {}).items()}
         rows = {**described["dead_letter"], **headers, **change}
+        rows["stage"], rows["state"] = (_word(rows[name]) for name in ("stage", "state"))
         print("\n".join(f"{name.replace('_', ' ')}: {value}" for name, value in rows.items()))
 
     _run(data_dir, work)
@@ -177,7 +178,7 @@ def replay(
         if json_lines:
             print(as_json(answer))
         else:
-            print(f"{answer.queued_count} {'would be' if dry_run else 'are'} tried again")
+            print(f"{answer.queued_count} {'would be tried again' if dry_run else 'queued for another try'}")
             if answer.already_replaying_count:
                 print(f"{answer.already_replaying_count} are being tried already")
             if answer.remaining_count:
@@ -255,11 +256,16 @@ def moment_of(option: str, text: str, clock: "Clock") -> int:
     return round((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() * 1e6)
 
 
+def _word(enum_value: str) -> str:
+    """`pending` of DEAD_LETTER_STATE_PENDING."""
+    return enum_value.rpartition("_")[2].lower()
+
+
 def _row(letter: "DeadLetter") -> tuple[object, ...]:
     from relayfile.v1 import dead_letter_pb2
 
-    stage = dead_letter_pb2.DeadLetterStage.Name(letter.stage).rpartition("_")[2].lower()
-    state = dead_letter_pb2.DeadLetterState.Name(letter.state).rpartition("_")[2].lower()
+    stage = _word(dead_letter_pb2.DeadLetterStage.Name(letter.stage))
+    state = _word(dead_letter_pb2.DeadLetterState.Name(letter.state))
     about = letter.path or letter.provider_object_id or letter.event_name or letter.delivery_id
     return (
         letter.dead_letter_id,

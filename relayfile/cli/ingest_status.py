@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from relayfile.cli.refusal import explained
 from relayfile.cli.running_system import DATA_DIR, JSON_LINES, ask
 from relayfile.cli.shown import as_json, moment
 from relayfile.cli.table import table
@@ -68,7 +69,7 @@ def status(
 
     async def work(stub: "IngestServiceAsyncStub", shown: "Credentials") -> None:
         answer = await stub.GetIngestStatus(request, metadata=shown)
-        print(as_json(answer, zeros=True) if in_json else _status_text(answer))
+        print(as_json(answer, zeros=True) if in_json else _status_text(answer, workspace))
         healthy = all(each.health == ingest_pb2.PROVIDER_HEALTH_HEALTHY for each in answer.providers)
         if check and not (healthy and not any(part.missing_reason for part in answer.parts)):
             raise typer.Exit(1)
@@ -103,6 +104,8 @@ def rejected(
                 print(as_json(each, zeros=True))
         else:
             print(table(("TIME", "STATUS", "REASON", "WORKSPACE", "PROVIDER", "BYTES"), [_row(each) for each in found]))
+            if ways_out := explained(each.reason for each in found):
+                print(f"\n{ways_out}")
 
     with_ingest(data_dir, work)
 
@@ -138,11 +141,22 @@ def with_ingest(data_dir: Path, work: Callable[["IngestServiceAsyncStub", "Crede
     ask(data_dir, lambda system: system.ingest_grpc, lambda channel, shown: work(IngestServiceStub(channel), shown))
 
 
-def _status_text(answer: "GetIngestStatusResponse") -> str:
+def _status_text(answer: "GetIngestStatusResponse", workspace: str) -> str:
     headings = ("PROVIDER", "HEALTH", "ACCEPTED", "PENDING", "OLDEST", "REFUSED", "OUTCOMES", "FAILURES")
     rows = [_provider_row(each) for each in answer.providers]
     spool = f"spool {answer.spool_bytes:,} of {answer.spool_bytes_max:,} bytes, {answer.queued_objects} objects held"
-    return "\n".join([table(headings, rows), spool, *(_part_line(part) for part in answer.parts)])
+    lines = [table(headings, rows) if rows else "no deliveries yet", spool, *map(_part_line, answer.parts)]
+    return "\n".join([*lines, *_next_steps(answer, workspace)])
+
+
+def _next_steps(answer: "GetIngestStatusResponse", workspace: str) -> list[str]:
+    """The commands that say more about what did not go well."""
+    steps = []
+    if any(each.dead_lettered for each in answer.providers):
+        steps.append(f"what could not be processed: relayfile dead-letters list {workspace or 'WORKSPACE'}")
+    if any(each.refused for each in answer.providers):
+        steps.append(f"what was refused, and why: relayfile rejected {workspace}".rstrip())
+    return steps
 
 
 def _provider_row(status: "ProviderStatus") -> tuple[object, ...]:

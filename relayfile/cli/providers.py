@@ -67,6 +67,8 @@ def show(name: str = typer.Argument(help="The provider."), as_json: bool = _JSON
     if definition.documentation:
         print(f"  documentation  {definition.documentation}")
     print(f"  proven by      {_proof(provider)}")
+    print(f"  URL            {_url_path('WORKSPACE', name)}")
+    print(f"  secret         WORKSPACE/{name} in RELAYFILE_WEBHOOK_SECRETS_DIR; of `relayfile up`: DATA_DIR/secrets")
     if definition.proof.challenge is not None:
         print(f"  challenge      {', '.join(sorted(definition.proof.challenge.events))}, answered at once")
     if definition.proof.handshake is not None:
@@ -168,9 +170,14 @@ def await_handshake(
         ) from None
     until = datetime.fromtimestamp(until_us // 1_000_000, UTC).isoformat().replace("+00:00", "Z")
     print(f"one handshake of {name} for {workspace} is awaited until {until}, in {directory / workspace / name}")
-    of_app = app_of(workspace)
-    url = f"/v1/apps/{of_app}/webhooks" if of_app else f"/v1/workspaces/{workspace}/webhooks/{name}"
-    print(f"its URL ends in {url}")
+    print(f"its URL ends in {_url_path(workspace, name)}")
+
+
+def _url_path(workspace: str, provider: str) -> str:
+    if of_app := app_of(workspace):
+        return f"/v1/apps/{of_app}/webhooks"
+    ending = "envelopes" if provider == "generic" else f"webhooks/{provider}"
+    return f"/v1/workspaces/{workspace}/{ending}"
 
 
 def _registry() -> "ProviderRegistry":

@@ -144,6 +144,7 @@ def _greet(system: "LocalSystem", token: str) -> None:
     print(f"relayfile is up. Data: {system.layout.root}  Logs: {system.layout.root / 'logs'}")
     print(f"  webhooks   {runtime.ingest_http}/v1/workspaces/{DEVELOPMENT_WORKSPACE}/webhooks/github")
     print(f"             signed with {secret}")
+    print(f"             of others: secrets in {system.layout.secrets}/WORKSPACE/PROVIDER")
     print(f"  publish    {runtime.ingest_grpc}   store {' '.join(runtime.nodes)}   mirrors {runtime.syncd_grpc}")
     print(f"  token      {token}")
     print("Try, in another terminal:")

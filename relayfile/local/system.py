@@ -41,6 +41,9 @@ def choose_ports(node_count: int, *, usual: bool) -> Ports:
     def free(wanted: int) -> int:
         for port in (wanted, 0) if usual else (0,):
             listener = socket.socket()
+            if port:
+                # What a system that ended just now left in TIME_WAIT does not count as taken; a listener does.
+                listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
                 listener.bind((LOOPBACK, port))
             except OSError:

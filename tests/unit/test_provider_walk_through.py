@@ -35,7 +35,7 @@ def test_a_broken_file_is_refused_as_it_says() -> None:
     text = block("toml").replace('time = "ticket.changed_at"', 'time = "ticket[0"')
     with pytest.raises(StartRefused) as refused:
         parse_provider(text, "deskly.toml")
-    assert f"relayfile: {refused.value}" == block("console", 1).splitlines()[1]
+    assert f"relayfile: {refused.value.why}." == block("console", 1).splitlines()[1]
 
 
 def test_the_functions_that_it_names_are_there() -> None:

@@ -76,3 +76,22 @@ def test_a_payload_whose_name_tells_no_event_wants_one(run: Run, tmp_path: Path)
     done = run("send", "demo", "broken.json")
     assert done.returncode == 2
     assert "--event" in done.stderr
+
+
+def test_a_command_without_a_system_says_how_to_start_one(run: Run) -> None:
+    done = run("status")
+    assert done.returncode == 2
+    assert done.stderr.startswith("relayfile: no running system is recorded")
+    assert "relayfile up" in done.stderr
+
+
+def test_a_system_that_was_killed_is_not_called(run: Run, tmp_path: Path) -> None:
+    with subprocess.Popen([sys.executable, "-c", ""]) as gone:
+        gone.wait()
+    runtime = {"pid": gone.pid, "nodes": ["127.0.0.1:1"], "token_file": ""}
+    addresses = dict.fromkeys(("ingest_http", "ingest_grpc", "syncd_grpc"), "127.0.0.1:1")
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "runtime.json").write_text(json.dumps({**runtime, **addresses}))
+    done = run("status")
+    assert done.returncode == 2
+    assert "no longer running" in done.stderr
