@@ -206,7 +206,7 @@ class Pipeline:
 
     async def close(self) -> int:
         """Close the spool, after `run` was cancelled; returns how many changes are left in it."""
-        self.spool.settle(self.dispatcher.ledger.take_finished(), list(self.dispatcher.ledger.take_dirty()))
+        self.spool.settle(self.dispatcher.take_finished(), list(self.dispatcher.ledger.take_dirty()))
         await self.spool.close()
         self.reader.close()
         return self.pending
@@ -261,7 +261,7 @@ class Pipeline:
             await asyncio.sleep(TICK_S)
             self._streams.tick()
             self.admission.tick(TICK_S)
-            finished, bits = self.dispatcher.ledger.take_finished(), list(self.dispatcher.ledger.take_dirty())
+            finished, bits = self.dispatcher.take_finished(), list(self.dispatcher.ledger.take_dirty())
             if finished or bits:
                 self._finished(finished)
                 self.spool.settle([], bits)

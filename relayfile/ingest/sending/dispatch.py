@@ -233,7 +233,13 @@ class Dispatcher(Traffic):
         for provider, count in open_counts(row._replace(bits=bits), workspace_id).items():
             self.ended(lane, provider, count)
         self.ledger.remove(row.row_id, workspace_id, charges)
-        self._ports.finished(self.ledger.take_finished())
+        self._ports.finished(self.take_finished())
+
+    def take_finished(self) -> list[int]:
+        """Rows that may leave the spool, each once."""
+        finished = self.ledger.take_finished()
+        self._recent.forget(finished)
+        return finished
 
     # ... held changes
 
@@ -266,7 +272,7 @@ class Dispatcher(Traffic):
     def answered(self, batch: SentBatch, ack: shard_pb2.SubBatchAck) -> None:
         """See `Traffic.answered`; rows that are finished leave the spool."""
         super().answered(batch, ack)
-        finished = self.ledger.take_finished()
+        finished = self.take_finished()
         if finished:
             self._ports.finished(finished)
 

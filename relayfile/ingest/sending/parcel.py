@@ -77,6 +77,18 @@ class RecentPayloads:
             _, oldest = self._payloads.popitem(last=False)
             self._size_bytes -= len(oldest)
 
+    def forget(self, row_ids: Iterable[int]) -> None:
+        """These rows have left the spool: nobody asks for them again."""
+        for row_id in row_ids:
+            payload = self._payloads.pop(row_id, None)
+            if payload is not None:
+                self._size_bytes -= len(payload)
+
+    @property
+    def size_bytes(self) -> int:
+        """What is remembered."""
+        return self._size_bytes
+
     def envelope(self, workspace_id: str, change: Change) -> types_pb2.Envelope:
         """The envelope of a change. `DataCorrupted` when it is no longer in the spool as it was."""
         payload = self._payloads.get(change.row_id)

@@ -191,3 +191,14 @@ def test_old_payloads_are_forgotten_and_read_again() -> None:
     recent.put(2, b"x")
     assert recent.envelope("acme", change) == sent
     assert reads == [1]
+
+
+def test_payloads_of_rows_that_left_the_spool_are_forgotten() -> None:
+    recent = RecentPayloads(lambda row_id, offset, length: pytest.fail("must not be read"), 100)
+    for row_id in (1, 2, 3):
+        recent.put(row_id, b"x" * 40)
+    assert recent.size_bytes == 80
+    recent.forget([1, 2, 9])
+    assert recent.size_bytes == 40
+    recent.forget([3])
+    assert recent.size_bytes == 0
