@@ -159,6 +159,9 @@ def _show(routes: "list[Route]", json_lines: bool) -> None:
         (route.tenant, route.workspace_id, route.revision, moment(route.modify_time.ToMicroseconds()))
         for route in routes
     ]
+    if not rows:
+        print("no routes")
+        return
     print(table(("TENANT", "WORKSPACE", "REVISION", "CHANGED"), rows))
 
 
