@@ -16,6 +16,7 @@ from relayfile.auth import KeyStore, TokenSigner
 from relayfile.clock import SystemClock
 from relayfile.errors import SettingError, StartRefused
 from relayfile.ingest.app import run
+from relayfile.ingest.spool.spool_file import SpoolReader
 from relayfile.lifecycle import EXIT_NOT_EMPTY, EXIT_OK, Stop
 from relayfile.settings import IngestSettings, ProviderSecrets
 from relayfile.v1 import ingest_pb2, ingest_pb2_grpc, types_pb2
@@ -161,6 +162,27 @@ async def test_a_spool_with_changes_is_not_forgotten_by_a_process_without_one(tm
             pass
     finally:
         await node.stop()
+
+
+async def test_a_clock_that_was_set_back_while_the_process_was_away_turns_no_order_around(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node = ShardNode()
+    await node.start()
+    await node.stop()
+    for number, behind_us in enumerate((0, 3_600_000_000)):
+        clock = SystemClock()
+        monkeypatch.setattr(SystemClock, "now_us", lambda _, now_us=clock.now_us, by_us=behind_us: now_us() - by_us)
+        chosen = replace(
+            settings(tmp_path, node.address), shutdown_grace_s=1.0, address_file=tmp_path / f"{number}.json"
+        )
+        async with running(chosen, EXIT_NOT_EMPTY) as at:
+            assert await post(at["http"], "/v1/workspaces/acme/webhooks/github", *issue(number)) == 200
+        monkeypatch.undo()
+    reader = SpoolReader(tmp_path / "ingest")
+    first, second = reader.remainders()
+    reader.close()
+    assert first.received_us <= second.received_us
 
 
 async def test_a_process_without_nodes_is_refused(tmp_path: Path) -> None:
