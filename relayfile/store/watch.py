@@ -5,22 +5,33 @@ nothing: it is woken once and finds all that happened meanwhile in the log.
 """
 
 import asyncio
+from collections import OrderedDict
+from typing import Final
+
+REMEMBERED_MAX: Final = 100_000
+"""Workspaces whose newest revision is remembered: those that moved last. Who waits reads the log first and needs only
+what was told since; in between no more than these can have moved."""
 
 
 class RevisionFeed:
-    """The newest committed revisions of the workspaces that moved since this process started. Of one event loop."""
+    """The newest committed revisions of the workspaces that moved last. Of one event loop."""
 
-    def __init__(self) -> None:
-        self._newest: dict[str, int] = {}
+    def __init__(self, remembered_max: int = REMEMBERED_MAX) -> None:
+        self._remembered_max = remembered_max
+        self._newest: OrderedDict[str, int] = OrderedDict()
         self._waiting: dict[str, list[tuple[int, asyncio.Future[int]]]] = {}
 
     def newest(self, workspace_id: str) -> int:
-        """The newest revision told; 0 when none was."""
+        """The newest revision told; 0 when none was of late."""
         return self._newest.get(workspace_id, 0)
 
     def tell(self, workspace_id: str, revision: int) -> None:
         """`revision` is durable and visible. Wakes all who wait for a later one than theirs."""
-        self._newest[workspace_id] = revision
+        newest = self._newest
+        newest[workspace_id] = revision
+        newest.move_to_end(workspace_id)
+        if len(newest) > self._remembered_max:
+            newest.popitem(last=False)
         waiting = self._waiting.pop(workspace_id, None)
         if waiting is None:
             return

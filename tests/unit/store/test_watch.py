@@ -30,3 +30,14 @@ async def test_who_gives_up_leaves_nothing_behind() -> None:
     with pytest.raises(asyncio.CancelledError):
         await waiting
     assert not feed._waiting
+
+
+async def test_only_what_moved_last_is_remembered() -> None:
+    feed = RevisionFeed(remembered_max=2)
+    waiting = asyncio.ensure_future(feed.wait("quiet", 1))
+    await asyncio.sleep(0)
+    for workspace_id, revision in (("a", 1), ("b", 1), ("a", 2), ("c", 1)):
+        feed.tell(workspace_id, revision)
+    assert [feed.newest(each) for each in "abc"] == [2, 0, 1]
+    feed.tell("quiet", 2)
+    assert await waiting == 2
