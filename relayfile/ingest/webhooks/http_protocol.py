@@ -5,16 +5,15 @@ Owns what happens before a request is whole. Refuses to know what requests are f
 """
 
 import asyncio
-from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final, Protocol, cast
 
 import httptools
-from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
+from relayfile.ingest.webhooks.http_answering import PromptCycle, ReadingWhenIdle, WholeAnswer
 from relayfile.ingest.webhooks.http_head import AROUND_A_HEADER_BYTES, HEADERS_MAX, is_unambiguous
 
 _RETRY_AFTER: Final = b"retry-after: 1\r\n"
@@ -73,76 +72,6 @@ class _Ambiguous(Exception):
     """Ends parsing: another server may understand this head differently."""
 
 
-class _ReadingWhenIdle(FlowControl):
-    """Reads on only when no request waits: uvicorn reads more for each answer, whatever is parsed already."""
-
-    def __init__(self, transport: asyncio.Transport, waiting: deque[Any]) -> None:
-        super().__init__(transport)
-        self._waiting = waiting
-
-    def resume_reading(self) -> None:
-        if not self._waiting:
-            super().resume_reading()
-
-
-class _WholeAnswer:
-    """Writes the head of an answer together with its body: uvicorn's two writes are two system calls."""
-
-    __slots__ = ("_head", "_transport")
-
-    def __init__(self, transport: asyncio.Transport) -> None:
-        self._transport = transport
-        self._head = b""
-
-    def write(self, data: bytes) -> None:
-        if self._transport.is_closing():
-            return  # uvicorn asks only for the newest request of a connection; older ones are answered into nothing
-        if self._head:
-            data, self._head = self._head + data, b""
-        elif data.startswith(b"HTTP/1.1 ") and not data.startswith(b"HTTP/1.1 100"):
-            self._head = data
-            return
-        self._transport.write(data)
-
-    def close(self) -> None:
-        if self._head:
-            self._transport.write(self._head)
-        self._transport.close()
-
-    def is_closing(self) -> bool:
-        return self._transport.is_closing()
-
-
-_NOBODY_WAITS: Final = asyncio.Event()
-
-
-class _PromptCycle:
-    """A request that was taken by the short way, where uvicorn's cycle would be."""
-
-    __slots__ = ("_protocol", "disconnected", "keep_alive", "message_event", "response_complete", "response_started")
-
-    def __init__(self, protocol: "BoundedProtocol") -> None:
-        self._protocol = protocol
-        self.disconnected = False
-        self.keep_alive = True
-        self.message_event = _NOBODY_WAITS
-        self.response_started = False
-        self.response_complete = False
-
-    def reply(self, head: bytes, body: bytes) -> None:
-        """See `Reply`."""
-        transport = self._protocol.transport
-        if self.disconnected or transport.is_closing():
-            return
-        self.response_started = self.response_complete = True
-        if self.keep_alive:
-            transport.write(b"".join((head, b"\r\n", body)))
-        else:
-            transport.write(b"".join((head, b"connection: close\r\n\r\n", body)))
-            transport.close()
-        self._protocol.on_response_complete()
-
-
 class BoundedProtocol(HttpToolsProtocol):
     """One connection."""
 
@@ -170,7 +99,7 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's
         super().connection_made(transport)
-        self.flow = _ReadingWhenIdle(transport, self.pipeline)
+        self.flow = ReadingWhenIdle(transport, self.pipeline)
         if len(self.connections) > self._limits.connections_max:
             self._refuse(503)
         else:
@@ -291,7 +220,7 @@ class BoundedProtocol(HttpToolsProtocol):
     def _go_short_way(self, body: bytes) -> None:
         """The request is whole. Its place is taken first, because the answer may come at once."""
         assert self._express is not None
-        cycle = _PromptCycle(self)
+        cycle = PromptCycle(self)
         before, self.cycle = self.cycle, cast(RequestResponseCycle, cycle)
         if self._express.take(self.url, self.headers, body, cycle.reply):
             self._pieces = None
@@ -315,7 +244,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self.scope["headers"] = headers
         super().on_headers_complete()
         if self.scope["method"] == "POST":
-            self.cycle.transport = cast(asyncio.Transport, _WholeAnswer(self.transport))
+            self.cycle.transport = cast(asyncio.Transport, WholeAnswer(self.transport))
 
     def on_response_complete(self) -> None:
         """As uvicorn's, with one timer for a connection's life: one for each answer costs as much as a signature."""

@@ -13,7 +13,7 @@ import pytest
 
 from relayfile.errors import Draining, Overloaded, StorageFailed, Unavailable
 from relayfile.ingest.providers.registry import ProviderRegistry
-from relayfile.ingest.webhooks.http_protocol import _WholeAnswer
+from relayfile.ingest.webhooks.http_answering import WholeAnswer
 from relayfile.ingest.webhooks.signature import SignedRequest, sign
 from tests.unit.ingest.front import NOW_US, WORKSPACE, Client, Front, Response, ask, request_bytes, running_front, until
 
@@ -450,7 +450,7 @@ async def test_no_more_is_read_than_is_answered(front: Front) -> None:
 
 def test_an_answer_on_a_closed_connection_is_dropped() -> None:
     transport = Mock()
-    answer = _WholeAnswer(transport)
+    answer = WholeAnswer(transport)
     answer.write(b"HTTP/1.1 200 OK\r\n\r\n")
     transport.is_closing.return_value = True
     answer.write(b"{}")
