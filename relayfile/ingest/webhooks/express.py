@@ -166,29 +166,30 @@ class _Visit:
                 express.at.instruments.accept_seconds.observe(express.at.clock.monotonic() - self._started_s)
                 answer, correlation_id = http_answer.accepted(self.envelope_id), self.correlation_id
             else:
-                correlation_id = correlation_id_of(self._headers)
-                answer = self._refusal(failure, correlation_id)
+                answer, correlation_id = self._refusal(failure)
             self._reply(http_answer.head_of(answer, correlation_id), answer.body)
         except Exception:  # noqa: BLE001 - whatever it is, the next one waits for its answer
             _log.exception("a webhook could not be answered", correlation_id=self.correlation_id)
 
-    def _refusal(self, failure: Exception, correlation_id: str) -> http_answer.Answer:
-        express, route = self._express, self._target.route
+    def _refusal(self, failure: Exception) -> tuple[http_answer.Answer, str]:
+        """The answer and the correlation id with which it is sent: the sender's; for what is our fault, always one."""
+        express, route, correlation_id = self._express, self._target.route, correlation_id_of(self._headers)
         if isinstance(failure, RelayfileError):
             answer, reason = http_answer.refusal(failure, correlation_id, closes=False), failure.reason
         else:
-            reason = "INTERNAL"
-            _log.error("a webhook request failed", correlation_id=self.correlation_id, exc_info=failure)
-            answer = http_answer.refused(http_answer.UNEXPECTED, reason, self.correlation_id)
+            reason, correlation_id = "INTERNAL", self.correlation_id
+            _log.error("a webhook request failed", correlation_id=correlation_id, exc_info=failure)
+            answer = http_answer.refused(http_answer.UNEXPECTED, reason, correlation_id)
         express.at.instruments.requests_total.labels(route.provider, str(answer.status)).inc()
-        express.rejected.add(
-            express.at.clock.now_us(),
-            workspace=route.workspace,
-            provider=route.provider,
-            reason=reason,
-            http_status=answer.status,
-            body_bytes=self._size_bytes,
-            correlation_id=correlation_id,
-            is_known_provider=True,
-        )
-        return answer
+        if answer.status != http_answer.UNEXPECTED:
+            express.rejected.add(
+                express.at.clock.now_us(),
+                workspace=route.workspace,
+                provider=route.provider,
+                reason=reason,
+                http_status=answer.status,
+                body_bytes=self._size_bytes,
+                correlation_id=correlation_id,
+                is_known_provider=True,
+            )
+        return answer, correlation_id

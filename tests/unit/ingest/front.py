@@ -105,6 +105,63 @@ def app_deliveries(apps: str, providers: ProviderRegistry, routes: Mapping[str, 
     return AppDeliveries(Apps.load(parse_apps(apps), providers), table)
 
 
+@dataclass(frozen=True)
+class MadeFront:
+    """A front that nothing listens for, and everything that a test looks at."""
+
+    app: WebhookFront
+    express: Express
+    intake: FakeIntake
+    store: FakeStore
+    rejected: RejectedRequests
+    clock: ManualClock
+    signer: TokenSigner
+    registry: CollectorRegistry
+
+    def refused(self, status: int, reason: str) -> None:
+        """See `http_protocol.Refused`."""
+        self.rejected.add(self.clock.now_us(), workspace="", provider="", reason=reason, http_status=status)
+
+
+def made_front(
+    directory: Path,
+    *,
+    body_bytes_max: int = 100_000,
+    bodies_bytes_max: int = 1_000_000,
+    creates: bool = False,
+    known: Sequence[str] = (),
+    providers_dir: Path | None = None,
+    public_url: str = "",
+    apps: str = "",
+    routes: Mapping[str, Mapping[str, str]] = MappingProxyType({}),
+) -> MadeFront:
+    """A front with files below ``directory``; of ``known`` workspaces it knows from the start that they exist."""
+    clock = ManualClock(NOW_US)
+    keys = KeyStore(directory / "keys")
+    signer = TokenSigner(keys.signing_key(), clock)
+    intake, store, rejected, registry = FakeIntake(), FakeStore(), RejectedRequests(100), CollectorRegistry()
+    providers, room = ProviderRegistry.load(50_000, providers_dir), BodyRoom(bodies_bytes_max)
+    deliveries = app_deliveries(apps, providers, routes)
+    front_limits = FrontLimits(body_bytes_max=body_bytes_max, public_url=public_url)
+    own = [each.workspace for each in deliveries.apps.values()]
+    access = Access(
+        secrets=WebhookSecrets(SECRETS, directory / "secrets", clock),
+        tokens=TokenVerifier(keys.public_file, clock),
+        workspaces=WorkspaceDirectory([*own, *known], store, store, clock, creates=creates),
+        apps=deliveries,
+    )
+    around = FrontSurroundings(
+        clock=clock,
+        arrivals=SteadyClock(clock),
+        ids=IdSource(clock),
+        tracing=Tracing(),
+        instruments=IngestInstruments.declare(registry),
+    )
+    app = WebhookFront(intake, providers, access, front_limits, rejected, room, around)
+    express = Express(app, intake, providers, access, front_limits, rejected, room, around)
+    return MadeFront(app, express, intake, store, rejected, clock, signer, registry)
+
+
 @asynccontextmanager
 async def running_front(
     directory: Path,
@@ -123,41 +180,22 @@ async def running_front(
     routes: Mapping[str, Mapping[str, str]] = MappingProxyType({}),
 ) -> AsyncIterator[Front]:
     """A front that listens on a free loopback port."""
-    clock = ManualClock(NOW_US)
-    keys = KeyStore(directory / "keys")
-    signer = TokenSigner(keys.signing_key(), clock)
-    intake, store, rejected, registry = FakeIntake(), FakeStore(), RejectedRequests(100), CollectorRegistry()
-    providers, room = ProviderRegistry.load(50_000, providers_dir), BodyRoom(bodies_bytes_max)
-    deliveries = app_deliveries(apps, providers, routes)
-    front_limits = FrontLimits(body_bytes_max=body_bytes_max, public_url=public_url)
-    access = Access(
-        secrets=WebhookSecrets(SECRETS, directory / "secrets", clock),
-        tokens=TokenVerifier(keys.public_file, clock),
-        workspaces=WorkspaceDirectory(
-            [each.workspace for each in deliveries.apps.values()], store, store, clock, creates=creates
-        ),
-        apps=deliveries,
+    made = made_front(
+        directory,
+        body_bytes_max=body_bytes_max,
+        bodies_bytes_max=bodies_bytes_max,
+        creates=creates,
+        providers_dir=providers_dir,
+        public_url=public_url,
+        apps=apps,
+        routes=routes,
     )
-    around = FrontSurroundings(
-        clock=clock,
-        arrivals=SteadyClock(clock),
-        ids=IdSource(clock),
-        tracing=Tracing(),
-        instruments=IngestInstruments.declare(registry),
-    )
-    app = WebhookFront(intake, providers, access, front_limits, rejected, room, around)
-    express = Express(app, intake, providers, access, front_limits, rejected, room, around) if is_prompt else None
-
-    def refused(status: int, reason: str) -> None:
-        rejected.add(clock.now_us(), workspace="", provider="", reason=reason, http_status=status)
-
     limits = HttpLimits(head_bytes_max, request_timeout_s, connections_max)
-    listener = HttpListener(
-        app, "127.0.0.1:0", protocol=bounded_protocol(limits, refused, express), keep_alive_s=keep_alive_s
-    )
+    protocol = bounded_protocol(limits, made.refused, made.express if is_prompt else None)
+    listener = HttpListener(made.app, "127.0.0.1:0", protocol=protocol, keep_alive_s=keep_alive_s)
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(listener.serve())
-        yield Front(listener.address, intake, store, rejected, clock, signer, registry)
+        yield Front(listener.address, made.intake, made.store, made.rejected, made.clock, made.signer, made.registry)
         await listener.stop()
 
 
