@@ -23,10 +23,9 @@ async def test_nothing_unexpected_is_found(target: str, tmp_path: Path) -> None:
     corpus = tmp_path / "corpus"
     corpus.mkdir()
     for number, fixture in enumerate(sorted((ROOT / "tests" / "fixtures" / "providers").glob("*/*.json"))):
-        names = [provider.name for provider in PROVIDERS]
-        if fixture.parent.name in names:
-            body = bytes([names.index(fixture.parent.name), number % 256]) + fixture.read_bytes()
-            (corpus / str(number)).write_bytes(body)
+        seed = _seed(target, fixture, number)
+        if seed:
+            (corpus / str(number)).write_bytes(seed)
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         "-m",
@@ -42,3 +41,17 @@ async def test_nothing_unexpected_is_found(target: str, tmp_path: Path) -> None:
     )
     output = (await process.communicate())[0].decode(errors="replace")
     assert process.returncode == 0, output[-5_000:]
+
+
+def _seed(target: str, fixture: Path, number: int) -> bytes:
+    """What ``target`` starts from: for `http` valid requests, whole and in pieces of every size; empty: nothing."""
+    provider, body = fixture.parent.name, fixture.read_bytes()
+    if target == "http":
+        path = f"/v1/workspaces/w/webhooks/{provider}"
+        if number % 2:
+            head, sent = "transfer-encoding: chunked", b"%x\r\n%s\r\n0\r\n\r\n" % (len(body), body)
+        else:
+            head, sent = f"content-length: {len(body)}", body
+        return bytes([number % 256]) + f"POST {path} HTTP/1.1\r\nhost: a\r\n{head}\r\n\r\n".encode() + sent
+    names = [each.name for each in PROVIDERS]
+    return bytes([names.index(provider), number % 256]) + body if provider in names else b""
