@@ -199,6 +199,7 @@ class Pipeline:
         if self.handover is not None and self.spool.is_sound and self.pending > self.dispatcher.counters.unreadable:
             self.dispatcher.is_silent = True
             await self.handover.run(StoppingSpool(self))
+        await self._streams.last_words()
 
     def _awaits_shards(self) -> bool:
         """Whether changes are left that a shard may take."""

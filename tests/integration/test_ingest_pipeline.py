@@ -350,6 +350,16 @@ async def test_the_store_hears_what_is_pending(tmp_path: Path) -> None:
         await until(lambda: not pipeline.dispatcher.lanes)
 
 
+async def test_the_last_report_of_a_stopping_process_says_that_nothing_is_left(tmp_path: Path) -> None:
+    sender = Sender()
+    async with node() as store, running(settings(tmp_path, store, coalesce_window_s=60.0)) as pipeline:
+        for _ in range(3):
+            await pipeline.accept([sender.envelope()])
+        await until(lambda: store.durable.reports.get(("acme", "github")) == 2)
+        await pipeline.drain()
+        await until(lambda: store.durable.reports.get(("acme", "github")) == 0, timeout_s=0.5)
+
+
 async def test_nodes_are_told_what_was_refused_for_their_workspaces(tmp_path: Path) -> None:
     refused = {("acme", "github"): 2, ("../etc", "github"): 9}
     async with node() as store, running(settings(tmp_path, store), lambda: refused):

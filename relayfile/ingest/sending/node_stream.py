@@ -147,6 +147,11 @@ class NodeStream:
         self._flight.give_up_stalled(self._parts.clock.monotonic())
         self._wake.set()
 
+    @property
+    def owes_report(self) -> bool:
+        """Whether the node has not been told yet what is held now."""
+        return self.is_connected and self._report is not _Report.NONE
+
     # ... the connection
 
     async def run(self) -> None:

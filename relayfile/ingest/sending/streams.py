@@ -6,6 +6,7 @@ Owns which streams there are. Refuses to know what travels on them.
 import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Final
 
 from relayfile.clock import Clock
 from relayfile.ingest.sending.flight import Workers
@@ -28,6 +29,11 @@ class Surroundings:
     """The same over restarts."""
     refused: Callable[[], Refused] = dict
     redos: TakeRedos = lambda _address, _redos: None
+
+
+POLL_S: Final = 0.02
+LAST_WORDS_POLLS: Final = 25
+"""Half a second: a node that does not read now keeps the report before, and forgets it after a while."""
 
 
 class Streams:
@@ -62,6 +68,15 @@ class Streams:
         """Once a second."""
         for stream in self.all:
             stream.tick()
+
+    async def last_words(self) -> None:
+        """Tell every node that is there what is held at the end, so that nobody counts what went elsewhere."""
+        self.tick()
+        for _ in range(LAST_WORDS_POLLS):
+            await asyncio.sleep(POLL_S)
+            if not any(stream.owes_report for stream in self.all):
+                break
+        await asyncio.sleep(POLL_S)  # what was written is on its way before the streams are cut
 
 
 def node_stream(
