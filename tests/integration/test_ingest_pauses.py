@@ -11,6 +11,7 @@ import pytest
 from relayfile.ingest.pipeline import Pipeline
 from relayfile.ingest.sending import dispatch
 from relayfile.ingest.spool import backlog
+from relayfile.ingest.spool.left_spool import StoppingSpool
 from relayfile.ingest.spool.payload import parse_changes
 from relayfile.v1 import types_pb2
 from tests.fakes.shard_node import ShardNode
@@ -148,6 +149,26 @@ async def test_a_pause_that_was_made_while_the_process_was_away_is_known_before_
             await pause(store, pipeline, {})
             await settled(pipeline)
         sender.check(store)
+
+
+async def test_of_a_row_that_is_handed_over_only_what_has_no_outcome_is_not_pending_any_more(tmp_path: Path) -> None:
+    sender = Providers()
+    async with node() as store:
+        await store.stop()
+        async with running(settings(tmp_path, store)) as pipeline:
+            await pipeline.accept([sender.envelope(GITHUB), sender.envelope(LINEAR), sender.envelope(GITHUB, 1)])
+            store.paused = {"acme": [GITHUB]}
+            await store.start()
+            await until(lambda: pipeline.pending == 2)
+            assert sender.arrived(store, LINEAR) == 1
+            left = StoppingSpool(pipeline)
+            ((workspace, [row_id]),) = left.left().items()
+            row = left.row(row_id)
+            assert row is not None
+            left.taken(workspace, row)
+            assert pipeline.pending == 0
+            assert pipeline.dispatcher.lanes["acme"].pending == {GITHUB: 0, LINEAR: 0}
+            assert left.row(row_id) is None
 
 
 async def test_a_long_pause_costs_no_memory(tmp_path: Path) -> None:

@@ -145,6 +145,21 @@ async def test_after_a_failed_fsync_nothing_is_acknowledged(tmp_path: Path, monk
         assert not list(two.reader.remainders())
 
 
+async def test_after_a_failed_disk_the_file_is_read_from_the_disk_before_it_is_trusted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    happened: list[str] = []
+    monkeypatch.setattr(DataDirectory, "drop_cached_pages", lambda _, names: happened.extend(names))
+    monkeypatch.setattr(spool_module, "prepare", lambda path, verify: happened.append(f"verify={verify}"))
+    spool_file.prepare(tmp_path, verify=False)
+    for failed in (False, True):
+        if failed:
+            DataDirectory(tmp_path).mark_failed("fsync")
+        async with opened(tmp_path):
+            pass
+    assert happened == ["verify=True", "spool.db", "spool.db-wal", "verify=True"]
+
+
 async def test_who_waits_for_the_next_commit_is_told_of_the_failure_too(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
