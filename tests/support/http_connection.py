@@ -10,6 +10,7 @@ import uvicorn
 from uvicorn.server import ServerState
 
 from relayfile.asgi import Receive, Scope, Send
+from relayfile.ingest.webhooks.express_turns import ExpressTurns
 from relayfile.ingest.webhooks.http_protocol import BoundedProtocol, HttpLimits, Reply
 
 _PLAIN: Final = re.compile(rb"/[\w/]*\Z")
@@ -59,6 +60,7 @@ class Connection:
 
     limits: HttpLimits
     is_prompt: bool = True
+    turns: ExpressTurns = field(default_factory=ExpressTurns)
     seen: list[Seen] = field(default_factory=list)
     refused: list[tuple[int, str]] = field(default_factory=list)
     wire: Wire = field(default_factory=Wire)

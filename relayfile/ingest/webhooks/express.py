@@ -17,6 +17,7 @@ from relayfile.ingest.intake import PromptIntake
 from relayfile.ingest.providers.adapter import Provider, RequestFacts
 from relayfile.ingest.status.rejected import RejectedRequests
 from relayfile.ingest.webhooks import http_answer
+from relayfile.ingest.webhooks.express_turns import ExpressTurns
 from relayfile.ingest.webhooks.http_protocol import Reply
 from relayfile.ingest.webhooks.request_body import BodyRoom
 from relayfile.ingest.webhooks.signature import SignatureRefused, SignedRequest, check_body_time, verify
@@ -70,6 +71,7 @@ class Express:
         self.rejected = rejected
         self.room = room
         self.at = surroundings
+        self.turns = ExpressTurns()
         self._targets: dict[bytes, _Target] = {}
 
     def take(self, url: bytes, headers: Sequence[tuple[bytes, bytes]], body: bytes, reply: Reply) -> bool:

@@ -13,6 +13,7 @@ from typing import Any, Final, Protocol, cast
 import httptools
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
+from relayfile.ingest.webhooks.express_turns import ExpressTurns
 from relayfile.ingest.webhooks.http_answering import PromptCycle, ReadingWhenIdle, WholeAnswer
 from relayfile.ingest.webhooks.http_head import AROUND_A_HEADER_BYTES, HEADERS_MAX, is_unambiguous
 
@@ -41,6 +42,8 @@ Reply = Callable[[bytes, bytes], None]
 
 class Express(Protocol):
     """Takes the requests that nothing is wrong with."""
+
+    turns: ExpressTurns
 
     def take(self, url: bytes, headers: Sequence[tuple[bytes, bytes]], body: bytes, reply: Reply) -> bool:
         """Whether this POST is taken: ``reply`` is called once then, at once or later. Header names are in lower case.
@@ -82,6 +85,8 @@ class BoundedProtocol(HttpToolsProtocol):
         self._express = express
         self._pieces: list[bytes] | None = None
         """The body, so far, of a request that may yet go the short way."""
+        self._whole_body: bytes | None = None
+        """Of a request that waits for its turn to go the short way."""
         self._idle_since_s = 0.0
         self._idleness: asyncio.TimerHandle | None = None
         self._head_bytes = 0
@@ -115,11 +120,17 @@ class BoundedProtocol(HttpToolsProtocol):
         super().connection_lost(exc)
         # They refer to this object; it is freed now, and not when the cyclic collector comes.
         self.pipeline.clear()
-        self._pieces = None
+        self._pieces = self._whole_body = None
         self.cycle = None  # type: ignore[assignment]  # as before the first request
         self.parser = None  # type: ignore[assignment]  # nothing is fed to it any more
 
+    def shutdown(self) -> None:
+        """As uvicorn's; what has arrived is answered."""
+        self._have_turn()
+        super().shutdown()
+
     def data_received(self, data: bytes) -> None:
+        self._have_turn()
         if self.transport.is_closing() or self._ending is not None:
             return
         if not self._head_is_whole:
@@ -142,6 +153,7 @@ class BoundedProtocol(HttpToolsProtocol):
             self._watch_arrival()
 
     def on_message_begin(self) -> None:
+        self._have_turn()
         self._is_arriving = True
         self._head_is_whole = False
         self._head_bytes = 0
@@ -184,7 +196,7 @@ class BoundedProtocol(HttpToolsProtocol):
         if self._pieces is not None:
             self._arrived()
             self._head_is_whole = False
-            self._go_short_way(b"".join(self._pieces))
+            self._await_turn(b"".join(self._pieces))
             return
         if self.parser.should_upgrade() and self._declined_bytes is None:
             return  # the parser takes the body for the other protocol; `_decline` reads it
@@ -216,6 +228,23 @@ class BoundedProtocol(HttpToolsProtocol):
             and not parser.should_upgrade()
             and version == "1.1"
         )
+
+    def _await_turn(self, body: bytes) -> None:
+        """The request is whole; nothing else of its connection is looked at before its turn comes."""
+        assert self._express is not None
+        turns = self._express.turns
+        if turns.may_go():
+            self._go_short_way(body)
+        else:
+            self._pieces, self._whole_body = None, body
+            turns.wait(self.url, self._have_turn)
+
+    def _have_turn(self) -> None:
+        """Its turn came, or something else needs that it is over."""
+        body, self._whole_body = self._whole_body, None
+        if body is not None:
+            self._pieces = [body]
+            self._go_short_way(body)
 
     def _go_short_way(self, body: bytes) -> None:
         """The request is whole. Its place is taken first, because the answer may come at once."""
@@ -268,7 +297,7 @@ class BoundedProtocol(HttpToolsProtocol):
         if self.transport.is_closing():
             return
         left_s = float(self.timeout_keep_alive)
-        if cycle is not None and cycle.response_complete and not self._is_arriving:
+        if cycle is not None and cycle.response_complete and not self._is_arriving and self._whole_body is None:
             left_s += self._idle_since_s - self.loop.time()
         if left_s > 0:
             self._idleness = self.loop.call_later(left_s, self._close_when_idle)
@@ -330,6 +359,7 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def _refuse(self, status: int) -> None:
         """Answer and close, in this request's turn, unless an answer to it is on its way already."""
+        self._have_turn()
         self._arrived()
         cycle: RequestResponseCycle | None = self.cycle
         is_its_own = self._head_is_whole and self._pieces is None

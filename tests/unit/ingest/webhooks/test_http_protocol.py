@@ -219,11 +219,16 @@ async def test_bytes_may_come_one_by_one() -> None:
         if len(data) < 20_000:
             once = await outcome([data], is_prompt=True)
             assert (name, await outcome([data], is_prompt=False)) == (name, once)
+            assert (name, await outcome([data], is_prompt=True, is_busy=True)) == (name, once)
             assert (name, await outcome([bytes([byte]) for byte in data], is_prompt=True)) == (name, once)
 
 
-async def outcome(pieces: Sequence[bytes], *, is_prompt: bool) -> tuple[list[Seen], list[int], list[tuple[int, str]]]:
+async def outcome(
+    pieces: Sequence[bytes], *, is_prompt: bool, is_busy: bool = False
+) -> tuple[list[Seen], list[int], list[tuple[int, str]]]:
     connection = Connection(HttpLimits(8_192, 60.0, 10), is_prompt)
+    while is_busy and connection.turns.may_go():
+        pass  # none is left in this pass
     await connection.feed(pieces)
     await connection.settle(20)
     return connection.outcome
