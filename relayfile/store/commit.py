@@ -34,6 +34,8 @@ COMPANY_PART = 2
 """An entry that joins others in a group is so much smaller: none of them should wait long for it."""
 COMPANY_CHANGES = 256
 """Company enough: a group of this size waits no longer."""
+LARGE_ENTRY_CHANGES = 24
+"""Nor one whose entries have as many on average: what an entry costs by itself is little of that."""
 
 
 class EntryKind(Protocol[Mutation_contra, Answer_co]):
@@ -171,7 +173,7 @@ class Committer:
             self._wake.clear()
             await self._plan_ready(group)
             if group.entries and (writing is None or writing.done()):
-                if not patient or group.change_count >= COMPANY_CHANGES:
+                if not patient or _has_company(group):
                     break
                 if patience is None:
                     patience = asyncio.get_running_loop().call_later(self._limits.linger_s, lose_patience)
@@ -289,6 +291,10 @@ class Committer:
         self._instruments.queue_changes.set(self._queues.change_count)
         self._wake.set()
         self._moved.set()
+
+
+def _has_company(group: _Group) -> bool:
+    return group.change_count >= min(COMPANY_CHANGES, LARGE_ENTRY_CHANGES * len(group.entries))
 
 
 def _answer(answered: Sequence[tuple[Waiting, object]]) -> None:

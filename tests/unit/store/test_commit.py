@@ -11,7 +11,7 @@ from prometheus_client import CollectorRegistry
 
 from relayfile.clock import SystemClock
 from relayfile.errors import Draining, NotOwner, Overloaded, StorageFailed, Unavailable
-from relayfile.store.commit import CommitLimits, Committer
+from relayfile.store.commit import LARGE_ENTRY_CHANGES, CommitLimits, Committer
 from relayfile.store.engine import Engine, Fence, PlannedEntry, ShardRow, WorkspaceKey
 from relayfile.store.ownership import Ownership, StaticPlacement
 from relayfile.store.plan.result import Plan
@@ -153,6 +153,20 @@ async def test_a_busy_committer_waits_for_company_but_not_for_ever() -> None:
         second = it.put(B, "2")
         await asyncio.gather(first, second)
         assert it.engine.groups[1:] == [["a", "b"]]
+
+
+async def test_entries_of_many_changes_wait_for_no_company() -> None:
+    """A noisy workspace alone: nothing more of it may join the group, and a quiet one that did should not wait."""
+    async with rig(CommitLimits(linger_s=60.0), gate_open=False) as it:
+        blocker = it.put(C, "0")
+        await turns()
+        company = [it.put(B, str(number)) for number in range(LARGE_ENTRY_CHANGES)]
+        await turns()
+        noisy = [it.put(B, str(number)) for number in range(2 * LARGE_ENTRY_CHANGES)]
+        quiet = it.put(A, "1")
+        it.engine.gate.set()
+        async with asyncio.timeout(5):
+            await asyncio.gather(blocker, *company, *noisy, quiet)
 
 
 async def test_nothing_is_told_before_it_is_durable_and_watchers_are_woken_then() -> None:
