@@ -25,6 +25,9 @@ SLICE_PART = 8
 """Of many that wait this part is worked on in one go: what arrives faster than it is worked on takes memory."""
 ARRIVED_BYTES_MAX = 4 << 20
 """Rows that arrived and wait in memory for their turn; more are left in the spool and read back."""
+QUIET_ROW_BYTES = 16 << 10
+"""A row of so much whose workspace has nothing waiting finds room beyond that, up to twice as much: what a noisy one
+brings does not send it the long way."""
 BURST_BYTES = 256 << 10
 """A commit of so much says that senders wait in line."""
 BURST_S = 0.05
@@ -115,7 +118,8 @@ class Arrivals:
         """Work on these when it is their turn, the first ones at once. Rows of one workspace come in their order."""
         self.patience.came(sum([row.size_bytes for row in rows]))
         for row in rows:
-            if self.size_bytes > ARRIVED_BYTES_MAX:
+            is_quiet = row.size_bytes <= QUIET_ROW_BYTES and row.workspace_id not in self._waiting
+            if self.size_bytes > (2 * ARRIVED_BYTES_MAX if is_quiet else ARRIVED_BYTES_MAX):
                 self._rows().leave(row)
                 continue
             self.size_bytes += row.size_bytes
