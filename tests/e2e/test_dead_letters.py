@@ -106,7 +106,7 @@ async def test_a_fixed_provider_file_makes_files_of_what_it_rejected(system: Loc
         assert lines[3] == "2 pending, 2 in all"
         assert {"header x-delivery: d2", "reason: UNEXPECTED_SHAPE"} <= set(told[1].splitlines())
         assert json.loads(told[2]) == order
-        assert told[3:] == ["2 would be tried again\n", "1 are tried again\n"]
+        assert told[3:] == ["2 would be tried again\n", "1 queued for another try\n"]
         # With the same file it fails again, and is the same dead letter.
         assert (await tried(client, oldest, 2)).reason == "UNEXPECTED_SHAPE"
         place["ID"] = newest
