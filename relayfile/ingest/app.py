@@ -43,7 +43,7 @@ from relayfile.ingest.through import Through
 from relayfile.ingest.webhooks.express import Express
 from relayfile.ingest.webhooks.http_protocol import HttpLimits, bounded_protocol
 from relayfile.ingest.webhooks.request_body import BodyRoom
-from relayfile.ingest.webhooks.webhook import Access, FrontLimits, FrontSurroundings, WebhookFront
+from relayfile.ingest.webhooks.webhook import Access, FrontLimits, FrontSurroundings, Reception, WebhookFront
 from relayfile.ingest.webhooks.webhook_secrets import WebhookSecrets
 from relayfile.ingest.workspaces import OwnerLookup, WorkspaceDirectory
 from relayfile.lifecycle import EXIT_NOT_EMPTY, EXIT_OK, Lifecycle, Phase, Stop, until_stopped
@@ -265,9 +265,9 @@ def _webhooks(
         signature_tolerance_s=settings.signature_tolerance_s,
         public_url=settings.public_url,
     )
-    front = WebhookFront(mode, providers, access, limits, rejected, room, around)
-    prompt = mode.prompt
-    express = Express(front, prompt, providers, access, limits, rejected, room, around) if prompt is not None else None
+    reception = Reception(providers, access, limits, rejected, room, around)
+    front, prompt = WebhookFront(mode, reception), mode.prompt
+    express = Express(front, prompt, reception) if prompt is not None else None
     return _listener(front, express, rejected, settings, foundation)
 
 

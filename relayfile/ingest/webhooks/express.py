@@ -15,16 +15,12 @@ from relayfile.errors import AppNotFound, RelayfileError
 from relayfile.ingest.delivery import Arrival
 from relayfile.ingest.intake import PromptIntake
 from relayfile.ingest.providers.adapter import Provider, RequestFacts
-from relayfile.ingest.status.rejected import RejectedRequests
 from relayfile.ingest.webhooks import http_answer
 from relayfile.ingest.webhooks.express_turns import ExpressTurns
 from relayfile.ingest.webhooks.http_protocol import Reply
-from relayfile.ingest.webhooks.request_body import BodyRoom
 from relayfile.ingest.webhooks.signature import SignatureRefused, SignedRequest, check_body_time, verify
 from relayfile.ingest.webhooks.webhook import (
-    Access,
-    FrontLimits,
-    FrontSurroundings,
+    Reception,
     Route,
     WebhookFront,
     correlation_id_of,
@@ -52,25 +48,10 @@ class _Target:
 class Express:
     """See `http_protocol.Express`."""
 
-    def __init__(
-        self,
-        front: WebhookFront,
-        intake: PromptIntake,
-        providers: Mapping[str, Provider],
-        access: Access,
-        limits: FrontLimits,
-        rejected: RejectedRequests,
-        room: BodyRoom,
-        surroundings: FrontSurroundings,
-    ) -> None:
+    def __init__(self, front: WebhookFront, intake: PromptIntake, reception: Reception) -> None:
         self.front = front
         self.intake = intake
-        self.providers = providers
-        self.access = access
-        self.limits = limits
-        self.rejected = rejected
-        self.room = room
-        self.at = surroundings
+        self.reception = reception
         self.turns = ExpressTurns()
         self._targets: dict[bytes, _Target] = {}
 
@@ -84,20 +65,20 @@ class Express:
             return False
 
     def _take(self, url: bytes, headers: Sequence[tuple[bytes, bytes]], body: bytes, reply: Reply) -> bool:
-        target = self._targets.get(url) or self._find(url)
-        if target is None or not body or len(body) > self.limits.body_bytes_max:
+        reception, target = self.reception, self._targets.get(url) or self._find(url)
+        if target is None or not body or len(body) > reception.limits.body_bytes_max:
             return False
         head = {name.decode("latin-1"): value.decode("latin-1") for name, value in headers}
-        at, route, provider = self.at, target.route, target.provider
+        at, route, provider = reception.at, target.route, target.provider
         scheme = provider.scheme_for(head)
         if scheme is None or "content-encoding" in head or not _OF_THE_URL.isdisjoint(scheme.signed):
             return False
-        secrets = self.access.secrets.of(route.workspace, route.provider)
+        secrets = reception.access.secrets.of(route.workspace, route.provider)
         traceparent = at.tracing.unrecorded(head.get("traceparent", ""))
-        if not secrets or traceparent is None or not self.access.workspaces.is_known(route.workspace):
+        if not secrets or traceparent is None or not reception.access.workspaces.is_known(route.workspace):
             return False
         visit = _Visit(self, target, head, len(body), reply)
-        now_us, tolerance_s = at.clock.now_us(), self.limits.signature_tolerance_s
+        now_us, tolerance_s = at.clock.now_us(), reception.limits.signature_tolerance_s
         verify(scheme, SignedRequest(head, body), secrets, now_us, tolerance_s)
         reading = provider.read(RequestFacts(head, body))
         if reading.failure is not None or provider.challenge_answer(reading) is not None:
@@ -110,11 +91,11 @@ class Express:
         ]
         first = envelopes[0]
         visit.envelope_id, visit.correlation_id = first.envelope_id, first.correlation_id
-        self.room.take(len(body))
+        reception.room.take(len(body))
         try:
             self.intake.offer(envelopes, visit.done)
         except BaseException:
-            self.room.give_back(len(body))
+            reception.room.give_back(len(body))
             raise
         return True
 
@@ -122,17 +103,17 @@ class Express:
         if b"%" in url or not url.isascii():
             return None
         try:
-            route = route_of(url.decode(), self.access.apps.apps)
+            route = route_of(url.decode(), self.reception.access.apps.apps)
         except AppNotFound:
             return None
-        provider = self.providers.get(route.provider) if route is not None else None
+        provider = self.reception.providers.get(route.provider) if route is not None else None
         if route is None or provider is None:
             return None
         if route.app is None and check_workspace_id(route.workspace) is not None:
             return None
         if provider.definition.delivery.items is not None:
             return None  # a body may hold thousands of deliveries, between which others have their turn
-        counter = self.at.instruments.requests_total.labels(route.provider, "200")
+        counter = self.reception.answers(route.provider, 200)
         if len(self._targets) >= TARGETS_MAX:
             self._targets.clear()
         found = self._targets[url] = _Target(route, provider, counter)
@@ -154,18 +135,20 @@ class _Visit:
         self._headers = headers
         self._size_bytes = size_bytes
         self._reply = reply
-        self._started_s = express.at.clock.monotonic()
+        self._started_s = express.reception.at.clock.monotonic()
         self.envelope_id = ""
         self.correlation_id = ""
 
     def done(self, failure: Exception | None) -> None:
         """The intake's answer becomes the sender's. Does not raise: others wait for theirs."""
         express = self._express
-        express.room.give_back(self._size_bytes)
+        express.reception.room.give_back(self._size_bytes)
         try:
             if failure is None:
                 self._target.accepted.inc()
-                express.at.instruments.accept_seconds.observe(express.at.clock.monotonic() - self._started_s)
+                express.reception.at.instruments.accept_seconds.observe(
+                    express.reception.at.clock.monotonic() - self._started_s
+                )
                 answer, correlation_id = http_answer.accepted(self.envelope_id), self.correlation_id
             else:
                 answer, correlation_id = self._refusal(failure)
@@ -182,16 +165,7 @@ class _Visit:
             reason, correlation_id = "INTERNAL", self.correlation_id
             _log.error("a webhook request failed", correlation_id=correlation_id, exc_info=failure)
             answer = http_answer.refused(http_answer.UNEXPECTED, reason, correlation_id)
-        express.at.instruments.requests_total.labels(route.provider, str(answer.status)).inc()
-        if answer.status != http_answer.UNEXPECTED:
-            express.rejected.add(
-                express.at.clock.now_us(),
-                workspace=route.workspace,
-                provider=route.provider,
-                reason=reason,
-                http_status=answer.status,
-                body_bytes=self._size_bytes,
-                correlation_id=correlation_id,
-                is_known_provider=True,
-            )
+        reception = express.reception
+        reception.answers(route.provider, answer.status).inc()
+        reception.reject(route, reason, answer.status, self._size_bytes, correlation_id)
         return answer, correlation_id

@@ -123,12 +123,11 @@ class _Exchange:
     is_read: bool = False
 
 
-class WebhookFront:
-    """The ASGI app."""
+class Reception:
+    """What both ways of a request share: whom it knows, what it takes, and how what it answered is counted."""
 
     def __init__(
         self,
-        intake: Intake,
         providers: Mapping[str, Provider],
         access: Access,
         limits: FrontLimits,
@@ -136,14 +135,49 @@ class WebhookFront:
         room: BodyRoom,
         surroundings: FrontSurroundings,
     ) -> None:
-        self._intake = intake
-        self._providers = providers
-        self._access = access
-        self._limits = limits
+        self.providers = providers
+        self.access = access
+        self.limits = limits
+        self.room = room
+        self.at = surroundings
         self._rejected = rejected
-        self._room = room
-        self._at = surroundings
         self._counters: dict[tuple[str, int], Counter] = {}
+
+    def answers(self, provider: str, status: int) -> Counter:
+        """Counts the answers of ``status`` to requests for ``provider``; all that do not exist together."""
+        key = (provider if provider in self.providers else "unknown", status)
+        counter = self._counters.get(key)
+        if counter is None:
+            counter = self._counters[key] = self.at.instruments.requests_total.labels(key[0], str(status))
+        return counter
+
+    def reject(self, route: Route | None, reason: str, status: int, body_bytes: int, correlation_id: str) -> None:
+        """Remember a refusal; what is our own fault is none."""
+        if status == http_answer.UNEXPECTED:
+            return
+        route = route or Route("", "")
+        self._rejected.add(
+            self.at.clock.now_us(),
+            workspace=route.workspace,
+            provider=route.provider,
+            reason=reason,
+            http_status=status,
+            body_bytes=body_bytes,
+            correlation_id=correlation_id,
+            is_known_provider=route.provider in self.providers,
+        )
+
+
+class WebhookFront:
+    """The ASGI app."""
+
+    def __init__(self, intake: Intake, reception: Reception) -> None:
+        self._intake = intake
+        self._reception = reception
+        self._providers = reception.providers
+        self._access = reception.access
+        self._limits = reception.limits
+        self._at = reception.at
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -158,7 +192,8 @@ class WebhookFront:
                     answer = http_answer.refusal(error, exchange.correlation_id, closes=not exchange.is_read)
                 except Disconnected:
                     if REFUSED not in scope.get("state", {}):
-                        self._reject(exchange, "DISCONNECTED", 0)
+                        exchange.reason = "DISCONNECTED"
+                        self._reject(exchange, 0)
                     return
                 except Exception:  # noqa: BLE001 - the end of a request: logged with its id, answered 500
                     exchange.correlation_id = exchange.correlation_id or self._at.ids.new_id()
@@ -168,9 +203,10 @@ class WebhookFront:
                         http_answer.UNEXPECTED, "INTERNAL", exchange.correlation_id, closes=not exchange.is_read
                     )
                 span.set("http.response.status_code", answer.status)
-            self._count(exchange, answer.status)
-            if answer.status != http_answer.UNEXPECTED and exchange.reason:
-                self._reject(exchange, exchange.reason, answer.status)
+            provider = exchange.route.provider if exchange.route is not None else ""
+            self._reception.answers(provider, answer.status).inc()
+            if exchange.reason:
+                self._reject(exchange, answer.status)
         finally:
             if exchange.body is not None:
                 exchange.body.close()
@@ -233,7 +269,7 @@ class WebhookFront:
 
     async def _read(self, exchange: _Exchange, receive: Receive) -> tuple[bytes, bytes]:
         """The body as sent, and as meant; the same object where it is not compressed."""
-        exchange.body = BodyReader(self._room, self._limits.body_bytes_max)
+        exchange.body = BodyReader(self._reception.room, self._limits.body_bytes_max)
         exchange.body.expect(int(exchange.headers.get("content-length", "0")))
         raw = await exchange.body.read(receive)
         exchange.is_read = True
@@ -329,26 +365,9 @@ class WebhookFront:
         complete(envelope, arrival, self._at.ids.new_id)
         return envelope
 
-    def _count(self, exchange: _Exchange, status: int) -> None:
-        provider = exchange.route.provider if exchange.route is not None else ""
-        key = (provider if provider in self._providers else "unknown", status)
-        counter = self._counters.get(key)
-        if counter is None:
-            counter = self._counters[key] = self._at.instruments.requests_total.labels(key[0], str(status))
-        counter.inc()
-
-    def _reject(self, exchange: _Exchange, reason: str, status: int) -> None:
-        route = exchange.route or Route("", "")
-        self._rejected.add(
-            self._at.clock.now_us(),
-            workspace=route.workspace,
-            provider=route.provider,
-            reason=reason,
-            http_status=status,
-            body_bytes=exchange.body.read_bytes if exchange.body is not None else 0,
-            correlation_id=exchange.correlation_id,
-            is_known_provider=route.provider in self._providers,
-        )
+    def _reject(self, exchange: _Exchange, status: int) -> None:
+        body_bytes = exchange.body.read_bytes if exchange.body is not None else 0
+        self._reception.reject(exchange.route, exchange.reason, status, body_bytes, exchange.correlation_id)
 
 
 def route_of(path: str, apps: Apps) -> Route | None:

@@ -22,7 +22,7 @@ from relayfile.ingest.status.rejected import RejectedRequests
 from relayfile.ingest.webhooks.express import Express
 from relayfile.ingest.webhooks.http_protocol import HttpLimits, bounded_protocol
 from relayfile.ingest.webhooks.request_body import BodyRoom
-from relayfile.ingest.webhooks.webhook import Access, FrontLimits, FrontSurroundings, WebhookFront
+from relayfile.ingest.webhooks.webhook import Access, FrontLimits, FrontSurroundings, Reception, WebhookFront
 from relayfile.ingest.webhooks.webhook_secrets import WebhookSecrets
 from relayfile.ingest.workspaces import WorkspaceDirectory
 from relayfile.serving import HttpListener
@@ -157,8 +157,9 @@ def made_front(
         tracing=Tracing(),
         instruments=IngestInstruments.declare(registry),
     )
-    app = WebhookFront(intake, providers, access, front_limits, rejected, room, around)
-    express = Express(app, intake, providers, access, front_limits, rejected, room, around)
+    reception = Reception(providers, access, front_limits, rejected, room, around)
+    app = WebhookFront(intake, reception)
+    express = Express(app, intake, reception)
     return MadeFront(app, express, intake, store, rejected, clock, signer, registry)
 
 
