@@ -1,13 +1,13 @@
-"""Which entries of `semantics.permissions` are enforceable access rules; the rest are tags."""
+"""What the planner must know of access rules: how many a file has, and whether a change touches them."""
 
-import re
-from collections.abc import Collection
+from relayfile.auth.file_rules import enforceable_count, rules_of
+from relayfile.model import Semantics
 
-_RULE = re.compile(r"(?:(?:allow|deny):)?(?:public|any|\*|(?:scope|agent|workspace):.+)", re.DOTALL)
+__all__ = ["differ", "enforceable_count"]
 
 
-def enforceable_count(permissions: Collection[str]) -> int:
-    """How many of `permissions` are rules."""
-    if not permissions:
-        return 0
-    return sum(1 for permission in permissions if _RULE.fullmatch(permission.strip()) is not None)
+def differ(old: Semantics | None, new: Semantics | None) -> bool:
+    """Whether a file's enforceable rules are others; None stands for a file that is not there."""
+    before = old.permissions if old is not None else ()
+    after = new.permissions if new is not None else ()
+    return before != after and set(rules_of(before)) != set(rules_of(after))
