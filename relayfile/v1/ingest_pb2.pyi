@@ -257,7 +257,9 @@ class EnvelopeResult(_message.Message):
 
     @_builtins.property
     def violations(self) -> _containers.RepeatedCompositeFieldContainer[Global___FieldProblem]:
-        """With INVALID: the problems, at most 20."""
+        """With INVALID: the problems, at most 20. Past 1 MiB of problems in one response the other envelopes that are invalid
+        have none: send fewer at a time to see them.
+        """
 
     @_builtins.property
     def retry_after(self) -> _duration_pb2.Duration:

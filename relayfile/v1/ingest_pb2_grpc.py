@@ -27,6 +27,8 @@ if _version_not_supported:
 
 class IngestServiceStub:
     """Takes envelopes from services, and says what ingest holds, refused and did. Served by every ingest process.
+    A call that ended without an answer (its deadline expired, it was cancelled, the connection broke) stops its work
+    here; what was durable by then stays. Each RPC says what that can be and how to repeat the call.
     """
 
     def __init__(self, channel):
@@ -69,10 +71,15 @@ class IngestServiceStub:
 
 class IngestServiceServicer:
     """Takes envelopes from services, and says what ingest holds, refused and did. Served by every ingest process.
+    A call that ended without an answer (its deadline expired, it was cancelled, the connection broke) stops its work
+    here; what was durable by then stays. Each RPC says what that can be and how to repeat the call.
     """
 
     def PublishEnvelope(self, request, context):
         """Publishes one envelope. OK means that it is durable. An invalid envelope is INVALID_ARGUMENT with every violation.
+        Without an answer it is durable as a whole or not at all. Send it again with the same `delivery_id`: what was
+        applied ends as `duplicate`. Without a delivery id it is applied again, which changes nothing when no other change
+        of the file came between.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -80,8 +87,10 @@ class IngestServiceServicer:
 
     def PublishEnvelopes(self, request_iterator, context):
         """Publishes batches. One response per batch, in order, after its envelopes are durable. An invalid envelope does not
-        hold up the others of its batch. After a cut stream send again what was not answered: nothing is applied twice
-        when delivery ids are set.
+        hold up the others of its batch. After a stream that was cut, cancelled or past its deadline: answered batches are
+        durable; of the others any envelopes may be, each as a whole, and content that came only in part is not. Send again
+        what was not answered: nothing is applied twice when delivery ids are set. A caller that does not read its answers
+        is held by flow control after some MiB, and holds up nobody else.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -89,7 +98,8 @@ class IngestServiceServicer:
 
     def GetIngestStatus(self, request, context):
         """Outcome counts per provider, merged from the shard and the ingest processes that reported to it, with the age of
-        each part. Costs O(providers).
+        each part. Costs O(providers). Changes nothing; a call without an answer can be repeated. A node that does not answer
+        in time is a part with a `missing_reason`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -97,13 +107,15 @@ class IngestServiceServicer:
 
     def Pause(self, request, context):
         """Stops sending a workspace's changes, or one provider's, to the files while still accepting them. Kept over restarts.
+        Without an answer the pause may be durable in the owning shard, and is then told to every process as ever. Repeat
+        the call: to pause what is paused changes nothing, and with the same `request_id` it is recorded once.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def Resume(self, request, context):
-        """Ends a pause.
+        """Ends a pause. Without an answer it may have ended; repeat the call, as with Pause.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -111,7 +123,7 @@ class IngestServiceServicer:
 
     def ListRejectedRequests(self, request, context):
         """The last requests that this process refused (bad signature, too large, unknown provider), newest first, bounded.
-        Neither bodies nor secrets are kept.
+        Neither bodies nor secrets are kept. Changes nothing; a call without an answer can be repeated.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -160,6 +172,8 @@ def add_IngestServiceServicer_to_server(servicer, server):
  # This class is part of an EXPERIMENTAL API.
 class IngestService:
     """Takes envelopes from services, and says what ingest holds, refused and did. Served by every ingest process.
+    A call that ended without an answer (its deadline expired, it was cancelled, the connection broke) stops its work
+    here; what was durable by then stays. Each RPC says what that can be and how to repeat the call.
     """
 
     @staticmethod

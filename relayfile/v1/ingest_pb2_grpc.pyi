@@ -27,59 +27,88 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class IngestServiceStub:
-    """Takes envelopes from services, and says what ingest holds, refused and did. Served by every ingest process."""
+    """Takes envelopes from services, and says what ingest holds, refused and did. Served by every ingest process.
+    A call that ended without an answer (its deadline expired, it was cancelled, the connection broke) stops its work
+    here; what was durable by then stays. Each RPC says what that can be and how to repeat the call.
+    """
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> IngestServiceAsyncStub: ...
     PublishEnvelope: _grpc.UnaryUnaryMultiCallable[_ingest_pb2.PublishEnvelopeRequest, _ingest_pb2.PublishEnvelopeResponse]
-    """Publishes one envelope. OK means that it is durable. An invalid envelope is INVALID_ARGUMENT with every violation."""
+    """Publishes one envelope. OK means that it is durable. An invalid envelope is INVALID_ARGUMENT with every violation.
+    Without an answer it is durable as a whole or not at all. Send it again with the same `delivery_id`: what was
+    applied ends as `duplicate`. Without a delivery id it is applied again, which changes nothing when no other change
+    of the file came between.
+    """
     PublishEnvelopes: _grpc.StreamStreamMultiCallable[_ingest_pb2.PublishEnvelopesRequest, _ingest_pb2.PublishEnvelopesResponse]
     """Publishes batches. One response per batch, in order, after its envelopes are durable. An invalid envelope does not
-    hold up the others of its batch. After a cut stream send again what was not answered: nothing is applied twice
-    when delivery ids are set.
+    hold up the others of its batch. After a stream that was cut, cancelled or past its deadline: answered batches are
+    durable; of the others any envelopes may be, each as a whole, and content that came only in part is not. Send again
+    what was not answered: nothing is applied twice when delivery ids are set. A caller that does not read its answers
+    is held by flow control after some MiB, and holds up nobody else.
     """
     GetIngestStatus: _grpc.UnaryUnaryMultiCallable[_ingest_pb2.GetIngestStatusRequest, _ingest_pb2.GetIngestStatusResponse]
     """Outcome counts per provider, merged from the shard and the ingest processes that reported to it, with the age of
-    each part. Costs O(providers).
+    each part. Costs O(providers). Changes nothing; a call without an answer can be repeated. A node that does not answer
+    in time is a part with a `missing_reason`.
     """
     Pause: _grpc.UnaryUnaryMultiCallable[_ingest_pb2.PauseRequest, _ingest_pb2.PauseResponse]
-    """Stops sending a workspace's changes, or one provider's, to the files while still accepting them. Kept over restarts."""
+    """Stops sending a workspace's changes, or one provider's, to the files while still accepting them. Kept over restarts.
+    Without an answer the pause may be durable in the owning shard, and is then told to every process as ever. Repeat
+    the call: to pause what is paused changes nothing, and with the same `request_id` it is recorded once.
+    """
     Resume: _grpc.UnaryUnaryMultiCallable[_ingest_pb2.ResumeRequest, _ingest_pb2.ResumeResponse]
-    """Ends a pause."""
+    """Ends a pause. Without an answer it may have ended; repeat the call, as with Pause."""
     ListRejectedRequests: _grpc.UnaryUnaryMultiCallable[_ingest_pb2.ListRejectedRequestsRequest, _ingest_pb2.ListRejectedRequestsResponse]
     """The last requests that this process refused (bad signature, too large, unknown provider), newest first, bounded.
-    Neither bodies nor secrets are kept.
+    Neither bodies nor secrets are kept. Changes nothing; a call without an answer can be repeated.
     """
 
 @_typing.type_check_only
 class IngestServiceAsyncStub(IngestServiceStub):
-    """Takes envelopes from services, and says what ingest holds, refused and did. Served by every ingest process."""
+    """Takes envelopes from services, and says what ingest holds, refused and did. Served by every ingest process.
+    A call that ended without an answer (its deadline expired, it was cancelled, the connection broke) stops its work
+    here; what was durable by then stays. Each RPC says what that can be and how to repeat the call.
+    """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     PublishEnvelope: _aio.UnaryUnaryMultiCallable[_ingest_pb2.PublishEnvelopeRequest, _ingest_pb2.PublishEnvelopeResponse]  # type: ignore[assignment]
-    """Publishes one envelope. OK means that it is durable. An invalid envelope is INVALID_ARGUMENT with every violation."""
+    """Publishes one envelope. OK means that it is durable. An invalid envelope is INVALID_ARGUMENT with every violation.
+    Without an answer it is durable as a whole or not at all. Send it again with the same `delivery_id`: what was
+    applied ends as `duplicate`. Without a delivery id it is applied again, which changes nothing when no other change
+    of the file came between.
+    """
     PublishEnvelopes: _aio.StreamStreamMultiCallable[_ingest_pb2.PublishEnvelopesRequest, _ingest_pb2.PublishEnvelopesResponse]  # type: ignore[assignment]
     """Publishes batches. One response per batch, in order, after its envelopes are durable. An invalid envelope does not
-    hold up the others of its batch. After a cut stream send again what was not answered: nothing is applied twice
-    when delivery ids are set.
+    hold up the others of its batch. After a stream that was cut, cancelled or past its deadline: answered batches are
+    durable; of the others any envelopes may be, each as a whole, and content that came only in part is not. Send again
+    what was not answered: nothing is applied twice when delivery ids are set. A caller that does not read its answers
+    is held by flow control after some MiB, and holds up nobody else.
     """
     GetIngestStatus: _aio.UnaryUnaryMultiCallable[_ingest_pb2.GetIngestStatusRequest, _ingest_pb2.GetIngestStatusResponse]  # type: ignore[assignment]
     """Outcome counts per provider, merged from the shard and the ingest processes that reported to it, with the age of
-    each part. Costs O(providers).
+    each part. Costs O(providers). Changes nothing; a call without an answer can be repeated. A node that does not answer
+    in time is a part with a `missing_reason`.
     """
     Pause: _aio.UnaryUnaryMultiCallable[_ingest_pb2.PauseRequest, _ingest_pb2.PauseResponse]  # type: ignore[assignment]
-    """Stops sending a workspace's changes, or one provider's, to the files while still accepting them. Kept over restarts."""
+    """Stops sending a workspace's changes, or one provider's, to the files while still accepting them. Kept over restarts.
+    Without an answer the pause may be durable in the owning shard, and is then told to every process as ever. Repeat
+    the call: to pause what is paused changes nothing, and with the same `request_id` it is recorded once.
+    """
     Resume: _aio.UnaryUnaryMultiCallable[_ingest_pb2.ResumeRequest, _ingest_pb2.ResumeResponse]  # type: ignore[assignment]
-    """Ends a pause."""
+    """Ends a pause. Without an answer it may have ended; repeat the call, as with Pause."""
     ListRejectedRequests: _aio.UnaryUnaryMultiCallable[_ingest_pb2.ListRejectedRequestsRequest, _ingest_pb2.ListRejectedRequestsResponse]  # type: ignore[assignment]
     """The last requests that this process refused (bad signature, too large, unknown provider), newest first, bounded.
-    Neither bodies nor secrets are kept.
+    Neither bodies nor secrets are kept. Changes nothing; a call without an answer can be repeated.
     """
 
 class IngestServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Takes envelopes from services, and says what ingest holds, refused and did. Served by every ingest process."""
+    """Takes envelopes from services, and says what ingest holds, refused and did. Served by every ingest process.
+    A call that ended without an answer (its deadline expired, it was cancelled, the connection broke) stops its work
+    here; what was durable by then stays. Each RPC says what that can be and how to repeat the call.
+    """
 
     @_abc_1.abstractmethod
     def PublishEnvelope(
@@ -87,7 +116,11 @@ class IngestServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _ingest_pb2.PublishEnvelopeRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_ingest_pb2.PublishEnvelopeResponse, _abc.Awaitable[_ingest_pb2.PublishEnvelopeResponse]]:
-        """Publishes one envelope. OK means that it is durable. An invalid envelope is INVALID_ARGUMENT with every violation."""
+        """Publishes one envelope. OK means that it is durable. An invalid envelope is INVALID_ARGUMENT with every violation.
+        Without an answer it is durable as a whole or not at all. Send it again with the same `delivery_id`: what was
+        applied ends as `duplicate`. Without a delivery id it is applied again, which changes nothing when no other change
+        of the file came between.
+        """
 
     @_abc_1.abstractmethod
     def PublishEnvelopes(
@@ -96,8 +129,10 @@ class IngestServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_ingest_pb2.PublishEnvelopesResponse], _abc.AsyncIterator[_ingest_pb2.PublishEnvelopesResponse]]:
         """Publishes batches. One response per batch, in order, after its envelopes are durable. An invalid envelope does not
-        hold up the others of its batch. After a cut stream send again what was not answered: nothing is applied twice
-        when delivery ids are set.
+        hold up the others of its batch. After a stream that was cut, cancelled or past its deadline: answered batches are
+        durable; of the others any envelopes may be, each as a whole, and content that came only in part is not. Send again
+        what was not answered: nothing is applied twice when delivery ids are set. A caller that does not read its answers
+        is held by flow control after some MiB, and holds up nobody else.
         """
 
     @_abc_1.abstractmethod
@@ -107,7 +142,8 @@ class IngestServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_ingest_pb2.GetIngestStatusResponse, _abc.Awaitable[_ingest_pb2.GetIngestStatusResponse]]:
         """Outcome counts per provider, merged from the shard and the ingest processes that reported to it, with the age of
-        each part. Costs O(providers).
+        each part. Costs O(providers). Changes nothing; a call without an answer can be repeated. A node that does not answer
+        in time is a part with a `missing_reason`.
         """
 
     @_abc_1.abstractmethod
@@ -116,7 +152,10 @@ class IngestServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _ingest_pb2.PauseRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_ingest_pb2.PauseResponse, _abc.Awaitable[_ingest_pb2.PauseResponse]]:
-        """Stops sending a workspace's changes, or one provider's, to the files while still accepting them. Kept over restarts."""
+        """Stops sending a workspace's changes, or one provider's, to the files while still accepting them. Kept over restarts.
+        Without an answer the pause may be durable in the owning shard, and is then told to every process as ever. Repeat
+        the call: to pause what is paused changes nothing, and with the same `request_id` it is recorded once.
+        """
 
     @_abc_1.abstractmethod
     def Resume(
@@ -124,7 +163,7 @@ class IngestServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _ingest_pb2.ResumeRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_ingest_pb2.ResumeResponse, _abc.Awaitable[_ingest_pb2.ResumeResponse]]:
-        """Ends a pause."""
+        """Ends a pause. Without an answer it may have ended; repeat the call, as with Pause."""
 
     @_abc_1.abstractmethod
     def ListRejectedRequests(
@@ -133,7 +172,7 @@ class IngestServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_ingest_pb2.ListRejectedRequestsResponse, _abc.Awaitable[_ingest_pb2.ListRejectedRequestsResponse]]:
         """The last requests that this process refused (bad signature, too large, unknown provider), newest first, bounded.
-        Neither bodies nor secrets are kept.
+        Neither bodies nor secrets are kept. Changes nothing; a call without an answer can be repeated.
         """
 
 def add_IngestServiceServicer_to_server(servicer: IngestServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

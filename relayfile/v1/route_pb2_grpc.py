@@ -29,6 +29,8 @@ class RouteServiceStub:
     """Keeps the routes of apps: providers that have one webhook URL for all customers of an app name the customer (the
     tenant) in each delivery, and a route says which workspace it goes to. Kept in the app's system workspace
     `_app/<app>`, whose events tell of every change; ingest processes follow them.
+    A call that ended without an answer (its deadline expired, it was cancelled, the connection broke) was done as a whole
+    or not at all. Repeat it with the same `request_id`: it is done once, and answered as it was the first time.
     """
 
     def __init__(self, channel):
@@ -63,24 +65,28 @@ class RouteServiceServicer:
     """Keeps the routes of apps: providers that have one webhook URL for all customers of an app name the customer (the
     tenant) in each delivery, and a route says which workspace it goes to. Kept in the app's system workspace
     `_app/<app>`, whose events tell of every change; ingest processes follow them.
+    A call that ended without an answer (its deadline expired, it was cancelled, the connection broke) was done as a whole
+    or not at all. Repeat it with the same `request_id`: it is done once, and answered as it was the first time.
     """
 
     def PutRoute(self, request, context):
         """Makes or changes a route. Dead letters `UNROUTED` of the tenant are then replayed. Needs `admin:write`; recorded.
+        Without an answer the route may be there, and its dead letters queued: the replay goes on without the caller. A
+        repeat without `request_id` is harmless, too, but with `if_revision` it meets the revision that it made itself.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetRoute(self, request, context):
-        """Reads one route. Needs `admin:read`.
+        """Reads one route. Needs `admin:read`. Changes nothing; a call without an answer can be repeated.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListRoutes(self, request, context):
-        """Lists the routes of an app by tenant. Needs `admin:read`.
+        """Lists the routes of an app by tenant. Needs `admin:read`. Changes nothing; a page can be asked for again.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -88,6 +94,7 @@ class RouteServiceServicer:
 
     def DeleteRoute(self, request, context):
         """Removes a route: later deliveries of the tenant become dead letters `UNROUTED`. Needs `admin:write`; recorded.
+        Without an answer the route may be gone; a repeat without `request_id` is then `NOT_FOUND`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -128,6 +135,8 @@ class RouteService:
     """Keeps the routes of apps: providers that have one webhook URL for all customers of an app name the customer (the
     tenant) in each delivery, and a route says which workspace it goes to. Kept in the app's system workspace
     `_app/<app>`, whose events tell of every change; ingest processes follow them.
+    A call that ended without an answer (its deadline expired, it was cancelled, the connection broke) was done as a whole
+    or not at all. Repeat it with the same `request_id`: it is done once, and answered as it was the first time.
     """
 
     @staticmethod

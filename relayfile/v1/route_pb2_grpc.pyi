@@ -30,6 +30,8 @@ class RouteServiceStub:
     """Keeps the routes of apps: providers that have one webhook URL for all customers of an app name the customer (the
     tenant) in each delivery, and a route says which workspace it goes to. Kept in the app's system workspace
     `_app/<app>`, whose events tell of every change; ingest processes follow them.
+    A call that ended without an answer (its deadline expired, it was cancelled, the connection broke) was done as a whole
+    or not at all. Repeat it with the same `request_id`: it is done once, and answered as it was the first time.
     """
 
     @_typing.overload
@@ -37,35 +39,49 @@ class RouteServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> RouteServiceAsyncStub: ...
     PutRoute: _grpc.UnaryUnaryMultiCallable[_route_pb2.PutRouteRequest, _route_pb2.PutRouteResponse]
-    """Makes or changes a route. Dead letters `UNROUTED` of the tenant are then replayed. Needs `admin:write`; recorded."""
+    """Makes or changes a route. Dead letters `UNROUTED` of the tenant are then replayed. Needs `admin:write`; recorded.
+    Without an answer the route may be there, and its dead letters queued: the replay goes on without the caller. A
+    repeat without `request_id` is harmless, too, but with `if_revision` it meets the revision that it made itself.
+    """
     GetRoute: _grpc.UnaryUnaryMultiCallable[_route_pb2.GetRouteRequest, _route_pb2.GetRouteResponse]
-    """Reads one route. Needs `admin:read`."""
+    """Reads one route. Needs `admin:read`. Changes nothing; a call without an answer can be repeated."""
     ListRoutes: _grpc.UnaryUnaryMultiCallable[_route_pb2.ListRoutesRequest, _route_pb2.ListRoutesResponse]
-    """Lists the routes of an app by tenant. Needs `admin:read`."""
+    """Lists the routes of an app by tenant. Needs `admin:read`. Changes nothing; a page can be asked for again."""
     DeleteRoute: _grpc.UnaryUnaryMultiCallable[_route_pb2.DeleteRouteRequest, _route_pb2.DeleteRouteResponse]
-    """Removes a route: later deliveries of the tenant become dead letters `UNROUTED`. Needs `admin:write`; recorded."""
+    """Removes a route: later deliveries of the tenant become dead letters `UNROUTED`. Needs `admin:write`; recorded.
+    Without an answer the route may be gone; a repeat without `request_id` is then `NOT_FOUND`.
+    """
 
 @_typing.type_check_only
 class RouteServiceAsyncStub(RouteServiceStub):
     """Keeps the routes of apps: providers that have one webhook URL for all customers of an app name the customer (the
     tenant) in each delivery, and a route says which workspace it goes to. Kept in the app's system workspace
     `_app/<app>`, whose events tell of every change; ingest processes follow them.
+    A call that ended without an answer (its deadline expired, it was cancelled, the connection broke) was done as a whole
+    or not at all. Repeat it with the same `request_id`: it is done once, and answered as it was the first time.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     PutRoute: _aio.UnaryUnaryMultiCallable[_route_pb2.PutRouteRequest, _route_pb2.PutRouteResponse]  # type: ignore[assignment]
-    """Makes or changes a route. Dead letters `UNROUTED` of the tenant are then replayed. Needs `admin:write`; recorded."""
+    """Makes or changes a route. Dead letters `UNROUTED` of the tenant are then replayed. Needs `admin:write`; recorded.
+    Without an answer the route may be there, and its dead letters queued: the replay goes on without the caller. A
+    repeat without `request_id` is harmless, too, but with `if_revision` it meets the revision that it made itself.
+    """
     GetRoute: _aio.UnaryUnaryMultiCallable[_route_pb2.GetRouteRequest, _route_pb2.GetRouteResponse]  # type: ignore[assignment]
-    """Reads one route. Needs `admin:read`."""
+    """Reads one route. Needs `admin:read`. Changes nothing; a call without an answer can be repeated."""
     ListRoutes: _aio.UnaryUnaryMultiCallable[_route_pb2.ListRoutesRequest, _route_pb2.ListRoutesResponse]  # type: ignore[assignment]
-    """Lists the routes of an app by tenant. Needs `admin:read`."""
+    """Lists the routes of an app by tenant. Needs `admin:read`. Changes nothing; a page can be asked for again."""
     DeleteRoute: _aio.UnaryUnaryMultiCallable[_route_pb2.DeleteRouteRequest, _route_pb2.DeleteRouteResponse]  # type: ignore[assignment]
-    """Removes a route: later deliveries of the tenant become dead letters `UNROUTED`. Needs `admin:write`; recorded."""
+    """Removes a route: later deliveries of the tenant become dead letters `UNROUTED`. Needs `admin:write`; recorded.
+    Without an answer the route may be gone; a repeat without `request_id` is then `NOT_FOUND`.
+    """
 
 class RouteServiceServicer(metaclass=_abc_1.ABCMeta):
     """Keeps the routes of apps: providers that have one webhook URL for all customers of an app name the customer (the
     tenant) in each delivery, and a route says which workspace it goes to. Kept in the app's system workspace
     `_app/<app>`, whose events tell of every change; ingest processes follow them.
+    A call that ended without an answer (its deadline expired, it was cancelled, the connection broke) was done as a whole
+    or not at all. Repeat it with the same `request_id`: it is done once, and answered as it was the first time.
     """
 
     @_abc_1.abstractmethod
@@ -74,7 +90,10 @@ class RouteServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _route_pb2.PutRouteRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_route_pb2.PutRouteResponse, _abc.Awaitable[_route_pb2.PutRouteResponse]]:
-        """Makes or changes a route. Dead letters `UNROUTED` of the tenant are then replayed. Needs `admin:write`; recorded."""
+        """Makes or changes a route. Dead letters `UNROUTED` of the tenant are then replayed. Needs `admin:write`; recorded.
+        Without an answer the route may be there, and its dead letters queued: the replay goes on without the caller. A
+        repeat without `request_id` is harmless, too, but with `if_revision` it meets the revision that it made itself.
+        """
 
     @_abc_1.abstractmethod
     def GetRoute(
@@ -82,7 +101,7 @@ class RouteServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _route_pb2.GetRouteRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_route_pb2.GetRouteResponse, _abc.Awaitable[_route_pb2.GetRouteResponse]]:
-        """Reads one route. Needs `admin:read`."""
+        """Reads one route. Needs `admin:read`. Changes nothing; a call without an answer can be repeated."""
 
     @_abc_1.abstractmethod
     def ListRoutes(
@@ -90,7 +109,7 @@ class RouteServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _route_pb2.ListRoutesRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_route_pb2.ListRoutesResponse, _abc.Awaitable[_route_pb2.ListRoutesResponse]]:
-        """Lists the routes of an app by tenant. Needs `admin:read`."""
+        """Lists the routes of an app by tenant. Needs `admin:read`. Changes nothing; a page can be asked for again."""
 
     @_abc_1.abstractmethod
     def DeleteRoute(
@@ -98,6 +117,8 @@ class RouteServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _route_pb2.DeleteRouteRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_route_pb2.DeleteRouteResponse, _abc.Awaitable[_route_pb2.DeleteRouteResponse]]:
-        """Removes a route: later deliveries of the tenant become dead letters `UNROUTED`. Needs `admin:write`; recorded."""
+        """Removes a route: later deliveries of the tenant become dead letters `UNROUTED`. Needs `admin:write`; recorded.
+        Without an answer the route may be gone; a repeat without `request_id` is then `NOT_FOUND`.
+        """
 
 def add_RouteServiceServicer_to_server(servicer: RouteServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -34,7 +34,13 @@ from relayfile.v1 import ingest_pb2, types_pb2
 from relayfile.wire import EnvelopeRules, check_envelope, is_plain
 
 WAITING_BYTES_MAX: Final = 4 << 20
-"""What is read of one stream ahead of its answers."""
+"""What is held of one stream ahead of its answers: messages, and answers that are not read."""
+MESSAGE_COST_BYTES: Final = 1_024
+"""What a message costs beyond its bytes: an empty one has none."""
+ENVELOPE_COST_BYTES: Final = 256
+CHANGE_COST_BYTES: Final = 128
+VIOLATION_BYTES_MAX: Final = 1 << 20
+"""Problems that are told in one answer, so that whoever takes the usual 4 MiB can read it."""
 ENVELOPES_MAX: Final = 10_000
 """Envelopes of one batch."""
 STRIDE: Final = 200
@@ -155,6 +161,7 @@ class _Batch:
     answer: ingest_pb2.PublishEnvelopesResponse
     """Its results are made in place: to gather them first would copy each."""
     size_bytes: int
+    """What it holds in memory, about."""
     envelopes: Sequence[types_pb2.Envelope]
     acceptable: list[int] = field(default_factory=list)
     room_bytes: int = 0
@@ -191,7 +198,7 @@ class PublishStream:
             if len(request.envelopes) > ENVELOPES_MAX:
                 raise InvalidArgument.of("envelopes", f"are more than {ENVELOPES_MAX}")
             answer = ingest_pb2.PublishEnvelopesResponse(batch_number=request.batch_number)
-            batch = _Batch(answer, request.ByteSize(), request.envelopes)
+            batch = _Batch(answer, MESSAGE_COST_BYTES + request.ByteSize(), request.envelopes)
             assembly = Assembly.announced_by(request.envelopes, self._door.content_bytes_max, self._door.raw_bytes_max)
             problem: RelayfileError | None = None
             if assembly is not None:
@@ -214,26 +221,36 @@ class PublishStream:
         self._arrived.set()
 
     async def _prepare(self, batch: _Batch, chunk_problem: RelayfileError | None) -> None:
-        """Fill in a result for each envelope; ``chunk_problem`` is that of the last one."""
+        """Fill in a result for each envelope; ``chunk_problem`` is that of the last one. Nothing refused is kept."""
         publisher = self._publisher
         arrival = publisher.arrival(self._door.arrivals.now_us())
         last = len(batch.envelopes) - 1
         refusals = Refusals(self._refused)
         results, accepted = batch.answer.results, ingest_pb2.PUBLISH_STATUS_ACCEPTED
         has_turns = last > FEW_ENVELOPES
+        told_bytes = changes = 0
         for index, envelope in enumerate(batch.envelopes):
             if has_turns and not index % STRIDE:
                 await self._door.turns.next()
             problem = chunk_problem if index == last else None
             if problem is None and not publisher.prepare_plain(envelope, arrival):
                 problem = await publisher.prepare(envelope, f"envelopes[{index}]", arrival)
+                changes += len(envelope.changes)
             if problem is None:
                 batch.acceptable.append(index)
                 results.add(envelope_id=envelope.envelope_id, status=accepted)
             else:
                 refusals.add(envelope, problem)
-                results.append(_refusal(problem))
+                result = _refusal(problem)
+                told_bytes += result.ByteSize()
+                if told_bytes > VIOLATION_BYTES_MAX:
+                    del result.violations[:]
+                results.append(result)
         refusals.tell()
+        if not batch.acceptable:
+            batch.envelopes, batch.size_bytes = (), MESSAGE_COST_BYTES + batch.room_bytes
+        batch.size_bytes += len(batch.envelopes) * ENVELOPE_COST_BYTES + changes * CHANGE_COST_BYTES
+        batch.size_bytes += batch.answer.ByteSize()
 
     async def _answer(self, write: Write) -> None:
         while True:

@@ -99,6 +99,7 @@ class Publishing:
     signer: TokenSigner
     room: BodyRoom
     stub: "ingest_pb2_grpc.IngestServiceAsyncStub"
+    door: Door
 
     def as_(self, workspaces: str | tuple[str, ...] = WORKSPACE, service: str = "") -> tuple[tuple[str, str], ...]:
         token = self.signer.mint("someone", workspaces=workspaces, ttl_s=60, service=service)
@@ -155,7 +156,7 @@ async def running(directory: Path) -> AsyncIterator[Publishing]:
     try:
         async with channel(server.address, settings) as connected:
             stub: ingest_pb2_grpc.IngestServiceAsyncStub = ingest_pb2_grpc.IngestServiceStub(connected)
-            yield Publishing(intake, store, shards, rejected, signer, room, stub)
+            yield Publishing(intake, store, shards, rejected, signer, room, stub, door)
     finally:
         await server.stop(0)
 

@@ -8,12 +8,19 @@ import grpc
 import grpc.aio
 import pytest
 
+from relayfile.auth import Principal
 from relayfile.errors import InvalidArgument, RelayfileError
-from relayfile.ingest.publishing.publish import ENVELOPES_MAX
+from relayfile.ingest.publishing.publish import (
+    ENVELOPES_MAX,
+    MESSAGE_COST_BYTES,
+    WAITING_BYTES_MAX,
+    Publisher,
+    PublishStream,
+)
 from relayfile.serving import MESSAGE_BYTES_MAX
 from relayfile.status import from_rpc_error
 from relayfile.v1 import ingest_pb2, types_pb2
-from tests.unit.ingest.front import until
+from tests.unit.ingest.front import WORKSPACE, until
 from tests.unit.ingest.publishing.test_publish import (
     ACCEPTED,
     INVALID,
@@ -285,3 +292,47 @@ async def test_who_sends_without_end_is_read_no_further_than_its_answers(publish
     sending.cancel()
     assert 0 < sent * 300_000 < 40 << 20, "what gRPC and the stream hold together"
     call.cancel()
+
+
+SMALL: dict[str, tuple[ingest_pb2.PublishEnvelopesRequest, int]] = {
+    "empty": (ingest_pb2.PublishEnvelopesRequest(), WAITING_BYTES_MAX // MESSAGE_COST_BYTES),
+    "with a far larger answer": (batch(1, *[types_pb2.Envelope()] * ENVELOPES_MAX), 4),
+}
+
+
+@pytest.mark.parametrize("kind", SMALL)
+async def test_what_is_read_ahead_counts_with_its_answers(publishing: Publishing, kind: str) -> None:
+    """Of a caller that reads none."""
+    message, messages_max = SMALL[kind]
+    sent, is_written = 0, asyncio.Event()
+
+    async def endless() -> AsyncIterator[ingest_pb2.PublishEnvelopesRequest]:
+        nonlocal sent
+        while sent <= 2 * messages_max:
+            sent += 1
+            yield message
+        raise AssertionError("was not held")
+
+    async def never(_response: ingest_pb2.PublishEnvelopesResponse) -> None:
+        is_written.set()
+        await asyncio.Event().wait()
+
+    principal = Principal(subject="x", workspaces=frozenset({WORKSPACE}), expires_at_us=1 << 60)
+    stream = PublishStream(Publisher(publishing.door, principal), lambda *_: None)
+    running_stream = asyncio.ensure_future(stream.run(endless(), never))
+    await is_written.wait()
+    await asyncio.wait([running_stream], timeout=0.5)
+    assert not running_stream.done()
+    assert sent <= messages_max
+    running_stream.cancel()
+    await asyncio.wait([running_stream])
+
+
+async def test_an_answer_can_be_read_by_who_takes_the_usual_size(publishing: Publishing) -> None:
+    """Past a MiB of problems it says only that the rest is invalid, too."""
+    worst = changed(lambda made: made.changes.extend([types_pb2.FileChange(path="//")] * 30))
+    (response,) = await answers(publishing, batch(1, *[worst] * 2_000))
+    assert response.ByteSize() < 2 << 20
+    assert [each.status for each in response.results] == [INVALID] * 2_000
+    assert len(response.results[0].violations) == 20
+    assert not response.results[-1].violations
