@@ -1,0 +1,92 @@
+"""The Python client: async, typed, with repeats where they are safe. docs/client.md shows it by example.
+
+Errors are those of `relayfile.errors`, one class for each reason; the frequent ones are named here too.
+"""
+
+from relayfile.client.calls import ClientLimits
+from relayfile.client.connection import Client, Workspace
+from relayfile.client.events import START, Watch
+from relayfile.client.token import FixedToken, TokenFile, TokenSource
+from relayfile.client.values import (
+    Claim,
+    Content,
+    Cursor,
+    Delete,
+    Deleted,
+    Digest,
+    Directory,
+    Event,
+    EventFilter,
+    File,
+    ItemResult,
+    Move,
+    Operation,
+    OperationKind,
+    OperationState,
+    Quota,
+    Totals,
+    WorkspaceInfo,
+    Write,
+    Written,
+)
+from relayfile.errors import (
+    ClaimExpired,
+    CursorExpired,
+    FileNotFound,
+    InvalidArgument,
+    PermissionDenied,
+    PreconditionRequired,
+    QuotaExceeded,
+    RelayfileError,
+    RevisionConflict,
+    Unauthenticated,
+    Unavailable,
+    WorkspaceNotFound,
+)
+from relayfile.model import EventType, Origin, Semantics
+
+__all__ = [
+    "Client",
+    "ClientLimits",
+    "Workspace",
+    "TokenSource",
+    "TokenFile",
+    "FixedToken",
+    "File",
+    "Directory",
+    "Content",
+    "Totals",
+    "Digest",
+    "Semantics",
+    "Origin",
+    "Write",
+    "Delete",
+    "Move",
+    "ItemResult",
+    "Written",
+    "Deleted",
+    "Cursor",
+    "START",
+    "Event",
+    "EventType",
+    "EventFilter",
+    "Watch",
+    "WorkspaceInfo",
+    "Quota",
+    "Operation",
+    "OperationKind",
+    "OperationState",
+    "Claim",
+    "RelayfileError",
+    "RevisionConflict",
+    "CursorExpired",
+    "ClaimExpired",
+    "FileNotFound",
+    "WorkspaceNotFound",
+    "PreconditionRequired",
+    "QuotaExceeded",
+    "InvalidArgument",
+    "PermissionDenied",
+    "Unauthenticated",
+    "Unavailable",
+]
