@@ -8,7 +8,7 @@ logged with its correlation id.
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
 
 import grpc
@@ -18,7 +18,7 @@ from google.rpc import error_details_pb2, status_pb2
 from grpc_status import rpc_status
 
 from relayfile import errors
-from relayfile.errors import ERRORS, FieldViolation, InvalidArgument, PeerFailed, RelayfileError
+from relayfile.errors import ERRORS, FieldViolation, InvalidArgument, InvalidPath, PeerFailed, RelayfileError
 from relayfile.interception import Call
 
 DOMAIN = "relayfile.dev"
@@ -28,6 +28,8 @@ STATUS_BYTES_MAX = 5_000
 """Size of a serialised status; base64 makes a third more of it, and a trailer must stay under 8 KiB."""
 _MESSAGE_BYTES_MAX = 300
 _VALUE_BYTES_MAX = 512
+_PREVIEW_KEY = "preview"
+_PREVIEW_BYTES_MAX = 1_000
 _VIOLATIONS_BYTES_MAX = 3_000
 
 _Code = grpc.StatusCode
@@ -90,10 +92,15 @@ def to_status(error: RelayfileError) -> status_pb2.Status:
     """The rich status of ``error``, at most ``STATUS_BYTES_MAX`` bytes when serialised."""
     code = code_of(error)
     status = status_pb2.Status(code=code.value[0], message=_clip(str(error), _MESSAGE_BYTES_MAX))
-    metadata = {key: _clip(value, _VALUE_BYTES_MAX) for key, value in error.metadata().items()}
+    metadata = {
+        key: _clip(value, _PREVIEW_BYTES_MAX if key == _PREVIEW_KEY else _VALUE_BYTES_MAX)
+        for key, value in error.metadata().items()
+    }
     status.details.add().Pack(error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN, metadata=metadata))
     if isinstance(error, InvalidArgument):
-        status.details.add().Pack(_bad_request(error))
+        status.details.add().Pack(_bad_request(error.violations))
+    elif isinstance(error, InvalidPath):
+        status.details.add().Pack(_bad_request([FieldViolation(error.field, f"{error.path!r} {error.why}")]))
     if code in RETRYABLE:
         seconds = getattr(error, "retry_after_s", RETRY_AFTER_DEFAULT_S)
         delay = duration_pb2.Duration()
@@ -167,9 +174,9 @@ async def _abort(call: Call, status: status_pb2.Status) -> None:
     await call.context.abort(code, status.message, trailing)
 
 
-def _bad_request(error: InvalidArgument) -> error_details_pb2.BadRequest:
+def _bad_request(violations: Iterable[FieldViolation]) -> error_details_pb2.BadRequest:
     request = error_details_pb2.BadRequest()
-    for violation in error.violations:
+    for violation in violations:
         request.field_violations.add(
             field=_clip(violation.field, _VALUE_BYTES_MAX), description=_clip(violation.description, _VALUE_BYTES_MAX)
         )

@@ -84,6 +84,23 @@ def semantics_of(message: types_pb2.Semantics) -> Semantics:
     )
 
 
+def semantics_refusal(message: types_pb2.Semantics) -> str | None:
+    """Why no file can have these semantics (completes "semantics ..."), or None when one can."""
+    items = len(message.properties) + len(message.relations) + len(message.permissions) + len(message.comments)
+    if items > SEMANTICS_ITEMS_MAX:
+        return f"has {items} entries; at most {SEMANTICS_ITEMS_MAX} are accepted"
+    if message.ByteSize() > SEMANTICS_BYTES_MAX:
+        return f"has more than {SEMANTICS_BYTES_MAX} bytes"
+    return None
+
+
+def content_type_refusal(content_type: str) -> str | None:
+    """Why no file can have this media type, or None when one can."""
+    if _bytes_exceed(content_type, CONTENT_TYPE_BYTES_MAX):
+        return f"is longer than {CONTENT_TYPE_BYTES_MAX} bytes"
+    return "contains a control character" if _CONTROL.search(content_type) is not None else None
+
+
 def semantics_message(semantics: Semantics) -> types_pb2.Semantics:
     """The message that says the same."""
     return types_pb2.Semantics(
@@ -323,9 +340,5 @@ def _check_object_id(object_id: str, index: int, found: _Violations) -> None:
 
 
 def _check_semantics(semantics: types_pb2.Semantics, index: int, found: _Violations) -> None:
-    lists = (semantics.relations, semantics.permissions, semantics.comments)
-    items = len(semantics.properties) + sum(map(len, lists))
-    if items > SEMANTICS_ITEMS_MAX:
-        found.add(f"changes[{index}].semantics", f"has {items} entries; at most {SEMANTICS_ITEMS_MAX} are accepted")
-    elif semantics.ByteSize() > SEMANTICS_BYTES_MAX:
-        found.add(f"changes[{index}].semantics", f"has more than {SEMANTICS_BYTES_MAX} bytes")
+    if (why := semantics_refusal(semantics)) is not None:
+        found.add(f"changes[{index}].semantics", why)

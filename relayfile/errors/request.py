@@ -55,6 +55,8 @@ class InvalidPath(RelayfileError):
     reason: ClassVar[str] = "INVALID_PATH"
     path: str
     why: str
+    field: str = "path"
+    """Of the request."""
 
 
 @dataclass(kw_only=True, eq=False)

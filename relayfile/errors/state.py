@@ -13,6 +13,8 @@ class RevisionConflict(RelayfileError):
     reason: ClassVar[str] = "REVISION_CONFLICT"
     expected: int
     current: int
+    preview: str = ""
+    """The start of the file as it is, at most 1,000 bytes, for a caller that may read it; empty when it is no text."""
 
 
 @dataclass(kw_only=True, eq=False)

@@ -37,6 +37,18 @@ class StoreSettings(ClusterSettings):
         "16MiB", "1MiB", "1GiB", "content that one ApplyEnvelopes stream may have in flight"
     )
 
+    upload_bytes_max: int = size(
+        "128MiB",
+        "1MiB",
+        "64GiB",
+        "content of all running UploadFile calls, at least one file; more are refused",
+    )
+    upload_idle_s: float = duration("30s", "100ms", "1h", "longest wait for the next chunk of an UploadFile call")
+    workspace_files_max: int = count(
+        10_000_000, 0, 1_000_000_000_000, "files of a workspace that was made without a quota of its own; 0: any number"
+    )
+    workspace_bytes_max: int = size("1TiB", "0", "1024TiB", "their content together; 0: any")
+
     page_entries_default: int = count(5_000, 1, 20_000, "entries of a page when the request names no page_size")
     page_entries_max: int = count(20_000, 1, 20_000, "entries of a page at most; a larger page_size is coerced down")
     export_files_max: int = count(

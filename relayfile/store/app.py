@@ -23,6 +23,7 @@ from relayfile.store.plan.limits import PlanLimits
 from relayfile.store.proxy import OwnerRouting, Peers
 from relayfile.store.queues import QueueBounds
 from relayfile.store.servicers.file_service import ReadLimits
+from relayfile.store.servicers.file_writing import WriteLimits
 from relayfile.store.servicers.reading import Reading
 from relayfile.store.servicers.registry import ServiceParts, store_services
 from relayfile.store.sqlite.engine import SqliteEngine, SqliteLimits, open_engine
@@ -124,6 +125,8 @@ def _policy(settings: StoreSettings) -> NodePolicy:
             round(settings.clock_skew_max_s * MICROSECONDS),
             settings.dead_letters_max,
             settings.dead_letter_bytes_max,
+            settings.workspace_files_max,
+            settings.workspace_bytes_max,
         ),
         creates_workspaces=settings.create_workspaces == "on-first-write",
         expiry_interval_s=settings.retention_interval_s,
@@ -149,6 +152,8 @@ def _parts(
         dead_letters=node.dead_letters,
         dead_letter_retention_us=round(settings.dead_letter_retention_s * MICROSECONDS),
         routes=node.routes,
+        mutating=node.files,
+        write_limits=WriteLimits(settings.content_bytes_max, settings.upload_bytes_max, settings.upload_idle_s),
         existence=WorkspaceExistence(engine, node.ownership, peers, credentials, settings.call_timeout_s),
         clock=node.clock,
         mark_interval_s=settings.watch_mark_interval_s,

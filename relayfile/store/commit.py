@@ -127,6 +127,11 @@ class Committer:
         self._wake.set()
         return answer
 
+    @property
+    def is_full(self) -> bool:
+        """Whether what waits has reached the node's bound: who can be refused is refused."""
+        return self._queues.full
+
     async def room(self) -> None:
         """Return when what waits is within the node's bound: whoever brings streams of work waits here first."""
         while self._queues.full:

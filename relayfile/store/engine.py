@@ -8,7 +8,7 @@ Reads are `async` because an engine may sit behind a network; the SQLite engine 
 view is one snapshot: take it, read, leave it. Never hold one across a wait for a peer, or the write-ahead log grows.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
@@ -28,7 +28,7 @@ from relayfile.store.plan.rows import (
     RequestRow,
     WorkspaceRow,
 )
-from relayfile.store.plan.slice import Slice
+from relayfile.store.plan.slice import Needs, Slice
 
 
 class WorkspaceKey(NamedTuple):
@@ -256,6 +256,10 @@ class Engine(Protocol):
 
     async def load(self, key: WorkspaceKey, entry: Entry) -> Slice:
         """The rows that planning `entry` needs, all of one snapshot that includes every finished commit."""
+        ...
+
+    async def load_rounds(self, key: WorkspaceKey, first: Needs, more: Callable[[Slice], Needs]) -> Slice:
+        """As `load`, for other plans than of folds: `first`, then what `more` asks for until that is empty."""
         ...
 
     async def commit(self, fences: Sequence[Fence], entries: Sequence[PlannedEntry]) -> frozenset[int]:

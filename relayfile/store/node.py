@@ -23,6 +23,7 @@ from relayfile.store.plan.rows import WorkspaceRow
 from relayfile.store.routes import RouteWriter
 from relayfile.store.streams.pausing import ChangePauses
 from relayfile.store.watch import RevisionFeed
+from relayfile.store.writes import FileMutations, FileWriter
 from relayfile.telemetry import StoreInstruments, Tracing
 
 EXPIRED_ROWS_PER_BATCH = 500
@@ -70,6 +71,8 @@ class Node:
         self.dead_letters = DeadLetters(
             context, self.apply_folds, self.committer, ownership, policy.replay, replays_total
         )
+        mutations = FileMutations(context, policy.plan, creates_workspaces=policy.creates_workspaces)
+        self.files = FileWriter(context, mutations, self.committer, ownership)
         self.routes = RouteWriter(context, policy.plan, self.committer, ownership, self.dead_letters)
         self._create_workspaces = Once(
             context,

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from relayfile.errors import RevisionConflict, RouteNotFound, WorkspaceDeleted
+from relayfile.errors import RelayfileError, RevisionConflict, RouteNotFound, WorkspaceDeleted
 from relayfile.model import Origin
 from relayfile.placement import app_of, app_workspace
 from relayfile.route_file import UNROUTED, RouteFile, read_route, route_path, write_route
@@ -21,7 +21,7 @@ from relayfile.store.letters.unrouted import QUEUED_AT_ONCE_MAX, pending_of
 from relayfile.store.once import Asked, Once, RequestMark
 from relayfile.store.order import Order
 from relayfile.store.ownership import Ownership
-from relayfile.store.plan.file_write import FileWrite, plan_write, write_needs
+from relayfile.store.plan.file_write import Author, FileDelete, FileMutation, FileWrite, plan_mutations, write_needs
 from relayfile.store.plan.letters import LetterChanges
 from relayfile.store.plan.limits import PlanLimits
 from relayfile.store.plan.result import Plan
@@ -81,15 +81,16 @@ class RouteChanges:
             loaded.workspace = WorkspaceRow(self._context.new_id(), 0, now_us)
         created_us = now_us if route is None else route.created_us
         file = RouteFile(change.tenant, change.workspace_id, created_us)
-        write = FileWrite(
-            route_path(change.tenant),
-            write_route(file) if change.workspace_id else None,
-            Origin.SYSTEM,
-            correlation_id=change.order.correlation_id,
-            traceparent=change.traceparent,
-        )
-        plan, written = plan_write(key.workspace_id, write, loaded, now_us=now_us, limits=self._limits)
-        plan = plan or Plan(key.workspace_id, loaded.workspace)
+        by = Author(Origin.SYSTEM, change.order.actor, change.order.correlation_id, change.traceparent)
+        path = route_path(change.tenant)
+        mutation: FileMutation = FileDelete(path, by, force=True)
+        if change.workspace_id:
+            mutation = FileWrite(path, write_route(file), by, force=True)
+        planned = plan_mutations(key.workspace_id, [mutation], loaded, now_us=now_us, limits=self._limits)
+        [written] = planned.results
+        if isinstance(written, RelayfileError):
+            return None, [written]
+        plan = planned.plan or Plan(key.workspace_id, loaded.workspace)
         waiting = await pending_of(self._context.engine, key, change.tenant) if change.workspace_id else []
         if waiting:
             plan.letters = LetterChanges(queued=waiting)
@@ -106,7 +107,7 @@ class RouteChanges:
             change.workspace_id,
             written.revision,
             created_us,
-            written.modified_us,
+            now_us if written.file is None else written.file.modified_us,
             created=written.created,
             replayed_count=len(waiting),
         )
@@ -151,7 +152,7 @@ class RouteWriter:
 
 async def _load(view: WorkspaceView, change: RouteChange) -> Slice:
     """What the write needs, in one snapshot. Nothing here is bound to an object."""
-    needs = write_needs(FileWrite(route_path(change.tenant), None, Origin.SYSTEM))
+    needs = write_needs([FileDelete(route_path(change.tenant), Author(Origin.SYSTEM))])
     loaded = Slice(workspace=await view.workspace())
     if loaded.workspace is None:
         return loaded

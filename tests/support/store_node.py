@@ -25,6 +25,7 @@ from relayfile.store.ownership import Ownership, StaticPlacement
 from relayfile.store.plan.limits import PlanLimits
 from relayfile.store.proxy import OwnerRouting, Peers
 from relayfile.store.servicers.file_service import ReadLimits
+from relayfile.store.servicers.file_writing import WriteLimits
 from relayfile.store.servicers.reading import Reading
 from relayfile.store.servicers.registry import ServiceParts, store_services
 from relayfile.store.sqlite.engine import open_engine
@@ -51,6 +52,7 @@ LIMITS = ReadLimits(
     export_files_max=1_000_000,
     exports_concurrent_max=4,
 )
+WRITE_LIMITS = WriteLimits(content_bytes_max=16 << 20, upload_bytes_max=64 << 20, upload_idle_s=5.0)
 CLIENT_OPTIONS = (("grpc.max_receive_message_length", 5 << 20), ("grpc.use_local_subchannel_pool", 1))
 
 
@@ -145,6 +147,8 @@ async def started_nodes(
                 dead_letters=node.dead_letters,
                 dead_letter_retention_us=7 * 86_400_000_000,
                 routes=node.routes,
+                mutating=node.files,
+                write_limits=WRITE_LIMITS,
                 existence=WorkspaceExistence(engine, ownership, peers, partial(_bearer, service_token), 5.0),
                 clock=clock,
                 mark_interval_s=mark_interval_s,

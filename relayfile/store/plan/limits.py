@@ -14,3 +14,7 @@ class PlanLimits(NamedTuple):
     """Of one workspace, without those that were acknowledged; where there are as many, no more failures are taken."""
     dead_letter_bytes_max: int = 1 << 30
     """Their bodies and contents; as above."""
+    files_max: int = 0
+    """Of a workspace that has no quota of its own; 0: any number."""
+    total_bytes_max: int = 0
+    """As above."""

@@ -43,16 +43,16 @@ def settle_files(tree: WorkingTree, plan: Plan, now_us: int) -> None:
         if new is old:
             continue
         origin = moved_from.get(path, "")
-        if new is not None and old is not None and not origin and _same(old, new):
+        if new is not None and old is not None and not origin and same_file(old, new):
             _rebind(tree, plan, old, new, carried)
             continue
         revision += 1
         evented.add(path)
-        _account(tree, path, old, new, revision)
+        account(tree, path, old, new, revision)
         if new is None:
             plan.files_deleted.add(path)
         else:
-            content_id, content = _content(tree, old, new, carried)
+            content_id, content = stored_content(tree, old, new, carried)
             row = made(FileRow, (
                 path, revision, content_id, new.content_sha256, new.size_bytes, new.content_type,
                 new.provider, new.object_key, now_us, cause.origin, new.semantics, new.stale_since_us,
@@ -114,7 +114,8 @@ def _path_before(tree: WorkingTree, subject: ObjectDraft) -> str | None:
     return path if path is not None and subject.owns(tree.loaded.files.get(path)) else None
 
 
-def _same(old: FileRow, new: FileRow) -> bool:
+def same_file(old: FileRow, new: FileRow) -> bool:
+    """Whether bytes, type and semantics are the same: then nothing changed."""
     return (
         old.content_sha256 == new.content_sha256
         and old.content_type == new.content_type
@@ -122,7 +123,7 @@ def _same(old: FileRow, new: FileRow) -> bool:
     )
 
 
-def _content(tree: WorkingTree, old: FileRow | None, new: FileRow, carried: set[int]) -> tuple[int, bytes | None]:
+def stored_content(tree: WorkingTree, old: FileRow | None, new: FileRow, carried: set[int]) -> tuple[int, bytes | None]:
     """(content id, bytes to write): stored bytes are kept where they are."""
     if old is None and new.content_id < 0:
         return 0, tree.content(new.content_id)
@@ -136,7 +137,7 @@ def _content(tree: WorkingTree, old: FileRow | None, new: FileRow, carried: set[
 
 def _rebind(tree: WorkingTree, plan: Plan, old: FileRow, new: FileRow, carried: set[int]) -> None:
     """The same file, perhaps of another object or no longer stale: no revision."""
-    content_id, content = _content(tree, old, new, carried)
+    content_id, content = stored_content(tree, old, new, carried)
     row = old._replace(
         content_id=content_id, provider=new.provider, object_key=new.object_key, stale_since_us=new.stale_since_us
     )
@@ -144,7 +145,7 @@ def _rebind(tree: WorkingTree, plan: Plan, old: FileRow, new: FileRow, carried: 
         plan.files_put[old.path] = FilePut(row, content)
 
 
-def _account(tree: WorkingTree, path: str, old: FileRow | None, new: FileRow | None, revision: int) -> None:
+def account(tree: WorkingTree, path: str, old: FileRow | None, new: FileRow | None, revision: int) -> None:
     """Add the difference to the directory that holds the file. (Its file count is kept while planning.)"""
     holder = tree.directories.holding(path)
     holder.revision = revision

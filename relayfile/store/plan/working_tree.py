@@ -11,6 +11,7 @@ from relayfile.model import Failure
 from relayfile.store.plan.directories import Directories
 from relayfile.store.plan.identity import ObjectDraft
 from relayfile.store.plan.limits import PlanLimits
+from relayfile.store.plan.room import Room
 from relayfile.store.plan.rows import NO_FILE, FileRow, ObjectKey
 from relayfile.store.plan.slice import Slice
 from relayfile.store.plan.verdict import Cause
@@ -25,13 +26,15 @@ class WorkingTree:
     """Files, directories and objects of one workspace while one entry is planned."""
 
     __slots__ = (
-        "_contents", "_known", "_saved", "_undo", "directories", "files", "limits", "loaded", "objects", "touched",
+        "_contents", "_known", "_saved", "_undo", "directories", "files", "limits", "loaded", "objects", "room",
+        "touched",
     )  # fmt: skip
 
     def __init__(self, loaded: Slice, limits: PlanLimits) -> None:
         self.loaded = loaded
         self.limits = limits
         self.directories = Directories(loaded.directories)
+        self.room = Room(loaded.workspace, loaded.directories.get(paths.ROOT), limits)
         self.files: dict[str, FileRow | None] = {}
         """What stands at each touched path now; revisions and new content ids are given when the plan is settled."""
         self.touched: dict[str, Cause] = {}
@@ -79,11 +82,20 @@ class WorkingTree:
         if self._undo is not None:
             self._undo.append((path, before, self.touched.get(path)))
         if (before is None) is not (file is None):
-            self.directories.count(self.directories.holding(path), -1 if file is None else 1)
+            number = -1 if file is None else 1
+            self.directories.count(self.directories.holding(path), number)
+            self.room.files += number
+        self.room.bytes += (0 if file is None else file.size_bytes) - (0 if before is None else before.size_bytes)
         self.files[path] = file
         self.touched.pop(path, None)
         if cause is not None:
             self.touched[path] = cause
+
+    def require_room(self, files: int, size_bytes: int) -> None:
+        """`QuotaExceeded` when the workspace may not grow by as much. What shrinks is welcome however full it is."""
+        failure = self.room.lacks(files, size_bytes)
+        if failure is not None:
+            raise failure
 
     def obstacle(self, path: str, leaving: str | None) -> Failure | None:
         """Why no file can stand at `path`, or None. A file at `leaving` is on its way there, and not in the way."""

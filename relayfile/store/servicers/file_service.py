@@ -1,7 +1,7 @@
-"""FileService: what is served of it. Writes and queries are not served yet: their RPCs are left out.
+"""FileService: what is served of it. Queries are not served yet: their RPC is left out.
 
-Owns the servicer's methods and the two lookups of metadata; listings, contents, exports and digests have modules of
-their own.
+Owns the servicer's methods and the two lookups of metadata; listings, contents, exports, digests and writes have
+modules of their own.
 """
 
 import asyncio
@@ -17,6 +17,8 @@ from relayfile.store.plan.rows import FileRow, WorkspaceRow
 from relayfile.store.servicers.checks import Checks
 from relayfile.store.servicers.content_reading import PATHS_MAX, ContentReading
 from relayfile.store.servicers.export import ExportLimits, TreeExport
+from relayfile.store.servicers.file_upload import FileUpload
+from relayfile.store.servicers.file_writing import FileWriting
 from relayfile.store.servicers.reading import Reading
 from relayfile.store.servicers.tree_digest import TreeDigest
 from relayfile.store.servicers.tree_listing import TreeListing
@@ -42,17 +44,14 @@ class ReadLimits:
 
 
 class FileService(file_pb2_grpc.FileServiceServicer):
-    """Reads of files."""
+    """Reads and writes of files."""
 
-    WriteFile = not_served
-    WriteFiles = not_served
-    UploadFile = not_served
-    DeleteFile = not_served
-    MoveFile = not_served
     QueryFiles = not_served
 
-    def __init__(self, reading: Reading, limits: ReadLimits) -> None:
+    def __init__(self, reading: Reading, limits: ReadLimits, writing: FileWriting, uploads: FileUpload) -> None:
         self._reading = reading
+        self._writing = writing
+        self._uploads = uploads
         self._listing = TreeListing(reading, limits.page_entries_default, limits.page_entries_max)
         self._contents = ContentReading(reading, limits.message_bytes_target)
         self._digest = TreeDigest(reading)
@@ -130,6 +129,23 @@ class FileService(file_pb2_grpc.FileServiceServicer):
         self, request: file_pb2.GetTreeDigestRequest, context: "Context"
     ) -> file_pb2.GetTreeDigestResponse:
         return await self._digest.get(request, context)
+
+    async def WriteFile(self, request: file_pb2.WriteFileRequest, context: "Context") -> file_pb2.WriteFileResponse:
+        return await self._writing.write(request)
+
+    async def WriteFiles(self, request: file_pb2.WriteFilesRequest, context: "Context") -> file_pb2.WriteFilesResponse:
+        return await self._writing.write_many(request)
+
+    async def UploadFile(
+        self, request_iterator: AsyncIterator[file_pb2.UploadFileRequest], context: "Context"
+    ) -> file_pb2.UploadFileResponse:
+        return await self._uploads.upload(request_iterator)
+
+    async def DeleteFile(self, request: file_pb2.DeleteFileRequest, context: "Context") -> file_pb2.DeleteFileResponse:
+        return await self._writing.delete(request)
+
+    async def MoveFile(self, request: file_pb2.MoveFileRequest, context: "Context") -> file_pb2.MoveFileResponse:
+        return await self._writing.move(request)
 
     async def _rows(self, key: WorkspaceKey, paths: list[str]) -> tuple[WorkspaceRow, list[FileRow | None]]:
         """All rows at one revision: in slices, so that other calls are served in between, and when commits keep coming

@@ -15,11 +15,14 @@ from relayfile.store.servicers.admin_service import AdminService
 from relayfile.store.servicers.dead_letter_service import DeadLetterService
 from relayfile.store.servicers.event_service import EventService
 from relayfile.store.servicers.file_service import FileService, ReadLimits
+from relayfile.store.servicers.file_upload import FileUpload
+from relayfile.store.servicers.file_writing import FileWriting, Mutating, WriteLimits
 from relayfile.store.servicers.reading import Reading
 from relayfile.store.servicers.route_service import RouteService, RouteStore
 from relayfile.store.servicers.topology_service import TopologyService
 from relayfile.store.servicers.unserved import WritebackService
 from relayfile.store.servicers.workspace_service import WorkspaceMaker, WorkspaceService
+from relayfile.store.servicers.write_access import WorkspaceAccess
 from relayfile.v1 import (
     admin_pb2_grpc,
     dead_letter_pb2_grpc,
@@ -43,6 +46,8 @@ class ServiceParts:
     dead_letters: DeadLetters
     dead_letter_retention_us: int
     routes: RouteStore
+    mutating: Mutating
+    write_limits: WriteLimits
     existence: WorkspaceExistence
     clock: Clock
     mark_interval_s: float
@@ -53,7 +58,10 @@ class ServiceParts:
 
 def store_services(parts: ServiceParts) -> list[Service]:
     """The services, ready to be served."""
-    files = FileService(parts.reading, parts.limits)
+    write_limits = parts.write_limits
+    writing = FileWriting(parts.mutating, WorkspaceAccess(), parts.ownership, write_limits.content_bytes_max)
+    uploads = FileUpload(writing, write_limits.upload_bytes_max, write_limits.upload_idle_s)
+    files = FileService(parts.reading, parts.limits, writing, uploads)
     events = EventService(parts.reading, parts.clock, parts.mark_interval_s)
     workspaces = WorkspaceService(parts.reading, parts.maker)
     dead_letters = DeadLetterService(parts.reading, parts.dead_letters, parts.dead_letter_retention_us)

@@ -16,6 +16,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -27,7 +28,8 @@ from relayfile.data_directory import DataDirectory
 from relayfile.errors import DataCorrupted, StorageFailed, Unavailable
 from relayfile.store.engine import Fence, PlannedEntry, ProviderOutcomes, ShardRow, Sweep, WorkspaceKey
 from relayfile.store.plan.entry import Entry
-from relayfile.store.plan.slice import Slice
+from relayfile.store.plan.needs import first_needs, more_needs
+from relayfile.store.plan.slice import Needs, Slice
 from relayfile.store.sqlite.connection import open_reader, open_writer
 from relayfile.store.sqlite.expiry import (
     START,
@@ -152,12 +154,15 @@ class SqliteEngine:
         writer.set_wal_hook(self._note_wal_size)
 
     async def load(self, key: WorkspaceKey, entry: Entry) -> Slice:
+        return await self.load_rounds(key, first_needs(entry), partial(more_needs, entry))
+
+    async def load_rounds(self, key: WorkspaceKey, first: Needs, more: Callable[[Slice], Needs]) -> Slice:
         # The writer's pages stay in memory over its own commits; another connection's are dropped by each of them.
         cursor = (self._loader if self._is_writing else self._writer).cursor()
         with errors_as_ours(self._fail):
             cursor.execute("BEGIN")
             try:
-                return load_slice(cursor, key, entry, self._state.slots_newest_first(self._clock.now_us()))
+                return load_slice(cursor, key, first, more, self._state.slots_newest_first(self._clock.now_us()))
             finally:
                 cursor.execute("ROLLBACK")
 

@@ -4,14 +4,12 @@ The keys of a round go into one statement for each table (measured: a lookup of 
 0.5 µs). Refuses to know which keys a plan needs: `relayfile.store.plan.needs` says so, round by round.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
 import apsw
 
 from relayfile.store.engine import WorkspaceKey
-from relayfile.store.plan.entry import Entry
-from relayfile.store.plan.needs import first_needs, more_needs
 from relayfile.store.plan.rows import DeliveryKey, DuplicateKey, ObjectKey
 from relayfile.store.plan.slice import Needs, Slice
 from relayfile.store.sqlite.rows import (
@@ -74,16 +72,17 @@ _DUPLICATE = [
 _CONTENT = "SELECT data FROM content WHERE content_id = ?"
 
 
-def load_slice(cursor: apsw.Cursor, key: WorkspaceKey, entry: Entry, slots: Iterable[int]) -> Slice:
-    """All rounds of `entry`. `slots` are the delivery periods to look into, newest first."""
+def load_slice(
+    cursor: apsw.Cursor, key: WorkspaceKey, needs: Needs, more: Callable[[Slice], Needs], slots: Iterable[int]
+) -> Slice:
+    """`needs`, then what `more` asks for. `slots` are the delivery periods to look into, newest first."""
     loaded = Slice(workspace=load_workspace(cursor, key))
     probed = tuple(slots)
-    needs = first_needs(entry)
     for _ in range(ROUNDS_MAX):
         if not needs:
             return loaded
         _answer(cursor, key, needs, loaded, probed)
-        needs = more_needs(entry, loaded)
+        needs = more(loaded)
     raise AssertionError(f"the needs of an entry of {key.workspace_id} do not end: {needs}")
 
 

@@ -1,0 +1,277 @@
+"""WriteFile, WriteFiles, DeleteFile and MoveFile: from a request to mutations, and from their results to an answer.
+
+Owns the checks of these requests, all violations of one named together, and who is said to have done it. What is wrong
+with a request refuses all of it; what an item meets in the store is that item's own result.
+"""
+
+from dataclasses import dataclass
+from typing import Protocol, TypeAlias
+
+from relayfile.auth import current_principal
+from relayfile.errors import RelayfileError, RevisionConflict, TooLarge
+from relayfile.interception import current_call
+from relayfile.model import Origin, Semantics
+from relayfile.paths import parent
+from relayfile.placement import check_workspace_id
+from relayfile.status import code_of
+from relayfile.store.engine import WorkspaceKey
+from relayfile.store.once import RequestMark, mark_of
+from relayfile.store.ownership import Ownership
+from relayfile.store.plan.file_write import (
+    MUST_NOT_EXIST,
+    Author,
+    FileDelete,
+    FileMove,
+    FileMutation,
+    FileResult,
+    FileWrite,
+)
+from relayfile.store.servicers.checks import Checks
+from relayfile.store.servicers.wire import fill_file
+from relayfile.store.servicers.write_access import WriteAccess, wanted
+from relayfile.store.writes import BatchAnswer, ItemResult, WriteBatch
+from relayfile.v1 import file_pb2
+from relayfile.wire import content_type_refusal, semantics_of, semantics_refusal
+
+UNARY_CONTENT_BYTES_MAX = 1 << 20
+"""More goes by UploadFile."""
+ITEMS_MAX = 1_000
+_METHOD = "relayfile.v1.FileService/"
+_WORKSPACE_OF_THE_SYSTEM = "must not start with _: the system's own workspaces are changed by their services only"
+
+
+@dataclass(frozen=True, slots=True)
+class WriteLimits:
+    """How much one write, and all uploads together, may bring."""
+
+    content_bytes_max: int
+    upload_bytes_max: int
+    upload_idle_s: float
+    """Longest wait for the next chunk of an upload."""
+
+
+class Mutating(Protocol):
+    """Mutates files, durably."""
+
+    async def mutate(self, workspace_id: str, batch: WriteBatch, mark: RequestMark | None) -> BatchAnswer:
+        """A result for each mutation, once they are on disk; a refusal of a single one is raised."""
+        ...
+
+
+Conditioned: TypeAlias = (
+    file_pb2.WriteFileRequest | file_pb2.DeleteFileRequest | file_pb2.MoveFileRequest | file_pb2.WriteFilesItem
+)
+"""What has `if_revision`."""
+
+
+@dataclass(frozen=True, slots=True)
+class FileWriting:
+    """The unary mutations."""
+
+    files: Mutating
+    access: WriteAccess
+    ownership: Ownership
+    content_bytes_max: int
+
+    async def write(self, request: file_pb2.WriteFileRequest) -> file_pb2.WriteFileResponse:
+        checks = Checks()
+        path, semantics = self.checked_head(checks, request)
+        checks.done()
+        content = request.content
+        self._require_size("content", len(content))
+        mark = mark_of(_METHOD + "WriteFile", request)
+        result = await self.put(request, path, semantics, content, b"", mark)
+        answer = file_pb2.WriteFileResponse(changed=result.changed, operation_id=result.operation_id)
+        assert result.file is not None, "it was written"
+        fill_file(answer.file, result.file)
+        return answer
+
+    def checked_head(self, checks: Checks, request: file_pb2.WriteFileRequest) -> tuple[str, Semantics | None]:
+        """(normalised path, given semantics) of a write; violations are noted."""
+        _check_workspace(checks, request.workspace_id)
+        path = checks.file_path(request.path)
+        _check_condition(checks, request, lowest=MUST_NOT_EXIST)
+        checks.request_id(request.request_id)
+        return path, _checked_meta(checks, request, "")
+
+    async def put(
+        self,
+        request: file_pb2.WriteFileRequest,
+        path: str,
+        semantics: Semantics | None,
+        content: bytes,
+        content_sha256: bytes,
+        mark: RequestMark | None,
+    ) -> FileResult:
+        """Write the file of a checked request, whose content came with it or by itself."""
+        key = self.ownership.local_key(request.workspace_id)
+        by = await self._author(key, path, sets_rules=True)
+        write = FileWrite(
+            path, content, by, _expected(request), request.force, request.content_type, semantics, content_sha256
+        )
+        return await self._one(key, write, mark)
+
+    async def delete(self, request: file_pb2.DeleteFileRequest) -> file_pb2.DeleteFileResponse:
+        checks = Checks()
+        _check_workspace(checks, request.workspace_id)
+        path = checks.file_path(request.path)
+        _check_condition(checks, request, lowest=1)
+        checks.request_id(request.request_id)
+        checks.done()
+        key = self.ownership.local_key(request.workspace_id)
+        by = await self._author(key, path)
+        mark = mark_of(_METHOD + "DeleteFile", request)
+        result = await self._one(key, FileDelete(path, by, _expected(request), request.force), mark)
+        return file_pb2.DeleteFileResponse(revision=result.revision, operation_id=result.operation_id)
+
+    async def move(self, request: file_pb2.MoveFileRequest) -> file_pb2.MoveFileResponse:
+        checks = Checks()
+        _check_workspace(checks, request.workspace_id)
+        path, to_path = checks.file_path(request.path), checks.file_path(request.to_path, "to_path")
+        _check_targets(checks, path, to_path, "to_path")
+        _check_condition(checks, request, lowest=1)
+        checks.request_id(request.request_id)
+        checks.done()
+        key = self.ownership.local_key(request.workspace_id)
+        by = await self._author(key, path, to_path)
+        mark = mark_of(_METHOD + "MoveFile", request)
+        result = await self._one(key, FileMove(path, to_path, by, _expected(request), request.force), mark)
+        answer = file_pb2.MoveFileResponse(operation_id=result.operation_id)
+        assert result.file is not None, "it was moved"
+        fill_file(answer.file, result.file)
+        return answer
+
+    async def write_many(self, request: file_pb2.WriteFilesRequest) -> file_pb2.WriteFilesResponse:
+        checks = Checks()
+        _check_workspace(checks, request.workspace_id)
+        checks.require(bool(request.items), "items", "is empty")
+        checks.at_most(len(request.items), ITEMS_MAX, "items", "items")
+        checks.request_id(request.request_id)
+        checks.done()
+        checked = [_checked_item(checks, item, f"items[{place}]") for place, item in enumerate(request.items)]
+        checks.done()
+        self._require_size("content of all items", sum(len(item.write.content) for item in request.items))
+        key = self.ownership.local_key(request.workspace_id)
+        mutations = [
+            mutation._replace(by=await self._item_author(key, mutation)) for mutation in checked if mutation is not None
+        ]
+        batch = WriteBatch(tuple(mutations), is_single=False, may_read=self.access.may_read(key))
+        answered = await self.files.mutate(key.workspace_id, batch, mark_of(_METHOD + "WriteFiles", request))
+        answer = file_pb2.WriteFilesResponse(revision=answered.revision)
+        for result in answered.results:
+            _fill_result(answer.results.add(), result)
+        return answer
+
+    async def _one(self, key: WorkspaceKey, mutation: FileMutation, mark: RequestMark | None) -> FileResult:
+        batch = WriteBatch((mutation,), may_read=self.access.may_read(key))
+        [result] = (await self.files.mutate(key.workspace_id, batch, mark)).results
+        assert isinstance(result, FileResult), "a refusal is raised"
+        return result
+
+    def _require_size(self, what: str, size: int) -> None:
+        limit = min(UNARY_CONTENT_BYTES_MAX, self.content_bytes_max)
+        if size > limit:
+            raise TooLarge(what=what, size=size, limit=limit)
+
+    async def _author(self, key: WorkspaceKey, *changed: str, sets_rules: bool = False) -> Author:
+        """Who calls; `PermissionDenied` when they may not change these paths."""
+        refusal = await self.access.refusal(key, wanted(*changed))
+        if refusal is not None:
+            raise refusal
+        may_manage = await self.access.may_manage(key, parent(changed[0])) if sets_rules else False
+        return _caller(may_manage=may_manage, refusal=None)
+
+    async def _item_author(self, key: WorkspaceKey, mutation: FileMutation) -> Author:
+        changed = (mutation.path, mutation.to_path) if isinstance(mutation, FileMove) else (mutation.path,)
+        refusal = await self.access.refusal(key, wanted(*changed))
+        may_manage = refusal is None and await self.access.may_manage(key, parent(mutation.path))
+        return _caller(may_manage=may_manage, refusal=refusal)
+
+
+def _caller(*, may_manage: bool, refusal: RelayfileError | None) -> Author:
+    call = current_call()
+    return Author(
+        Origin.AGENT,
+        current_principal().subject,
+        call.correlation_id,
+        call.traceparent,
+        may_manage=may_manage,
+        refusal=refusal,
+    )
+
+
+_NOBODY = Author(Origin.AGENT)
+
+
+def _check_workspace(checks: Checks, workspace_id: str) -> None:
+    if workspace_id.startswith("_"):
+        checks.refuse("workspace_id", _WORKSPACE_OF_THE_SYSTEM)
+    elif (why := check_workspace_id(workspace_id) if workspace_id else "is required") is not None:
+        checks.refuse("workspace_id", why)
+
+
+def _check_condition(checks: Checks, request: Conditioned, *, lowest: int, prefix: str = "") -> None:
+    expected = _expected(request)
+    if expected is not None and expected < lowest:
+        what = "a revision of the file" if lowest else "0 or a revision of the file"
+        checks.refuse(f"{prefix}if_revision", f"is {expected}, and must be {what}, or absent")
+
+
+def _check_targets(checks: Checks, path: str, to_path: str, field: str) -> None:
+    checks.require(path != to_path, field, "is the path that the file has")
+
+
+def _checked_meta(
+    checks: Checks, write: file_pb2.WriteFileRequest | file_pb2.WriteItem, prefix: str
+) -> Semantics | None:
+    if (why := content_type_refusal(write.content_type)) is not None:
+        checks.refuse(f"{prefix}content_type", why)
+    if not write.HasField("semantics"):
+        return None
+    if (why := semantics_refusal(write.semantics)) is not None:
+        checks.refuse(f"{prefix}semantics", why)
+        return None
+    return semantics_of(write.semantics)
+
+
+def _checked_item(checks: Checks, item: file_pb2.WriteFilesItem, name: str) -> FileMutation | None:
+    """The mutation of an item, by nobody yet."""
+    action = item.WhichOneof("action")
+    expected = _expected(item)
+    force = expected is None
+    if action == "write":
+        write = item.write
+        path = checks.file_path(write.path, f"{name}.write.path")
+        _check_condition(checks, item, lowest=MUST_NOT_EXIST, prefix=f"{name}.")
+        semantics = _checked_meta(checks, write, f"{name}.write.")
+        return FileWrite(path, write.content, _NOBODY, expected, force, write.content_type, semantics)
+    if action == "delete":
+        path = checks.file_path(item.delete.path, f"{name}.delete.path")
+        _check_condition(checks, item, lowest=1, prefix=f"{name}.")
+        return FileDelete(path, _NOBODY, expected, force)
+    if action == "move":
+        path = checks.file_path(item.move.path, f"{name}.move.path")
+        to_path = checks.file_path(item.move.to_path, f"{name}.move.to_path")
+        _check_targets(checks, path, to_path, f"{name}.move.to_path")
+        _check_condition(checks, item, lowest=1, prefix=f"{name}.")
+        return FileMove(path, to_path, _NOBODY, expected, force)
+    checks.refuse(name, "says nothing to do: one of write, delete, move is required")
+    return None
+
+
+def _expected(request: Conditioned) -> int | None:
+    return request.if_revision if request.HasField("if_revision") else None
+
+
+def _fill_result(into: file_pb2.WriteFilesResult, result: ItemResult) -> None:
+    if isinstance(result, RelayfileError):
+        into.code = code_of(result).value[0]
+        into.reason = result.reason
+        into.message = str(result)
+        if isinstance(result, RevisionConflict):
+            into.current_revision = result.current
+        return
+    into.changed = result.changed
+    into.operation_id = result.operation_id
+    if result.file is not None:
+        fill_file(into.file, result.file)

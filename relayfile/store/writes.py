@@ -1,0 +1,239 @@
+"""Writes, deletes and moves of files by agents and services: the kind of mutation, and the way into the pipeline.
+
+Owns the step from requests to one plan: many callers' batches of one workspace share an entry, each planned on the
+result of the one before, and each gets the results of its own items. Refuses to check requests (the servicer's work)
+and to decide what a mutation does (`relayfile.store.plan.file_write`).
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import NamedTuple, TypeAlias
+
+import msgspec
+
+from relayfile.errors import ERRORS, DeadlineExpired, Overloaded, RelayfileError, RevisionConflict, WorkspaceNotFound
+from relayfile.store.commit import Committer
+from relayfile.store.engine import WorkspaceKey
+from relayfile.store.entry_kinds import PlanContext
+from relayfile.store.once import Asked, Once, RequestMark
+from relayfile.store.ownership import Ownership
+from relayfile.store.plan.agent_edits import AgentEdit
+from relayfile.store.plan.file_write import (
+    FileMutation,
+    FileResult,
+    FileWrite,
+    InTheWay,
+    MutationsPlan,
+    more_write_needs,
+    plan_mutations,
+    write_needs,
+)
+from relayfile.store.plan.limits import PlanLimits
+from relayfile.store.plan.result import Plan
+from relayfile.store.plan.rows import FileRow, WorkspaceRow
+from relayfile.store.plan.slice import Needs, Slice
+
+BYTES_PER_MUTATION = 1_024
+"""What a waiting mutation counts for in the node's queue, beside its content."""
+PREVIEW_BYTES_MAX = 1_000
+RETRY_AFTER_S = 0.5
+
+ItemResult: TypeAlias = FileResult | RelayfileError
+EditsHook: TypeAlias = Callable[[WorkspaceKey, Slice, Sequence[AgentEdit], Plan], Awaitable[Sequence[str]]]
+"""What follows from agents' edits: adds to the plan, before its commit, and says the operation id of each edit (empty:
+none). The workspace is not changed by anybody else meanwhile; what else is needed may be loaded from the engine."""
+
+
+async def no_operations(_key: WorkspaceKey, _loaded: Slice, edits: Sequence[AgentEdit], _plan: Plan) -> Sequence[str]:
+    """Edits that nothing follows from."""
+    return [""] * len(edits)
+
+
+def _nobody(_file: FileRow) -> bool:
+    return False
+
+
+@dataclass(slots=True, eq=False)
+class WriteBatch:
+    """The mutations of one request."""
+
+    mutations: tuple[FileMutation, ...]
+    is_single: bool = True
+    """Its one mutation is the request: when it is refused the request is, and may succeed when it is repeated."""
+    may_read: Callable[[FileRow], bool] = _nobody
+    """Whether the caller may see what it conflicts with."""
+    is_withdrawn: bool = False
+    """Its caller has gone; what is not planned yet has no effect."""
+
+
+class BatchAnswer(NamedTuple):
+    """What became of a batch."""
+
+    revision: int
+    """The workspace's, after the commit."""
+    results: tuple[ItemResult, ...]
+    """For each mutation, in order."""
+
+
+class _Record(msgspec.Struct, array_like=True, omit_defaults=True):
+    """An item's result as it is remembered. Fields are only ever added, at the end."""
+
+    file: FileRow | None = None
+    revision: int = 0
+    changed: bool = False
+    created: bool = False
+    operation_id: str = ""
+    reason: str = ""
+    """Of a refusal; empty when it was none."""
+    fields: dict[str, str] = {}
+    """Of a refusal."""
+
+
+_records = msgspec.json.Decoder(tuple[int, tuple[_Record, ...]])
+_REASONS = {kind.reason: kind for kind in ERRORS}
+
+
+def encode_answer(answer: BatchAnswer) -> bytes:
+    """Its record."""
+    records = [
+        _Record(reason=each.reason, fields=each.metadata())
+        if isinstance(each, RelayfileError)
+        else _Record(each.file, each.revision, each.changed, each.created, each.operation_id)
+        for each in answer.results
+    ]
+    return msgspec.json.encode((answer.revision, records))
+
+
+def decode_answer(record: bytes) -> BatchAnswer:
+    """The answer of a record, by this release or an earlier one."""
+    revision, records = _records.decode(record)
+    results: list[ItemResult] = [
+        _REASONS.get(each.reason, RelayfileError).from_metadata(each.fields)
+        if each.reason
+        else FileResult(each.file, each.revision, each.changed, each.created, each.operation_id)
+        for each in records
+    ]
+    return BatchAnswer(revision, tuple(results))
+
+
+class FileMutations:
+    """The `EntryKind` of batches of mutations. Their answer: a result for each item."""
+
+    def __init__(
+        self,
+        context: PlanContext,
+        limits: PlanLimits,
+        *,
+        creates_workspaces: bool,
+        edits_hook: EditsHook = no_operations,
+    ) -> None:
+        self._context = context
+        self._limits = limits
+        self._creates_workspaces = creates_workspaces
+        self._edits_hook = edits_hook
+
+    async def plan(
+        self, key: WorkspaceKey, batches: Sequence[WriteBatch]
+    ) -> tuple[Plan | None, Sequence[BatchAnswer | Exception]]:
+        mutations = [each for batch in batches if not batch.is_withdrawn for each in batch.mutations]
+        loaded = await self._context.engine.load_rounds(key, write_needs(mutations), partial(_more_needs, mutations))
+        now_us = self._context.clock.now_us()
+        is_first = loaded.workspace is None
+        if is_first and self._creates_workspaces:
+            loaded.workspace = WorkspaceRow(self._context.new_id(), 0, now_us)
+        if loaded.workspace is None or loaded.workspace.deleted_us is not None:
+            return None, [WorkspaceNotFound(workspace=key.workspace_id)] * len(batches)
+        planned = plan_mutations(key.workspace_id, mutations, loaded, now_us=now_us, limits=self._limits)
+        if planned.plan is not None and planned.edits:
+            operation_ids = await self._edits_hook(key, loaded, planned.edits, planned.plan)
+            _name_operations(planned, operation_ids)
+        workspace = loaded.workspace if planned.plan is None else planned.plan.workspace
+        assert workspace is not None, "it exists"
+        return planned.plan, await self._answers(key, batches, planned, workspace.revision)
+
+    async def _answers(
+        self, key: WorkspaceKey, batches: Sequence[WriteBatch], planned: MutationsPlan, revision: int
+    ) -> list[BatchAnswer | Exception]:
+        answers: list[BatchAnswer | Exception] = []
+        start = 0
+        for batch in batches:
+            if batch.is_withdrawn:
+                answers.append(DeadlineExpired(what="its turn"))
+                continue
+            end = start + len(batch.mutations)
+            results = planned.results[start:end]
+            for place in range(start, end):
+                met = planned.in_the_way.get(place)
+                if met is not None and batch.is_single and batch.may_read(met.file):
+                    results[place - start] = await self._shown(key, planned.results[place], met)
+            first = results[0]
+            if batch.is_single and isinstance(first, RelayfileError):
+                answers.append(first)
+            else:
+                answers.append(BatchAnswer(revision, tuple(results)))
+            start = end
+        return answers
+
+    async def _shown(self, key: WorkspaceKey, conflict: ItemResult, met: InTheWay) -> ItemResult:
+        """The conflict with a preview of what is there."""
+        assert isinstance(conflict, RevisionConflict)
+        content = met.content
+        if content is None:
+            content = await self._context.engine.content_chunk(key, met.file.content_id, 0, PREVIEW_BYTES_MAX)
+        preview = _preview((content or b"")[:PREVIEW_BYTES_MAX])
+        return RevisionConflict(expected=conflict.expected, current=conflict.current, preview=preview)
+
+
+def _more_needs(mutations: Sequence[FileMutation], loaded: Slice) -> Needs:
+    """One round more, once."""
+    if loaded.complete:
+        return Needs()
+    loaded.complete = True
+    return more_write_needs(mutations, loaded)
+
+
+def _name_operations(planned: MutationsPlan, operation_ids: Sequence[str]) -> None:
+    for place, operation_id in zip(planned.edit_places, operation_ids, strict=True):
+        result = planned.results[place]
+        if operation_id and isinstance(result, FileResult):
+            planned.results[place] = result._replace(operation_id=operation_id)
+
+
+def _preview(start: bytes) -> str:
+    """The start of a content as text; empty when it is none. A character that the cut halves is left out."""
+    try:
+        return start.decode()
+    except UnicodeDecodeError as error:
+        is_cut = len(start) == PREVIEW_BYTES_MAX and error.start >= len(start) - 3
+        return start[: error.start].decode() if is_cut else ""
+
+
+class FileWriter:
+    """Queues mutations of files at the node that owns the workspace."""
+
+    def __init__(self, context: PlanContext, kind: FileMutations, committer: Committer, ownership: Ownership) -> None:
+        self._committer = committer
+        self._ownership = ownership
+        self._kind = Once(context, kind, encode_answer, decode_answer)
+
+    async def mutate(self, workspace_id: str, batch: WriteBatch, mark: RequestMark | None) -> BatchAnswer:
+        """A result for each mutation, once they are durable; a refusal of a single one is raised.
+
+        `WorkspaceNotFound`, `Overloaded`, `RequestIdReused`; `NotOwner` elsewhere. A caller that is cancelled withdraws
+        the batch: it has no effect unless it was being committed.
+        """
+        if self._committer.is_full:
+            raise Overloaded(what="queue of changes that wait for the disk", retry_after_s=RETRY_AFTER_S)
+        key = self._ownership.local_key(workspace_id)
+        count = len(batch.mutations)
+        size = sum(len(each.content) for each in batch.mutations if isinstance(each, FileWrite))
+        answer = self._committer.submit(
+            key, self._kind, Asked(batch, mark), change_count=count, byte_count=size + count * BYTES_PER_MUTATION
+        )
+        try:
+            return await answer
+        except asyncio.CancelledError:
+            batch.is_withdrawn = True
+            raise
