@@ -13,14 +13,20 @@ from typing import NamedTuple, TypeAlias
 
 import msgspec
 
+from relayfile.auth import Principal
+from relayfile.auth.scopes import grants
 from relayfile.errors import ERRORS, DeadlineExpired, Overloaded, RelayfileError, RevisionConflict, WorkspaceNotFound
+from relayfile.paths import ROOT
+from relayfile.store.access import ReadAccess, WriteAccess
+from relayfile.store.access.reading import READ
 from relayfile.store.commit import Committer
-from relayfile.store.engine import WorkspaceKey
+from relayfile.store.engine import TreeView, WorkspaceKey
 from relayfile.store.entry_kinds import PlanContext
 from relayfile.store.once import Asked, Once, RequestMark
 from relayfile.store.ownership import Ownership
 from relayfile.store.plan.agent_edits import AgentEdit
 from relayfile.store.plan.file_write import (
+    FileMove,
     FileMutation,
     FileResult,
     FileWrite,
@@ -33,6 +39,7 @@ from relayfile.store.plan.file_write import (
 from relayfile.store.plan.limits import PlanLimits
 from relayfile.store.plan.result import Plan
 from relayfile.store.plan.rows import FileRow, WorkspaceRow
+from relayfile.store.plan.rules import differ
 from relayfile.store.plan.slice import Needs, Slice
 
 BYTES_PER_MUTATION = 1_024
@@ -51,10 +58,6 @@ async def no_operations(_key: WorkspaceKey, _loaded: Slice, edits: Sequence[Agen
     return [""] * len(edits)
 
 
-def _nobody(_file: FileRow) -> bool:
-    return False
-
-
 @dataclass(slots=True, eq=False)
 class WriteBatch:
     """The mutations of one request."""
@@ -62,8 +65,8 @@ class WriteBatch:
     mutations: tuple[FileMutation, ...]
     is_single: bool = True
     """Its one mutation is the request: when it is refused the request is, and may succeed when it is repeated."""
-    may_read: Callable[[FileRow], bool] = _nobody
-    """Whether the caller may see what it conflicts with."""
+    access: WriteAccess | None = None
+    """Of the caller; None is held to no rules."""
     is_withdrawn: bool = False
     """Its caller has gone; what is not planned yet has no effect."""
 
@@ -145,6 +148,7 @@ class FileMutations:
             loaded.workspace = WorkspaceRow(self._context.new_id(), 0, now_us)
         if loaded.workspace is None or loaded.workspace.deleted_us is not None:
             return None, [WorkspaceNotFound(workspace=key.workspace_id)] * len(batches)
+        mutations = await self._permitted(key, loaded, batches)
         planned = plan_mutations(key.workspace_id, mutations, loaded, now_us=now_us, limits=self._limits)
         if planned.plan is not None and planned.edits:
             operation_ids = await self._edits_hook(key, loaded, planned.edits, planned.plan)
@@ -152,6 +156,15 @@ class FileMutations:
         workspace = loaded.workspace if planned.plan is None else planned.plan.workspace
         assert workspace is not None, "it exists"
         return planned.plan, await self._answers(key, batches, planned, workspace.revision)
+
+    async def _permitted(self, key: WorkspaceKey, loaded: Slice, batches: Sequence[WriteBatch]) -> list[FileMutation]:
+        """The mutations in order, those marked that the rules of files refuse: the rules as they were committed."""
+        live = [batch for batch in batches if not batch.is_withdrawn]
+        root = loaded.directories.get(ROOT)
+        if root is None or not root.rule_count:
+            return [each for batch in live for each in batch.mutations]
+        async with self._context.engine.view(key) as view:
+            return [await _judged(view, batch.access, each, loaded) for batch in live for each in batch.mutations]
 
     async def _answers(
         self, key: WorkspaceKey, batches: Sequence[WriteBatch], planned: MutationsPlan, revision: int
@@ -166,8 +179,8 @@ class FileMutations:
             results = planned.results[start:end]
             for place in range(start, end):
                 met = planned.in_the_way.get(place)
-                if met is not None and batch.is_single and batch.may_read(met.file):
-                    results[place - start] = await self._shown(key, planned.results[place], met)
+                if met is not None and batch.is_single and batch.access is not None:
+                    results[place - start] = await self._shown(key, planned.results[place], met, batch.access.caller)
             first = results[0]
             if batch.is_single and isinstance(first, RelayfileError):
                 answers.append(first)
@@ -176,14 +189,31 @@ class FileMutations:
             start = end
         return answers
 
-    async def _shown(self, key: WorkspaceKey, conflict: ItemResult, met: InTheWay) -> ItemResult:
-        """The conflict with a preview of what is there."""
+    async def _shown(self, key: WorkspaceKey, conflict: ItemResult, met: InTheWay, caller: Principal) -> ItemResult:
+        """The conflict, with a preview of what is there if the caller may read that."""
         assert isinstance(conflict, RevisionConflict)
+        async with self._context.engine.view(key) as view:
+            sight = await ReadAccess(caller, grants(caller.scopes, READ)).sight(view)
+            if not await sight.allows(met.file.path, met.file):
+                return conflict
         content = met.content
         if content is None:
             content = await self._context.engine.content_chunk(key, met.file.content_id, 0, PREVIEW_BYTES_MAX)
         preview = _preview((content or b"")[:PREVIEW_BYTES_MAX])
         return RevisionConflict(expected=conflict.expected, current=conflict.current, preview=preview)
+
+
+async def _judged(view: TreeView, access: WriteAccess | None, mutation: FileMutation, loaded: Slice) -> FileMutation:
+    if access is None or mutation.by.refusal is not None:
+        return mutation
+    there = loaded.files.get(mutation.path)
+    changes_rules = False
+    if isinstance(mutation, FileWrite) and mutation.semantics is not None:
+        changes_rules = differ(None if there is None else there.semantics, mutation.semantics)
+    refusal = await access.refusal(view, mutation.path, there, changes_rules=changes_rules)
+    if refusal is None and isinstance(mutation, FileMove):
+        refusal = await access.refusal(view, mutation.to_path, loaded.files.get(mutation.to_path))
+    return mutation if refusal is None else mutation._replace(by=mutation.by._replace(refusal=refusal))
 
 
 def _more_needs(mutations: Sequence[FileMutation], loaded: Slice) -> Needs:

@@ -7,13 +7,12 @@ with a request refuses all of it; what an item meets in the store is that item's
 from dataclasses import dataclass
 from typing import Protocol, TypeAlias
 
-from relayfile.auth import current_principal
-from relayfile.errors import RelayfileError, RevisionConflict, TooLarge
+from relayfile.errors import PermissionDenied, RelayfileError, RevisionConflict, TooLarge
 from relayfile.interception import current_call
 from relayfile.model import Origin, Semantics
-from relayfile.paths import parent
 from relayfile.placement import check_workspace_id
 from relayfile.status import code_of
+from relayfile.store.access import WriteAccess
 from relayfile.store.engine import WorkspaceKey
 from relayfile.store.once import RequestMark, mark_of
 from relayfile.store.ownership import Ownership
@@ -28,7 +27,6 @@ from relayfile.store.plan.file_write import (
 )
 from relayfile.store.servicers.checks import Checks
 from relayfile.store.servicers.wire import fill_file
-from relayfile.store.servicers.write_access import WriteAccess, wanted
 from relayfile.store.writes import BatchAnswer, ItemResult, WriteBatch
 from relayfile.v1 import file_pb2
 from relayfile.wire import content_type_refusal, semantics_of, semantics_refusal
@@ -69,7 +67,6 @@ class FileWriting:
     """The unary mutations."""
 
     files: Mutating
-    access: WriteAccess
     ownership: Ownership
     content_bytes_max: int
 
@@ -105,11 +102,13 @@ class FileWriting:
     ) -> FileResult:
         """Write the file of a checked request, whose content came with it or by itself."""
         key = self.ownership.local_key(request.workspace_id)
-        by = await self._author(key, path, sets_rules=True)
+        access = WriteAccess.current()
+        _require_scopes(access, path)
+        by = _author(access, path)
         write = FileWrite(
             path, content, by, _expected(request), request.force, request.content_type, semantics, content_sha256
         )
-        return await self._one(key, write, mark)
+        return await self._one(key, write, access, mark)
 
     async def delete(self, request: file_pb2.DeleteFileRequest) -> file_pb2.DeleteFileResponse:
         checks = Checks()
@@ -119,9 +118,11 @@ class FileWriting:
         checks.request_id(request.request_id)
         checks.done()
         key = self.ownership.local_key(request.workspace_id)
-        by = await self._author(key, path)
+        access = WriteAccess.current()
+        _require_scopes(access, path)
         mark = mark_of(_METHOD + "DeleteFile", request)
-        result = await self._one(key, FileDelete(path, by, _expected(request), request.force), mark)
+        delete = FileDelete(path, _author(access, path), _expected(request), request.force)
+        result = await self._one(key, delete, access, mark)
         return file_pb2.DeleteFileResponse(revision=result.revision, operation_id=result.operation_id)
 
     async def move(self, request: file_pb2.MoveFileRequest) -> file_pb2.MoveFileResponse:
@@ -133,9 +134,11 @@ class FileWriting:
         checks.request_id(request.request_id)
         checks.done()
         key = self.ownership.local_key(request.workspace_id)
-        by = await self._author(key, path, to_path)
+        access = WriteAccess.current()
+        _require_scopes(access, path, to_path)
         mark = mark_of(_METHOD + "MoveFile", request)
-        result = await self._one(key, FileMove(path, to_path, by, _expected(request), request.force), mark)
+        move = FileMove(path, to_path, _author(access, path), _expected(request), request.force)
+        result = await self._one(key, move, access, mark)
         answer = file_pb2.MoveFileResponse(operation_id=result.operation_id)
         assert result.file is not None, "it was moved"
         fill_file(answer.file, result.file)
@@ -152,18 +155,19 @@ class FileWriting:
         checks.done()
         self._require_size("content of all items", sum(len(item.write.content) for item in request.items))
         key = self.ownership.local_key(request.workspace_id)
-        mutations = [
-            mutation._replace(by=await self._item_author(key, mutation)) for mutation in checked if mutation is not None
-        ]
-        batch = WriteBatch(tuple(mutations), is_single=False, may_read=self.access.may_read(key))
+        access = WriteAccess.current()
+        mutations = [each._replace(by=_item_author(access, each)) for each in checked if each is not None]
+        batch = WriteBatch(tuple(mutations), is_single=False, access=access)
         answered = await self.files.mutate(key.workspace_id, batch, mark_of(_METHOD + "WriteFiles", request))
         answer = file_pb2.WriteFilesResponse(revision=answered.revision)
         for result in answered.results:
             _fill_result(answer.results.add(), result)
         return answer
 
-    async def _one(self, key: WorkspaceKey, mutation: FileMutation, mark: RequestMark | None) -> FileResult:
-        batch = WriteBatch((mutation,), may_read=self.access.may_read(key))
+    async def _one(
+        self, key: WorkspaceKey, mutation: FileMutation, access: WriteAccess, mark: RequestMark | None
+    ) -> FileResult:
+        batch = WriteBatch((mutation,), access=access)
         [result] = (await self.files.mutate(key.workspace_id, batch, mark)).results
         assert isinstance(result, FileResult), "a refusal is raised"
         return result
@@ -173,31 +177,32 @@ class FileWriting:
         if size > limit:
             raise TooLarge(what=what, size=size, limit=limit)
 
-    async def _author(self, key: WorkspaceKey, *changed: str, sets_rules: bool = False) -> Author:
-        """Who calls; `PermissionDenied` when they may not change these paths."""
-        refusal = await self.access.refusal(key, wanted(*changed))
-        if refusal is not None:
-            raise refusal
-        may_manage = await self.access.may_manage(key, parent(changed[0])) if sets_rules else False
-        return _caller(may_manage=may_manage, refusal=None)
 
-    async def _item_author(self, key: WorkspaceKey, mutation: FileMutation) -> Author:
-        changed = (mutation.path, mutation.to_path) if isinstance(mutation, FileMove) else (mutation.path,)
-        refusal = await self.access.refusal(key, wanted(*changed))
-        may_manage = refusal is None and await self.access.may_manage(key, parent(mutation.path))
-        return _caller(may_manage=may_manage, refusal=refusal)
+def _require_scopes(access: WriteAccess, *changed: str) -> None:
+    if (refusal := _scope_refusal(access, *changed)) is not None:
+        raise refusal
 
 
-def _caller(*, may_manage: bool, refusal: RelayfileError | None) -> Author:
+def _scope_refusal(access: WriteAccess, *changed: str) -> PermissionDenied | None:
+    """From the token alone; what the rules of files say is asked when the mutation is planned."""
+    if not access.caller.scopes:
+        return None  # the stage lets such tokens through only as long as it does not look at scopes
+    refusals = (access.scope_refusal(path) for path in changed)
+    return next((refusal for refusal in refusals if refusal is not None), None)
+
+
+def _author(access: WriteAccess, path: str, refusal: RelayfileError | None = None) -> Author:
     call = current_call()
+    caller = access.caller
+    may_manage = not caller.scopes or access.may_manage(path)
     return Author(
-        Origin.AGENT,
-        current_principal().subject,
-        call.correlation_id,
-        call.traceparent,
-        may_manage=may_manage,
-        refusal=refusal,
+        Origin.AGENT, caller.subject, call.correlation_id, call.traceparent, may_manage=may_manage, refusal=refusal
     )
+
+
+def _item_author(access: WriteAccess, mutation: FileMutation) -> Author:
+    changed = (mutation.path, mutation.to_path) if isinstance(mutation, FileMove) else (mutation.path,)
+    return _author(access, mutation.path, _scope_refusal(access, *changed))
 
 
 _NOBODY = Author(Origin.AGENT)

@@ -22,7 +22,6 @@ from relayfile.store.servicers.route_service import RouteService, RouteStore
 from relayfile.store.servicers.topology_service import TopologyService
 from relayfile.store.servicers.unserved import WritebackService
 from relayfile.store.servicers.workspace_service import WorkspaceMaker, WorkspaceService
-from relayfile.store.servicers.write_access import WorkspaceAccess
 from relayfile.v1 import (
     admin_pb2_grpc,
     dead_letter_pb2_grpc,
@@ -59,7 +58,7 @@ class ServiceParts:
 def store_services(parts: ServiceParts) -> list[Service]:
     """The services, ready to be served."""
     write_limits = parts.write_limits
-    writing = FileWriting(parts.mutating, WorkspaceAccess(), parts.ownership, write_limits.content_bytes_max)
+    writing = FileWriting(parts.mutating, parts.ownership, write_limits.content_bytes_max)
     uploads = FileUpload(writing, write_limits.upload_bytes_max, write_limits.upload_idle_s)
     files = FileService(parts.reading, parts.limits, writing, uploads)
     events = EventService(parts.reading, parts.clock, parts.mark_interval_s)

@@ -2,6 +2,8 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
+from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,7 @@ from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 
 from relayfile import errors
+from relayfile.auth import ALL
 from relayfile.status import from_rpc_error
 from relayfile.v1 import event_pb2, file_pb2, types_pb2, workspace_pb2
 from tests.support.store_node import Client, TestNode, started_nodes
@@ -25,7 +28,18 @@ DOMAIN = "relayfile.dev"
 async def node(tmp_path: Path) -> AsyncIterator[TestNode]:
     async with started_nodes(tmp_path) as nodes:
         await made(nodes[0].client)
-        yield nodes[0]
+        async with calling(nodes[0], "relayfile:*:*") as client:
+            yield replace(nodes[0], client=client)
+
+
+@asynccontextmanager
+async def calling(node: TestNode, *scopes: str, subject: str = "agent-1") -> AsyncIterator[Client]:
+    """A caller with these scopes."""
+    client = Client(node.address, node.signer.mint(subject, workspaces=ALL, ttl_s=3600, scopes=scopes))
+    try:
+        yield client
+    finally:
+        await client.channel.close()
 
 
 async def made(client: Client, name: str = W, **quota: int) -> None:
@@ -118,6 +132,7 @@ def fields_of(raised: grpc.aio.AioRpcError) -> list[str]:
 
 INVALID, ABORTED = grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.ABORTED
 NOT_FOUND, FAILED = grpc.StatusCode.NOT_FOUND, grpc.StatusCode.FAILED_PRECONDITION
+DENIED = grpc.StatusCode.PERMISSION_DENIED
 EXHAUSTED = grpc.StatusCode.RESOURCE_EXHAUSTED
 
 
@@ -348,6 +363,61 @@ class TestQuotas:
         assert error.what == "bytes"
         assert (await write(client, "/b", b"12345", w="small")).changed
         assert (await write(client, "/a", b"", w="small")).changed
+
+
+class TestAccess:
+    async def test_scopes_hold_on_every_path_of_every_rpc(self, node: TestNode) -> None:
+        for path in ("/in/a", "/out/a"):
+            await write(node.client, path, b"1")
+        async with calling(node, "relayfile:fs:write:/in/**") as narrow:
+            assert (await write(narrow, "/in/b")).changed
+            denied = (
+                write(narrow, "/out/b"),
+                upload(narrow, "/out/b", [b"x"]),
+                delete(narrow, "/out/a", force=True),
+                move(narrow, "/in/a", "/out/c", force=True),
+                move(narrow, "/out/a", "/in/c", force=True),
+            )
+            for call in denied:
+                assert isinstance(await refused(call, DENIED), errors.PermissionDenied)
+            answer = await write_many(narrow, put("/in/c"), put("/out/c"), put("/in/d"))
+            assert [result.code for result in answer.results] == [0, DENIED.value[0], 0]
+            # No preview for who may not read.
+            error = await refused(write(narrow, "/in/a", b"x", if_revision=9), ABORTED)
+            assert isinstance(error, errors.RevisionConflict)
+            assert (error.current, error.preview) == (1, "")
+
+    async def test_rules_change_only_by_who_may_manage(self, node: TestNode) -> None:
+        await write(node.client, "/d/a", b"1", semantics=types_pb2.Semantics(permissions=["agent:agent-1"]))
+        async with calling(node, "relayfile:fs:write", "relayfile:fs:read") as writer:
+            rules = types_pb2.Semantics(permissions=["public"])
+            for call in (
+                write(writer, "/d/b", b"2", semantics=rules),
+                write(writer, "/d/a", b"2", semantics=types_pb2.Semantics()),
+                write(writer, "/d/.relayfile.acl", b""),
+                move(writer, "/d/a", "/e/.relayfile.acl", force=True),
+            ):
+                assert isinstance(await refused(call, DENIED), errors.PermissionDenied)
+            assert (await write(writer, "/d/a", b"2")).changed
+            assert (
+                await write(writer, "/d/a", b"3", semantics=types_pb2.Semantics(permissions=["agent:agent-1"]))
+            ).changed
+
+    async def test_rules_of_files_hold_for_writes(self, node: TestNode) -> None:
+        rules = types_pb2.Semantics(permissions=["deny:agent:x", "public"])
+        await write(node.client, "/d/.relayfile.acl", b"", semantics=rules)
+        await write(node.client, "/d/a", b"1")
+        async with calling(node, "relayfile:fs:write", "relayfile:fs:read", subject="x") as denied:
+            for call in (
+                write(denied, "/d/a", b"2"),
+                write(denied, "/d/new", b"2"),
+                delete(denied, "/d/a", force=True),
+                move(denied, "/d/a", "/e", force=True),
+            ):
+                assert isinstance(await refused(call, DENIED), errors.PermissionDenied)
+            answer = await write_many(denied, put("/e", b"1"), put("/d/a", b"2"))
+            assert [result.code for result in answer.results] == [0, DENIED.value[0]]
+            assert isinstance(await refused(move(denied, "/e", "/d/e", force=True), DENIED), errors.PermissionDenied)
 
 
 class TestUploadFile:
