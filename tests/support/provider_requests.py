@@ -43,6 +43,8 @@ class Signer:
     """With one event, where it has a list of them."""
     now_s: int
     """When the request was sent."""
+    message_id: str = "m-1"
+    """Where that is signed, too."""
 
     @property
     def name(self) -> str:
@@ -82,7 +84,7 @@ class Signer:
         if scheme.timestamp_header:
             headers[scheme.timestamp_header] = timestamp
         if scheme.id_header:
-            headers[scheme.id_header] = "m-1"
+            headers[scheme.id_header] = self.message_id
         return {**headers, scheme.header: sign(scheme, SignedRequest(headers, body, "POST", url), secret, timestamp)}
 
 
