@@ -1,9 +1,9 @@
 """The command `relayfile`: the only argument parsing and the only printing.
 
 One module per group of commands; each imports what it needs when it runs, so that `relayfile --help` stays fast.
-Exit codes: 0 done; 1 the system answered with an error, or what was asked about is not as it should be (`status
---check`, `providers test`, `dead-letters replay` of ids that are not there); 2 a setting, an argument or the state of
-the data directory is wrong; 3 (`ingest`, `spool adopt`) accepted deliveries are left in the spool.
+Exit codes: 0 done; 1 the system answered with an error, or what was asked about is not as it should be (`audit`,
+`scrub`, `status --check`, `providers test`, `dead-letters replay` of ids that are not there); 2 a setting, an argument
+or the state of the data directory is wrong; 3 (`ingest`, `spool adopt`) accepted deliveries are left in the spool.
 """
 
 import sys
@@ -18,6 +18,7 @@ from relayfile.cli import (
     dead_letters,
     demo,
     ingest_status,
+    integrity,
     mirror,
     pausing,
     processes,
@@ -55,6 +56,8 @@ COMMANDS: tuple[tuple[str, Callable[..., None]], ...] = (
     ("token", token.token),
     ("address", address.address),
     ("config", config.config),
+    ("audit", integrity.audit),
+    ("scrub", integrity.scrub),
     ("store", processes.store),
     ("ingest", processes.ingest),
     ("syncd", processes.syncd),

@@ -80,6 +80,9 @@ class StoreSettings(ClusterSettings):
         "90d", "1d", "3650d", "age at which the record of an administrative action is removed"
     )
     retention_interval_s: float = duration("1m", "100ms", "1d", "pause between two rounds of removing what expired")
+    scrub_bytes_per_second_max: int = size(
+        "32MiB", "64KiB", "16GiB", "content that a scrub reads and hashes in one second, unless it is told otherwise"
+    )
     wal_bytes_max: int = size("64MiB", "4MiB", "4GiB", "write-ahead log size at which a checkpoint is forced")
     sqlite_cache_bytes: int = size("64MiB", "1MiB", "16GiB", "page cache of the node's writer connection")
 

@@ -22,10 +22,12 @@ from relayfile.store.ownership import StaticPlacement
 from relayfile.store.plan.limits import PlanLimits
 from relayfile.store.proxy import OwnerRouting, Peers
 from relayfile.store.queues import QueueBounds
+from relayfile.store.servicers.admin_service import AdminParts
 from relayfile.store.servicers.file_service import ReadLimits
 from relayfile.store.servicers.file_writing import WriteLimits
 from relayfile.store.servicers.reading import Reading
 from relayfile.store.servicers.registry import ServiceParts, store_services
+from relayfile.store.sqlite.audit.run import SqliteAudit
 from relayfile.store.sqlite.engine import SqliteEngine, SqliteLimits, open_engine
 from relayfile.store.sqlite.schema import NodeIdentity
 from relayfile.store.streams.shard_service import ShardService
@@ -155,6 +157,10 @@ def _parts(
         mutating=node.files,
         write_limits=WriteLimits(settings.content_bytes_max, settings.upload_bytes_max, settings.upload_idle_s),
         existence=WorkspaceExistence(engine, node.ownership, peers, credentials, settings.call_timeout_s),
+        admin=AdminParts(
+            auditor=SqliteAudit(engine.snapshot, node.clock, settings.shard_count),
+            scrub_bytes_per_second_max=settings.scrub_bytes_per_second_max,
+        ),
         clock=node.clock,
         mark_interval_s=settings.watch_mark_interval_s,
         cluster_id=engine.cluster_id,

@@ -22,7 +22,7 @@ from relayfile.auth.requirements import REQUIREMENTS, Reach
 from relayfile.errors import NotOwner, ProxyLoop
 from relayfile.interception import CORRELATION_KEY, behaviour_of, current_call, is_served, maker_like
 from relayfile.placement import app_workspace, check_any_workspace_id
-from relayfile.store.ownership import Local, Owner, Remote
+from relayfile.store.ownership import Local, Owner, StaticPlacement
 
 if TYPE_CHECKING:
     from relayfile.interception import Context, Handler
@@ -30,6 +30,11 @@ if TYPE_CHECKING:
 PROXIED_KEY = "relayfile-proxied"
 ROUTING_KEY = "relayfile-routing"
 DIRECT = "direct"
+NODE_METHODS = frozenset(
+    f"/relayfile.v1.AdminService/{name}" for name in ("Audit", "Scrub", "Backup", "DrainNode", "GetConfig")
+)
+"""Calls about a node, which `node_index` names; those about a workspace go to its owner."""
+NO_SHARD = -1
 PASSED_ON = ("authorization", "traceparent", "tracestate")
 
 
@@ -38,6 +43,11 @@ class Owners(Protocol):
 
     def owner_of(self, workspace_id: str) -> Owner:
         """The owner as this node knows it."""
+        ...
+
+    @property
+    def placement(self) -> StaticPlacement:
+        """The nodes."""
         ...
 
 
@@ -80,14 +90,16 @@ class OwnerRouting(grpc.aio.ServerInterceptor):
         if handler is None or requirement is None:
             return handler
         if requirement.app_field:
-            workspace_of = _system_workspace(attrgetter(requirement.app_field))
+            remote_of = self._owner_finder(_system_workspace(attrgetter(requirement.app_field)))
+        elif handler_call_details.method in NODE_METHODS:
+            remote_of = self._named_node
         elif requirement.reach in (Reach.WORKSPACE, Reach.WORKSPACE_OR_CLUSTER):
-            workspace_of = attrgetter(requirement.workspace_field)
+            remote_of = self._owner_finder(attrgetter(requirement.workspace_field))
         else:
             return handler
-        return self._routed(handler_call_details.method, handler, workspace_of)
+        return self._routed(handler_call_details.method, handler, remote_of)
 
-    def _routed(self, method: str, handler: Handler, workspace_of: Callable[[Any], str]) -> Handler:
+    def _routed(self, method: str, handler: Handler, remote_of: Callable[[Any], str | None]) -> Handler:
         serve = behaviour_of(handler)
         if serve is None or not is_served(serve):
             return handler
@@ -98,13 +110,13 @@ class OwnerRouting(grpc.aio.ServerInterceptor):
                 incoming = aiter(request)
                 first = await anext(incoming, None)
                 requests = _again(first, incoming)
-                owner = None if first is None else self._remote(workspace_of(first))
+                address = None if first is None else remote_of(first)
             else:
                 requests = (request,)
-                owner = self._remote(workspace_of(request))
-            if owner is None:
+                address = remote_of(request)
+            if address is None:
                 return await _here(serve, handler, requests if handler.request_streaming else request, context)
-            return await self._pass_on(method, handler, owner, requests, context)
+            return await self._pass_on(method, handler, address, requests, context)
 
         return maker_like(handler)(
             route,
@@ -112,8 +124,25 @@ class OwnerRouting(grpc.aio.ServerInterceptor):
             response_serializer=_either(handler.response_serializer),
         )
 
-    def _remote(self, workspace_id: str) -> Remote | None:
-        """The other node that serves the workspace; None when the call belongs here."""
+    def _owner_finder(self, workspace_of: Callable[[Any], str]) -> Callable[[Any], str | None]:
+        return lambda request: self._remote(workspace_of(request))
+
+    def _named_node(self, request: Any) -> str | None:
+        """The address of the other node that a call is about: the owner of its workspace, else the one it names."""
+        if getattr(request, "workspace_id", ""):
+            return self._remote(request.workspace_id)
+        placement = self._owners.placement
+        if not request.HasField("node_index") or request.node_index == placement.node_index:
+            return None
+        if not 0 <= request.node_index < len(placement.addresses):
+            return None  # its servicer refuses it
+        if PROXIED_KEY in current_call().metadata:
+            raise ProxyLoop(shard=NO_SHARD)
+        address: str = placement.addresses[request.node_index]
+        return address
+
+    def _remote(self, workspace_id: str) -> str | None:
+        """The address of the other node that serves the workspace; None when the call belongs here."""
         if not workspace_id or check_any_workspace_id(workspace_id) is not None:
             return None
         owner = self._owners.owner_of(workspace_id)
@@ -124,17 +153,17 @@ class OwnerRouting(grpc.aio.ServerInterceptor):
             raise ProxyLoop(shard=owner.key.shard_id)
         if metadata.get(ROUTING_KEY) == DIRECT:
             raise NotOwner(shard=owner.key.shard_id, epoch=owner.epoch, address=owner.address)
-        return owner
+        return owner.address
 
     async def _pass_on(
         self,
         method: str,
         handler: Handler,
-        owner: Remote,
+        address: str,
         requests: Sequence[Any] | AsyncIterator[Any],
         context: Context,
     ) -> bytes | None:
-        channel = self._peers.channel(owner.address)
+        channel = self._peers.channel(address)
         options: dict[str, Any] = {"metadata": _metadata(), "timeout": context.time_remaining()}
         if handler.request_streaming:
             sent: Any = _serialised(requests)

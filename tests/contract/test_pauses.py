@@ -174,7 +174,8 @@ async def test_actions_are_listed_in_pages(tmp_path: Path) -> None:
         await running.node.create_workspace(W)
         for number in range(5):
             await operator.set(bool(number % 2), "github", actor="ann", reason=f"reason {number}")
-        service = AdminService(Reading(running.engine, running.node.feed, running.node.ownership, 1.0))
+        reading = Reading(running.engine, running.node.feed, running.node.ownership, 1.0)
+        service = AdminService(reading, running.node.clock, running.admin_parts())
         request = admin_pb2.ListAdminActionsRequest(workspace_id=W, page_size=2)
         actions: list[admin_pb2.AdminAction] = []
         while not actions or request.page_token:

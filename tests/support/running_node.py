@@ -24,8 +24,10 @@ from relayfile.store.commit import CommitLimits
 from relayfile.store.node import Node, NodePolicy
 from relayfile.store.ownership import StaticPlacement
 from relayfile.store.plan.limits import PlanLimits
+from relayfile.store.servicers.admin_service import AdminParts
 from relayfile.store.servicers.dead_letter_service import DeadLetterService
 from relayfile.store.servicers.reading import Reading
+from relayfile.store.sqlite.audit.run import SqliteAudit
 from relayfile.store.sqlite.engine import SqliteEngine, SqliteLimits, open_engine
 from relayfile.store.sqlite.schema import NodeIdentity
 from relayfile.store.streams.shard_service import ShardService
@@ -46,6 +48,11 @@ class RunningNode:
     engine: SqliteEngine
     registry: CollectorRegistry
     address: str
+
+    def admin_parts(self) -> AdminParts:
+        """What operators see of it."""
+        auditor = SqliteAudit(self.engine.snapshot, self.node.clock, SHARDS)
+        return AdminParts(auditor=auditor, scrub_bytes_per_second_max=1 << 30)
 
 
 def open_test_engine(

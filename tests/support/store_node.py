@@ -24,10 +24,12 @@ from relayfile.store.node import Node, NodePolicy
 from relayfile.store.ownership import Ownership, StaticPlacement
 from relayfile.store.plan.limits import PlanLimits
 from relayfile.store.proxy import OwnerRouting, Peers
+from relayfile.store.servicers.admin_service import AdminParts
 from relayfile.store.servicers.file_service import ReadLimits
 from relayfile.store.servicers.file_writing import WriteLimits
 from relayfile.store.servicers.reading import Reading
 from relayfile.store.servicers.registry import ServiceParts, store_services
+from relayfile.store.sqlite.audit.run import SqliteAudit
 from relayfile.store.sqlite.engine import open_engine
 from relayfile.store.sqlite.schema import NodeIdentity
 from relayfile.store.watch import RevisionFeed
@@ -150,6 +152,9 @@ async def started_nodes(
                 mutating=node.files,
                 write_limits=WRITE_LIMITS,
                 existence=WorkspaceExistence(engine, ownership, peers, partial(_bearer, service_token), 5.0),
+                admin=AdminParts(
+                    auditor=SqliteAudit(engine.snapshot, clock, SHARDS), scrub_bytes_per_second_max=1 << 30
+                ),
                 clock=clock,
                 mark_interval_s=mark_interval_s,
                 cluster_id="test",

@@ -1,38 +1,79 @@
-"""AdminService: what was ordered in a workspace. Checks, copies and the state of nodes are not served yet.
+"""AdminService: audits and scrubs of this node, and what was ordered in a workspace. Copies and the state of nodes are
+not served yet.
 
 Owns the filter and the pages of the list. What a row says was recorded with its effect, by `relayfile.store.order`.
 """
 
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from relayfile.clock import Clock
 from relayfile.interception import not_served
 from relayfile.page_token import seal, unseal
 from relayfile.store.engine import AdminActionFilter
+from relayfile.store.integrity.seam import Auditor
 from relayfile.store.plan.rows import AdminActionRow
+from relayfile.store.servicers.audit_stream import audit_messages, audit_order, scrub_messages, scrub_order
 from relayfile.store.servicers.checks import Checks
 from relayfile.store.servicers.reading import Reading
 from relayfile.v1 import admin_pb2, admin_pb2_grpc
 from relayfile.wire import set_us, to_us
 
 if TYPE_CHECKING:
+    from typing import TypeAlias
+
     from relayfile.interception import Context
+
+    AboutNode: TypeAlias = admin_pb2.AuditRequest | admin_pb2.ScrubRequest
 
 PAGE_DEFAULT = 100
 PAGE_MAX = 1_000
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AdminParts:
+    """What operators see of this node, beside its workspaces."""
+
+    auditor: Auditor
+    scrub_bytes_per_second_max: int
+
+
 class AdminService(admin_pb2_grpc.AdminServiceServicer):
     """What operators do with this node."""
 
-    Audit = not_served
-    Scrub = not_served
     Backup = not_served
     DrainNode = not_served
     GetConfig = not_served
     GetStats = not_served
 
-    def __init__(self, reading: Reading) -> None:
+    def __init__(self, reading: Reading, clock: Clock, parts: AdminParts) -> None:
         self._reading = reading
+        self._clock = clock
+        self._parts = parts
+
+    async def Audit(
+        self, request: admin_pb2.AuditRequest, context: "Context"
+    ) -> AsyncIterator[admin_pb2.AuditResponse]:
+        checks = Checks()
+        order = audit_order(checks, request)
+        self._check_node(checks, request)
+        checks.done()
+        async with aclosing(audit_messages(self._parts.auditor, order, self._clock)) as messages:
+            async for message in messages:
+                yield message
+
+    async def Scrub(
+        self, request: admin_pb2.ScrubRequest, context: "Context"
+    ) -> AsyncIterator[admin_pb2.ScrubResponse]:
+        checks = Checks()
+        order = scrub_order(checks, request, self._parts.scrub_bytes_per_second_max)
+        self._check_node(checks, request)
+        checks.done()
+        async with aclosing(scrub_messages(self._parts.auditor, order, self._clock)) as messages:
+            async for message in messages:
+                yield message
 
     async def ListAdminActions(
         self, request: admin_pb2.ListAdminActionsRequest, context: "Context"
@@ -59,6 +100,13 @@ class AdminService(admin_pb2_grpc.AdminServiceServicer):
         if len(rows) > size:
             answer.next_page_token = seal(binding, rows[size - 1].action_id)
         return answer
+
+    def _check_node(self, checks: Checks, request: "AboutNode") -> None:
+        """Of a call that came to the right node, or names none that there is."""
+        if request.HasField("node_index"):
+            last = len(self._reading.ownership.placement.addresses) - 1
+            index = request.node_index
+            checks.require(0 <= index <= last, "node_index", f"is {index}, and nodes have the indexes 0 to {last}")
 
 
 def _fill_action(into: admin_pb2.AdminAction, workspace_id: str, row: AdminActionRow) -> None:

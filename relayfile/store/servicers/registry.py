@@ -11,7 +11,7 @@ from relayfile.serving import Service
 from relayfile.store.existence import WorkspaceExistence
 from relayfile.store.letters.dead_letters import DeadLetters
 from relayfile.store.ownership import Ownership
-from relayfile.store.servicers.admin_service import AdminService
+from relayfile.store.servicers.admin_service import AdminParts, AdminService
 from relayfile.store.servicers.dead_letter_service import DeadLetterService
 from relayfile.store.servicers.event_service import EventService
 from relayfile.store.servicers.file_service import FileService, ReadLimits
@@ -48,6 +48,7 @@ class ServiceParts:
     mutating: Mutating
     write_limits: WriteLimits
     existence: WorkspaceExistence
+    admin: AdminParts
     clock: Clock
     mark_interval_s: float
     cluster_id: str
@@ -65,7 +66,7 @@ def store_services(parts: ServiceParts) -> list[Service]:
     workspaces = WorkspaceService(parts.reading, parts.maker)
     dead_letters = DeadLetterService(parts.reading, parts.dead_letters, parts.dead_letter_retention_us)
     topology = TopologyService(parts.ownership, parts.cluster_id, parts.version, parts.started_us)
-    admin = AdminService(parts.reading)
+    admin = AdminService(parts.reading, parts.clock, parts.admin)
     routes = RouteService(parts.reading, parts.routes, parts.existence)
     return [
         Service("relayfile.v1.FileService", file_pb2_grpc.add_FileServiceServicer_to_server, files),

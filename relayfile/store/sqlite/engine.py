@@ -191,6 +191,12 @@ class SqliteEngine:
             finally:
                 self._give_back(connection, cursor)
 
+    @asynccontextmanager
+    async def snapshot(self) -> AsyncIterator[apsw.Cursor]:
+        """Everything in the file as of now, for checks and copies."""
+        async with self.view(WorkspaceKey(0, "")) as view:
+            yield view.cursor
+
     async def content_chunk(self, key: WorkspaceKey, content_id: int, offset: int, length: int) -> bytes | None:
         with read_errors_as_ours(self._fail):
             try:

@@ -72,6 +72,11 @@ def check_identity(connection: apsw.Connection, path: Path, identity: NodeIdenti
     return recorded.get("cluster_id", identity.cluster_id)
 
 
+def newest_version() -> str:
+    """The schema of this release."""
+    return max(version for version, _ in _migrations())
+
+
 def _migrations() -> Iterator[tuple[str, str]]:
     folder = resources.files("relayfile.store.sqlite") / "migrations"
     for file in folder.iterdir():

@@ -95,6 +95,11 @@ class SqliteView:
         self._cursor = cursor
         self._key = key
 
+    @property
+    def cursor(self) -> apsw.Cursor:
+        """Reads the same snapshot, of everything in the file."""
+        return self._cursor
+
     async def workspace(self) -> WorkspaceRow | None:
         return load_workspace(self._cursor, self._key)
 
