@@ -15,6 +15,7 @@ from typing import NamedTuple, Protocol
 
 from relayfile.model import Outcome
 from relayfile.store.plan.entry import Entry
+from relayfile.store.plan.file_index import Term
 from relayfile.store.plan.letters import LetterRef, LetterState
 from relayfile.store.plan.result import Plan
 from relayfile.store.plan.rows import (
@@ -180,6 +181,43 @@ class TreeView(Protocol):
         ...
 
 
+class TermPath(NamedTuple):
+    """A file that has one term of several."""
+
+    path: str
+    has_others: bool
+    """Whether it has all the others too."""
+
+
+class ProviderFiles(NamedTuple):
+    """Part of a walk through the files of one provider."""
+
+    files: list[FileRow]
+    looked_at_to: str
+    """Go on after this path."""
+    is_complete: bool
+    """There are no more after it."""
+
+
+class FileIndexView(Protocol):
+    """How files are found by what is known of them, in the same snapshot. A term is the beginning of a value: look at
+    the file before you believe. All are strictly below `directory` and come after the path `after`, by path."""
+
+    async def term_count(self, term: Term, directory: str, at_most: int) -> int:
+        """How many files have the term, as far as `at_most`."""
+        ...
+
+    async def term_paths(
+        self, term: Term, others: Sequence[Term], directory: str, after: str, limit: int
+    ) -> list[TermPath]:
+        """The next `limit` files with `term`."""
+        ...
+
+    async def provider_files(self, provider: str, directory: str, after: str, look_at_max: int) -> ProviderFiles:
+        """Files of a provider, among the next `look_at_max` of the directories that hold any."""
+        ...
+
+
 class EventView(Protocol):
     """The event log in the same snapshot."""
 
@@ -247,7 +285,7 @@ class PauseView(Protocol):
         ...
 
 
-class WorkspaceView(TreeView, EventView, OutcomeView, OrderView, PauseView, Protocol):
+class WorkspaceView(TreeView, FileIndexView, EventView, OutcomeView, OrderView, PauseView, Protocol):
     """Everything that servicers read of one workspace, in one snapshot."""
 
 

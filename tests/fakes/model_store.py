@@ -11,9 +11,10 @@ from hashlib import sha256
 from itertools import count
 
 from relayfile.model import MemberKind, Outcome, Semantics
-from relayfile.paths import ancestors
+from relayfile.paths import ancestors, parent
 from relayfile.store.plan.digest import file_term
 from relayfile.store.plan.entry import Entry, Fold, Member
+from relayfile.store.plan.file_index import Term, terms_of
 from relayfile.store.plan.letters import LetterRef, LetterState, replay_fold, settle_replays
 from relayfile.store.plan.limits import PlanLimits
 from relayfile.store.plan.needs import first_needs, more_needs
@@ -52,6 +53,8 @@ class ModelStore:
         self.events: list[EventRow] = []
         self.dead_letters: list[DeadLetterRow] = []
         self.outcomes: Counter[tuple[str, Outcome]] = Counter()
+        self.terms: set[tuple[Term, str]] = set()
+        self.provider_files: Counter[tuple[str, str]] = Counter()
         self._ids = count(1)
 
     def load(self, entry: Entry) -> Slice:
@@ -115,6 +118,11 @@ class ModelStore:
         for path in planned.directories_deleted:
             del self.directories[path]
         self.directories.update(planned.directories_put)
+        assert self.terms.issuperset(planned.index.removed)
+        assert self.terms.isdisjoint(planned.index.added)
+        self.terms.difference_update(planned.index.removed)
+        self.terms.update(planned.index.added)
+        self.provider_files.update(planned.index.provider_files)
         self.objects.update({row.key: row for row in planned.objects_put})
         for delivery in planned.deliveries_put:
             self.deliveries[delivery.key] = (delivery.envelope_id, delivery.outcome)
@@ -150,6 +158,7 @@ class ModelStore:
         assert sorted(used) == sorted(self.contents), "every content has exactly one file"
         self._check_directories()
         self._check_bindings()
+        self._check_index()
         rows = len(self.deliveries) + len(self.duplicates)
         assert sum(self.outcomes.values()) == rows, (self.outcomes, rows)
         assert all(number >= 0 for number in self.outcomes.values())
@@ -187,6 +196,12 @@ class ModelStore:
         assert {path: row.revision for path, row in self.directories.items()} == {
             path: newest[path] for path in self.directories
         }
+
+    def _check_index(self) -> None:
+        assert self.terms == {(term, path) for path, row in self.files.items() for term in terms_of(row.semantics)}
+        held = Counter((row.provider, parent(path).rstrip("/") + "/") for path, row in self.files.items())
+        kept = {key: number for key, number in self.provider_files.items() if number}
+        assert kept == {key: number for key, number in held.items() if key[0]}
 
     def _check_bindings(self) -> None:
         bound = {(row.provider, row.object_key): path for path, row in self.files.items() if row.object_key}

@@ -46,6 +46,7 @@ from relayfile.v1 import (
 from tests.support.trees import TreeWriter
 
 SHARDS = 8
+SCOPES = ("relayfile:*:*",)
 POLICY = NodePolicy(commit=CommitLimits(), plan=PlanLimits(), creates_workspaces=False, expiry_interval_s=60.0)
 LIMITS = ReadLimits(
     page_entries_default=5_000,
@@ -84,6 +85,7 @@ class TestNode:
     __test__ = False
 
     address: str
+    node: Node
     engine: Engine
     ownership: Ownership
     feed: RevisionFeed
@@ -97,9 +99,12 @@ class TestNode:
         """No more answers; the data stays open."""
         await self.server.stop(0)
 
-    def caller(self, workspaces: str | Sequence[str] = ALL, address: str = "") -> Client:
+    def caller(
+        self, workspaces: str | Sequence[str] = ALL, address: str = "", *, scopes: tuple[str, ...] = SCOPES
+    ) -> Client:
         """Another client, for these workspaces; close its channel."""
-        return Client(address or self.address, self.signer.mint("test", workspaces=_claim(workspaces), ttl_s=3600))
+        token = self.signer.mint("test", workspaces=_claim(workspaces), ttl_s=3600, scopes=scopes)
+        return Client(address or self.address, token)
 
 
 def _claim(workspaces: str | Sequence[str]) -> str | tuple[str, ...]:
@@ -165,11 +170,20 @@ async def started_nodes(
                 service.add(service.servicer, HandlersByName(server))
             await server.start()
             stack.push_async_callback(server.stop, 0)
-            client = Client(addresses[index], signer.mint("test", workspaces=ALL, ttl_s=3600))
+            client = Client(addresses[index], signer.mint("test", workspaces=ALL, ttl_s=3600, scopes=SCOPES))
             stack.push_async_callback(client.channel.close)
             nodes.append(
                 TestNode(
-                    addresses[index], engine, ownership, feed, writer, client, signer, data.path / "store.db", server
+                    addresses[index],
+                    node,
+                    engine,
+                    ownership,
+                    feed,
+                    writer,
+                    client,
+                    signer,
+                    data.path / "store.db",
+                    server,
                 )
             )
         yield nodes

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
 from relayfile.model import Failure, Outcome
+from relayfile.store.plan.file_index import IndexChanges
 from relayfile.store.plan.rows import (
     AdminActionRow,
     DeadLetterRow,
@@ -53,6 +54,8 @@ class Plan:
     """Content ids that no file refers to any more."""
     directories_put: dict[str, DirectoryRow] = field(default_factory=dict)
     directories_deleted: set[str] = field(default_factory=set)
+    index: IndexChanges = field(default_factory=IndexChanges)
+    """By what files are found."""
     objects_put: list[ObjectRow] = field(default_factory=list)
     deliveries_put: list[DeliveryRow] = field(default_factory=list)
     duplicates_put: list[DuplicateRow] = field(default_factory=list)

@@ -39,9 +39,11 @@ def settle_files(tree: WorkingTree, plan: Plan, now_us: int) -> None:
     carried = {new.content_id for _, _, new, _ in final if new is not None and new.content_id >= 0}
     revision = plan.workspace.revision
     evented: set[str] = set()
+    index = plan.index
     for path, old, new, cause in final:
         if new is old:
             continue
+        index.replace(path, old, new)
         origin = moved_from.get(path, "")
         if new is not None and old is not None and not origin and same_file(old, new):
             _rebind(tree, plan, old, new, carried)

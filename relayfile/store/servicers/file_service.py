@@ -1,7 +1,7 @@
-"""FileService: what is served of it. Queries are not served yet: their RPC is left out.
+"""FileService: every RPC about files.
 
-Owns the servicer's methods and the two lookups of metadata; listings, contents, exports, digests and writes have
-modules of their own.
+Owns the servicer's methods and the two lookups of metadata; listings, queries, contents, exports, digests and writes
+have modules of their own.
 """
 
 import asyncio
@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from relayfile.errors import FileNotFound
-from relayfile.interception import not_served
 from relayfile.store.engine import WorkspaceKey
 from relayfile.store.plan.rows import FileRow, WorkspaceRow
 from relayfile.store.servicers.checks import Checks
 from relayfile.store.servicers.content_reading import PATHS_MAX, ContentReading
 from relayfile.store.servicers.export import ExportLimits, TreeExport
+from relayfile.store.servicers.file_query import FileQuery
 from relayfile.store.servicers.file_upload import FileUpload
 from relayfile.store.servicers.file_writing import FileWriting
 from relayfile.store.servicers.reading import Reading
@@ -46,8 +46,6 @@ class ReadLimits:
 class FileService(file_pb2_grpc.FileServiceServicer):
     """Reads and writes of files."""
 
-    QueryFiles = not_served
-
     def __init__(self, reading: Reading, limits: ReadLimits, writing: FileWriting, uploads: FileUpload) -> None:
         self._reading = reading
         self._writing = writing
@@ -55,6 +53,7 @@ class FileService(file_pb2_grpc.FileServiceServicer):
         self._listing = TreeListing(reading, limits.page_entries_default, limits.page_entries_max)
         self._contents = ContentReading(reading, limits.message_bytes_target)
         self._digest = TreeDigest(reading)
+        self._query = FileQuery(reading)
         self._export = TreeExport(
             reading, ExportLimits(limits.export_files_max, limits.exports_concurrent_max, limits.message_bytes_target)
         )
@@ -146,6 +145,9 @@ class FileService(file_pb2_grpc.FileServiceServicer):
 
     async def MoveFile(self, request: file_pb2.MoveFileRequest, context: "Context") -> file_pb2.MoveFileResponse:
         return await self._writing.move(request)
+
+    async def QueryFiles(self, request: file_pb2.QueryFilesRequest, context: "Context") -> file_pb2.QueryFilesResponse:
+        return await self._query.page(request, context)
 
     async def _rows(self, key: WorkspaceKey, paths: list[str]) -> tuple[WorkspaceRow, list[FileRow | None]]:
         """All rows at one revision: in slices, so that other calls are served in between, and when commits keep coming

@@ -20,9 +20,12 @@ from relayfile.store.engine import (
     DeadLetterFilter,
     KeptDeadLetter,
     LetterTotal,
+    ProviderFiles,
     ProviderOutcomes,
+    TermPath,
     WorkspaceKey,
 )
+from relayfile.store.plan.file_index import Term
 from relayfile.store.plan.letters import LetterRef
 from relayfile.store.plan.rows import (
     AdminActionRow,
@@ -34,7 +37,7 @@ from relayfile.store.plan.rows import (
     RequestRow,
     WorkspaceRow,
 )
-from relayfile.store.sqlite import letters
+from relayfile.store.sqlite import file_index, letters
 from relayfile.store.sqlite.orders import find_actions, find_pauses, find_requests
 from relayfile.store.sqlite.rows import (
     DEAD_LETTER_COLUMNS,
@@ -124,6 +127,17 @@ class SqliteView:
             self._cursor, _DIRECTORIES_BETWEEN, (*self._key, start, high), level, directory_row, limit
         )
         return list(islice(heapq.merge(files, directories, key=_path), limit))
+
+    async def term_count(self, term: Term, directory: str, at_most: int) -> int:
+        return file_index.term_count(self._cursor, self._key, term, _range(directory, ""), at_most)
+
+    async def term_paths(
+        self, term: Term, others: Sequence[Term], directory: str, after: str, limit: int
+    ) -> list[TermPath]:
+        return file_index.term_paths(self._cursor, self._key, term, others, _range(directory, after), limit)
+
+    async def provider_files(self, provider: str, directory: str, after: str, look_at_max: int) -> ProviderFiles:
+        return file_index.provider_files(self._cursor, self._key, provider, _range(directory, after), look_at_max)
 
     async def directory(self, path: str) -> DirectoryRow | None:
         row = self._cursor.execute(_DIRECTORY, (*self._key, path)).fetchone()

@@ -12,6 +12,7 @@ from relayfile.model import NO_SEMANTICS
 from relayfile.store.engine import PlannedEntry, WorkspaceKey
 from relayfile.store.plan.result import Plan
 from relayfile.store.plan.rows import NO_WATERMARK, Watermark
+from relayfile.store.sqlite.file_index import index_statements
 from relayfile.store.sqlite.letters import letter_statements
 from relayfile.store.sqlite.orders import order_statements
 from relayfile.store.sqlite.periods import SLOTS, slot_of
@@ -61,6 +62,7 @@ def statements(entries: Sequence[PlannedEntry], content_ids: "count[int]") -> It
     yield from _workspaces(entries)
     yield from _files(entries, content_ids)
     yield from _directories(entries)
+    yield from index_statements(entries)
     yield _EVENT, [key + event for key, plan, _ in entries for event in plan.events]
     yield _OBJECT, _objects(entries)
     yield from _deliveries(entries)
