@@ -5,7 +5,7 @@ semantics. Refuses to complete an envelope (ids, times: `relayfile.ingest.delive
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final
@@ -32,6 +32,8 @@ HEADERS_MAX: Final = 64
 HEADERS_BYTES_MAX: Final = 16 * 1024
 SEMANTICS_ITEMS_MAX: Final = 1_000
 SEMANTICS_BYTES_MAX: Final = 64 * 1024
+COUNTED_MAX: Final = 1_000
+"""Violations of one envelope that are counted; ``VIOLATIONS_MAX`` of them are shown."""
 
 MICROSECONDS: Final = 1_000_000
 _TIME_SECONDS_MAX: Final = 253_402_300_799
@@ -157,12 +159,7 @@ def check_envelope(
         _check_headers(found, "headers", envelope.headers.items())
     if envelope.HasField("failure") or envelope.HasField("raw"):
         _check_failure(envelope, rules, found)
-    changes = envelope.changes
-    if len(changes) > CHANGES_MAX:
-        found.add("changes", f"has {len(changes)} entries; at most {CHANGES_MAX} are accepted")
-    else:
-        for index, change in enumerate(changes):
-            _check_change(change, index, rules, found)
+    _check_changes(envelope.changes, rules, found)
     return found.error()
 
 
@@ -231,6 +228,11 @@ class _Violations:
         if len(self._shown) < VIOLATIONS_MAX:
             self._shown.append(FieldViolation(f"{self._name}.{place}", why))
 
+    @property
+    def is_enough(self) -> bool:
+        """Whether to look for more is a waste: nobody reads them, and others wait meanwhile."""
+        return self._total >= COUNTED_MAX
+
     def error(self) -> InvalidArgument | None:
         return InvalidArgument(self._shown, self._total) if self._total else None
 
@@ -297,6 +299,16 @@ def _check_failure(envelope: types_pb2.Envelope, rules: EnvelopeRules, found: _V
     if raw.body_follows_bytes:
         found.add("raw.body_follows_bytes", _CHUNKS)
     _check_headers(found, "raw.headers", raw.headers.items())
+
+
+def _check_changes(changes: Sequence[types_pb2.FileChange], rules: EnvelopeRules, found: _Violations) -> None:
+    if len(changes) > CHANGES_MAX:
+        found.add("changes", f"has {len(changes)} entries; at most {CHANGES_MAX} are accepted")
+        return
+    for index, change in enumerate(changes):
+        _check_change(change, index, rules, found)
+        if found.is_enough:
+            return
 
 
 def _check_change(change: types_pb2.FileChange, index: int, rules: EnvelopeRules, found: _Violations) -> None:

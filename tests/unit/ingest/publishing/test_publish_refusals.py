@@ -9,7 +9,7 @@ import grpc.aio
 import pytest
 
 from relayfile.auth import Principal
-from relayfile.errors import InvalidArgument, RelayfileError
+from relayfile.errors import VIOLATIONS_MAX, InvalidArgument, RelayfileError
 from relayfile.ingest.publishing.publish import (
     ENVELOPES_MAX,
     MESSAGE_COST_BYTES,
@@ -20,6 +20,7 @@ from relayfile.ingest.publishing.publish import (
 from relayfile.serving import MESSAGE_BYTES_MAX
 from relayfile.status import from_rpc_error
 from relayfile.v1 import ingest_pb2, types_pb2
+from relayfile.wire import COUNTED_MAX, EnvelopeRules, check_envelope
 from tests.unit.ingest.front import WORKSPACE, until
 from tests.unit.ingest.publishing.test_publish import (
     ACCEPTED,
@@ -336,3 +337,23 @@ async def test_an_answer_can_be_read_by_who_takes_the_usual_size(publishing: Pub
     assert [each.status for each in response.results] == [INVALID] * 2_000
     assert len(response.results[0].violations) == 20
     assert not response.results[-1].violations
+
+
+async def test_envelopes_of_many_changes_let_others_have_their_turn(publishing: Publishing) -> None:
+    """By changes, not by envelopes; and of one with thousands of problems not every one is looked for."""
+    full = types_pb2.Envelope(workspace_id=WORKSPACE, provider="crm", changes=[types_pb2.FileChange()] * 10_000)
+    invalid = check_envelope(full, EnvelopeRules(1, 1))
+    assert invalid is not None
+    assert (len(invalid.violations), invalid.total) == (VIOLATIONS_MAX, COUNTED_MAX)
+    taken = 0
+    others_turn = publishing.door.turns.next
+
+    async def counted() -> None:
+        nonlocal taken
+        taken += 1
+        await others_turn()
+
+    publishing.door.turns.next = counted  # type: ignore[method-assign]  # only looked at
+    (response,) = await answers(publishing, batch(1, full, full, full))
+    assert [each.status for each in response.results] == [INVALID] * 3
+    assert taken == 3
