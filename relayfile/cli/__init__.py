@@ -2,8 +2,9 @@
 
 One module per group of commands; each imports what it needs when it runs, so that `relayfile --help` stays fast.
 Exit codes: 0 done; 1 the system answered with an error, or what was asked about is not as it should be (`audit`,
-`scrub`, `status --check`, `providers test`, `dead-letters replay` of ids that are not there); 2 a setting, an argument
-or the state of the data directory is wrong; 3 (`ingest`, `spool adopt`) accepted deliveries are left in the spool.
+`scrub`, `status --check`, `providers test`, `dead-letters replay` of ids that are not there, `cat` of a file that is
+not); 2 a setting, an argument or the state of the data directory is wrong; 3 (`ingest`, `spool adopt`) accepted
+deliveries are left in the spool; 130 ended by Ctrl-C.
 """
 
 import sys
@@ -17,9 +18,11 @@ from relayfile.cli import (
     config,
     dead_letters,
     demo,
+    files,
     ingest_status,
     integrity,
     mirror,
+    operations,
     pausing,
     processes,
     providers,
@@ -28,6 +31,7 @@ from relayfile.cli import (
     spool,
     token,
     up,
+    watching,
     workspaces,
 )
 from relayfile.errors import SettingError, StartRefused, WorkspaceNotFound
@@ -49,6 +53,13 @@ COMMANDS: tuple[tuple[str, Callable[..., None]], ...] = (
     ("demo", demo.demo),
     ("up", up.up),
     ("send", send.send),
+    ("ls", files.ls),
+    ("cat", files.cat),
+    ("write", files.write),
+    ("rm", files.rm),
+    ("mv", files.mv),
+    ("query", files.query),
+    ("watch", watching.watch),
     ("status", ingest_status.status),
     ("rejected", ingest_status.rejected),
     ("pause", pausing.pause),
@@ -66,6 +77,7 @@ for _name, _command in COMMANDS:
     app.command(_name)(_command)
 app.add_typer(mirror.app, name="mirror")
 app.add_typer(workspaces.app, name="workspaces")
+app.add_typer(operations.app, name="ops")
 app.add_typer(spool.app, name="spool")
 app.add_typer(providers.app, name="providers")
 app.add_typer(routes.app, name="routes")

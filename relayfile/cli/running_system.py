@@ -14,11 +14,14 @@ if TYPE_CHECKING:
     import grpc.aio
 
     from relayfile.cli.connection import Connection, Credentials
+    from relayfile.client import Client
 
 DATA_DIR: Final[Path] = typer.Option(
     Path("relayfile-data"), "--data-dir", envvar="RELAYFILE_DATA_DIR", help="Data directory of the running system."
 )
 JSON_LINES: Final[bool] = typer.Option(False, "--json", help="JSON lines, for machines.")
+INTERRUPTED: Final = 130
+"""What shells say of a command that was ended by Ctrl-C."""
 REQUEST_ID: Final[str] = typer.Option("", "--request-id", help="Makes a repeat harmless for at least 7 days.")
 
 
@@ -40,3 +43,23 @@ def ask(
             await work(channel, connection.credentials)
 
     asyncio.run(with_channel())
+
+
+def with_client(data_dir: Path, work: "Callable[[Client], Awaitable[None]]") -> None:
+    """Run ``work`` with the Python client of the running system. `StartRefused` when there is none.
+
+    Interrupted by Ctrl-C it ends quietly, with the exit code of that.
+    """
+
+    async def connected() -> None:
+        from relayfile.cli.connection import connect
+        from relayfile.client import Client
+
+        connection = connect(data_dir)
+        async with Client(connection.store, connection.token) as client:
+            await work(client)
+
+    try:
+        asyncio.run(connected())
+    except KeyboardInterrupt:
+        raise typer.Exit(INTERRUPTED) from None

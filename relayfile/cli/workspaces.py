@@ -1,17 +1,19 @@
-"""`relayfile workspaces create | show`: where deliveries and files belong."""
+"""`relayfile workspaces create | show | list | delete`: where deliveries and files belong."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
 
-from relayfile.cli.running_system import DATA_DIR, ask
-from relayfile.cli.shown import as_json, moment
+from relayfile.cli.running_system import DATA_DIR, JSON_LINES, ask, with_client
+from relayfile.cli.shown import as_json, moment, value_json
+from relayfile.cli.table import table
 
 if TYPE_CHECKING:
     import grpc.aio
 
     from relayfile.cli.connection import Credentials
+    from relayfile.client import Client, WorkspaceInfo
     from relayfile.v1.workspace_pb2 import Workspace
 
 app = typer.Typer(help="Where deliveries and files belong: make one, look at one.", no_args_is_help=True)
@@ -47,6 +49,51 @@ def show(workspace: str = WORKSPACE, in_json: bool = AS_JSON, data_dir: Path = D
         print(as_json(found, zeros=True) if in_json else _text(found))
 
     ask(data_dir, lambda system: system.store, work)
+
+
+@app.command("list")
+def list_workspaces(
+    prefix: str = typer.Argument("", help="Only names that start with this."),
+    deleted: bool = typer.Option(False, "--deleted", help="Also deleted ones, while their names cannot be used again."),
+    json_lines: bool = JSON_LINES,
+    data_dir: Path = DATA_DIR,
+) -> None:
+    """List the workspaces of all nodes."""
+
+    async def work(client: "Client") -> None:
+        found = [each async for each in client.workspaces.list(prefix, show_deleted=deleted)]
+        if json_lines:
+            for each in found:
+                print(value_json(each))
+        else:
+            print(table(("WORKSPACE", "REVISION", "FILES", "BYTES", "CHANGED"), [*map(_row, found)]))
+
+    with_client(data_dir, work)
+
+
+@app.command()
+def delete(
+    workspace: str = WORKSPACE,
+    yes: bool = typer.Option(False, "--yes", help="Do not ask."),
+    reason: str = typer.Option("", "--reason", help="Why, for the record of administrative actions."),
+    data_dir: Path = DATA_DIR,
+) -> None:
+    """Remove a workspace with its files, events, operations and dead letters. It cannot be undone."""
+
+    async def work(client: "Client") -> None:
+        info = await client.workspaces.get(workspace)
+        if not yes:
+            typer.confirm(f"{workspace} has {info.totals.file_count} files. Remove it for good?", abort=True, err=True)
+        usable = await client.workspaces.delete(workspace, history_id=info.at.history_id, reason=reason)
+        print(f"{workspace} is removed; the name may be used again from {usable:%Y-%m-%d} on")
+
+    with_client(data_dir, work)
+
+
+def _row(found: "WorkspaceInfo") -> tuple[object, ...]:
+    changed = found.modify_time.strftime("%Y-%m-%d %H:%M:%SZ") if found.modify_time else "-"
+    name = found.workspace_id if found.delete_time is None else f"{found.workspace_id} (deleted)"
+    return name, found.at.revision, found.totals.file_count, found.totals.total_bytes, changed
 
 
 def _text(found: "Workspace") -> str:
