@@ -10,7 +10,7 @@ from pathlib import Path
 from prometheus_client import CollectorRegistry
 
 from relayfile import status
-from relayfile.auth import REQUIREMENTS, Reach
+from relayfile.auth import REQUIREMENTS, Reach, Requirement
 from relayfile.errors import ERRORS, RelayfileError
 from relayfile.settings import document
 from relayfile.telemetry import IngestInstruments, RpcInstruments, StoreInstruments, SyncdInstruments
@@ -45,22 +45,55 @@ def _row(kind: type[RelayfileError]) -> str:
 ACCESS_INTRODUCTION = """\
 # Access
 
-Every call needs a token, sent as `authorization: Bearer TOKEN`: a JWT signed with RS256, ES256 or EdDSA by a key of the
-key set (`kid` required), for the audience `relayfile`, with an expiry. `wks` (or `workspace_id`) names the workspaces
-that it grants, one, a list, or `*`; `sub` (or `agent_name`) the caller; `scopes` (or `scope`) what it may do. A leading
-`relay_pa_`, `relay_ws_`, `relay_id_` or `relay_ag_` is dropped. `relayfile token` makes one with the system's own key.
+Every call needs a token, sent as `authorization: Bearer TOKEN`: a JWT signed with RS256, ES256 or EdDSA by a key of
+the key set (`kid` required), for the audience `relayfile`, with an expiry. `wks` (or `workspace_id`) names the
+workspaces that it grants, one, a list, or `*`; `sub` (or `agent_name`) the caller; `scopes` (or `scope`) what it may
+do. A leading `relay_pa_`, `relay_ws_`, `relay_id_` or `relay_ag_` is dropped. `relayfile token` makes one with the
+system's own key.
 
-Reflection and health (`grpc.reflection.v1alpha`, `grpc.health.v1`) need no token: they tell what the API is and whether
-it is up, and nothing of anybody's. The admin ports need none either and belong on loopback or inside the cluster.
+Reflection and health (`grpc.reflection.v1alpha`, `grpc.health.v1`) need no token: they tell what the API is and
+whether it is up, and nothing of anybody's. The admin ports need none either and belong on loopback or inside the
+cluster.
 
-The scope `fs:read` in the table means `relayfile:fs:read:<path>`. What a request is about decides which workspaces the
-token must grant: *workspace*, the one that it names; *cluster*, all of them (`*`); *workspace or cluster*, all when it
-names none; *records*, each workspace that it touches; *service*, only processes of the cluster itself call this.
-In this version audience, expiry, signature and workspaces are enforced; scopes and the rules of files are not yet.
-This page is generated (`make docs`).
+## Scopes
 
-| RPC | scope | about |
-|---|---|---|
+A scope is `plane:resource:action[:path]`, split on the first three colons. Planes are `relayfile` and `*`;
+`workspace:<label>:<action>[:path]` means the resource `fs`. Resource and action are what is required, or `*`;
+`manage` implies read and write. A path is `/a/b` (exactly this), `/a/**` (the directory and everything under it),
+`/a/*` (everything under it, at any depth), `/na*` (everything that starts so), `/` (the root alone) or `*`; none
+means everything. Anything else (a star in the middle, `x**`, no leading slash, empty, `.` or `..` segments, a slash
+at the end) matches nothing. Two words, as in `fs:read`, satisfy only that very requirement, and nothing as soon as
+the token has a scope with a path for the same resource and action, valid or not. White space around a scope is
+dropped; case counts.
+
+A token that lacks the scope, or asks for a path outside of it, gets `PERMISSION_DENIED`. What answers about many
+paths (listings, exports, queries, events) leaves out what is outside. RPCs without a path take no scope that has one.
+
+## Rules of files
+
+Entries of `semantics.permissions` may be rules: `[allow:|deny:]` and `public`, `any` or `*`, `scope:X` (the token has
+this very scope), `agent:X` (its subject) or `workspace:X` (it grants that workspace). Other entries are tags. A
+file's rules are its own and those of the files named `.relayfile.acl` in every directory above it. A matching deny
+denies; else a matching allow allows; else, where there is any rule, it is denied. They hold for every caller,
+whatever its scopes, the processes of the cluster included, and for reads, writes, listings, exports, queries and
+events. A file that rules hide is not there for a reader (`FILE_NOT_FOUND`, left out of lists); writing it is
+`PERMISSION_DENIED`.
+
+Changing rules (`permissions`, or any change of a `.relayfile.acl`) needs `fs:manage` on the directory, which also
+overrides the rules for that one write, so that they can be taken back. Providers cannot touch `.relayfile.acl`: such
+a change is dead-lettered. A directory that a caller may read in part has no totals in listings; its digest is served
+over what the caller may read, when it asks for a `partial` one.
+
+## What each RPC needs
+
+The scope `fs:read` in the table means `relayfile:fs:read:<path>`; the path is in the fields named behind it, `~`
+marks the directory of which something must be granted, *filtered* what is only known later. What a request is about
+decides which workspaces the token must grant: *workspace*, the one that it names; *cluster*, all of them (`*`);
+*workspace or cluster*, all when it names none; *records*, each workspace that it touches; *service*, only processes
+of the cluster itself call this. This page is generated (`make docs`).
+
+| RPC | scope | of | about |
+|---|---|---|---|
 """
 
 
@@ -69,8 +102,17 @@ def access_page() -> str:
     rows = []
     for method, requirement in REQUIREMENTS.items():
         action = f"`{requirement.action}`" if requirement.reach is not Reach.SERVICE else "service identity"
-        rows.append(f"| `{method.removeprefix('/relayfile.v1.')}` | {action} | {requirement.reach.value} |\n")
+        name, about = method.removeprefix("/relayfile.v1."), requirement.reach.value
+        rows.append(f"| `{name}` | {action} | {_paths_of(requirement)} | {about} |\n")
     return ACCESS_INTRODUCTION + "".join(rows)
+
+
+def _paths_of(requirement: Requirement) -> str:
+    if requirement.tree_field:
+        return f"`{requirement.tree_field}` ~"
+    if requirement.path_fields:
+        return ", ".join(f"`{field}`" for field in requirement.path_fields)
+    return "*filtered*" if requirement.is_filtered else ""
 
 
 METRICS_INTRODUCTION = """\

@@ -1,7 +1,8 @@
 """Who calls and what they may reach: keys, tokens, the table of requirements, and the stage that enforces them.
 
-From a token to a ``Principal`` (audience, expiry, signature), from an RPC to a ``Requirement``. Scopes and the rules of
-files are decided elsewhere, with the principal's scopes and the requirement's action.
+From a token to a ``Principal`` (audience, expiry, signature), from an RPC to a ``Requirement``, from a principal's
+scopes to what they grant, from the rules of files to what they decide. Which rows of a workspace a caller sees is
+decided with these where the rows are, in ``relayfile.store.access``.
 """
 
 from relayfile.auth.keys import KeyStore
@@ -12,12 +13,14 @@ from relayfile.auth.principal import (
     current_principal,
     set_current_principal,
 )
-from relayfile.auth.requirements import REQUIREMENTS, Reach, Requirement, require_entries
-from relayfile.auth.stage import auth_stage, bearer_token
-from relayfile.auth.tokens import ServiceCredentials, TokenSigner, TokenVerifier
+from relayfile.auth.requirements import PUBLISH_SCOPE, REQUIREMENTS, Reach, Requirement, require_entries
+from relayfile.auth.stage import auth_stage, bearer_token, require_scope
+from relayfile.auth.tokens import EVERY_SCOPE, ServiceCredentials, TokenSigner, TokenVerifier
 
 __all__ = [
     "ALL",
+    "EVERY_SCOPE",
+    "PUBLISH_SCOPE",
     "REQUIREMENTS",
     "KeyStore",
     "Principal",
@@ -31,5 +34,6 @@ __all__ = [
     "bearer_token",
     "current_principal",
     "require_entries",
+    "require_scope",
     "set_current_principal",
 ]

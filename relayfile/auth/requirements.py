@@ -1,7 +1,8 @@
 """What each RPC needs: the action that a scope must grant, and where the request names its workspace.
 
-The table is complete: a served RPC without an entry stops the process at its start. Workspace claims are enforced from
-this table; the scopes in it are what the access rules of files will be checked with.
+The table is complete: a served RPC without an entry stops the process at its start. Workspace claims and scopes are
+enforced from this table, for each request message, before a servicer sees it. What is inside of the workspace (rows
+that a narrow scope or a rule of a file hides) is filtered by `relayfile.store.access`, for the RPCs that say so here.
 """
 
 from collections.abc import Iterable, Mapping
@@ -11,6 +12,8 @@ from enum import Enum
 from relayfile.errors import StartRefused
 
 PACKAGE = "relayfile.v1"
+PUBLISH_SCOPE = "sync:trigger"
+"""What whoever brings changes needs, over gRPC and HTTP."""
 
 
 class Reach(Enum):
@@ -39,6 +42,17 @@ class Requirement:
     """Where a request message names its workspace."""
     app_field: str = ""
     """Where it names an app, whose system workspace says which node serves it; empty: it names none."""
+    path_fields: tuple[str, ...] = ()
+    """Where it names files, each of which the scope must grant; an empty field asks for nothing."""
+    tree_field: str = ""
+    """Where it names a directory, of which the scope must grant something; the answer shows no more than that."""
+    is_filtered: bool = False
+    """It is about paths that are known only later: a scope with any path is enough, and the servicer goes by it."""
+
+    @property
+    def takes_narrow_scopes(self) -> bool:
+        """Whether a scope with a path can satisfy it: of the others no path is required, which only `*` matches."""
+        return bool(self.path_fields or self.tree_field) or self.is_filtered
 
 
 def _rpcs(service: str, entries: Mapping[str, Requirement]) -> dict[str, Requirement]:
@@ -48,7 +62,7 @@ def _rpcs(service: str, entries: Mapping[str, Requirement]) -> dict[str, Require
     return table
 
 
-_FS_READ = Requirement("fs:read")
+_FS_READ_FILTERED = Requirement("fs:read", is_filtered=True)
 _ADMIN_READ = Requirement("admin:read", Reach.CLUSTER)
 _ADMIN_WRITE = Requirement("admin:write", Reach.CLUSTER)
 _SERVICE = Requirement("", Reach.SERVICE)
@@ -57,10 +71,10 @@ REQUIREMENTS: Mapping[str, Requirement] = {
     **_rpcs(
         "IngestService",
         {
-            "PublishEnvelope": Requirement("sync:trigger", workspace_field="envelope.workspace_id"),
-            "PublishEnvelopes": Requirement("sync:trigger", Reach.RECORDS),
+            "PublishEnvelope": Requirement(PUBLISH_SCOPE, workspace_field="envelope.workspace_id"),
+            "PublishEnvelopes": Requirement(PUBLISH_SCOPE, Reach.RECORDS),
             "GetIngestStatus ListRejectedRequests": Requirement("sync:read", Reach.WORKSPACE_OR_CLUSTER),
-            "Pause Resume": Requirement("sync:trigger"),
+            "Pause Resume": Requirement(PUBLISH_SCOPE),
         },
     ),
     **_rpcs(
@@ -74,13 +88,18 @@ REQUIREMENTS: Mapping[str, Requirement] = {
     **_rpcs(
         "FileService",
         {
-            "ListTree GetFile BatchGetFiles ReadFile ReadFiles GetTreeDigest QueryFiles": _FS_READ,
-            "ExportTree": Requirement("fs:read", workspace_field="start.workspace_id"),
-            "WriteFile WriteFiles DeleteFile MoveFile": Requirement("fs:write"),
-            "UploadFile": Requirement("fs:write", workspace_field="head.workspace_id"),
+            "ListTree GetTreeDigest": Requirement("fs:read", tree_field="path"),
+            "QueryFiles": Requirement("fs:read", tree_field="path_prefix"),
+            "ExportTree": Requirement("fs:read", workspace_field="start.workspace_id", tree_field="start.path"),
+            "GetFile ReadFile": Requirement("fs:read", path_fields=("path",)),
+            "BatchGetFiles ReadFiles": _FS_READ_FILTERED,
+            "WriteFile DeleteFile": Requirement("fs:write", path_fields=("path",)),
+            "MoveFile": Requirement("fs:write", path_fields=("path", "to_path")),
+            "WriteFiles": Requirement("fs:write", is_filtered=True),
+            "UploadFile": Requirement("fs:write", workspace_field="head.workspace_id", path_fields=("head.path",)),
         },
     ),
-    **_rpcs("EventService", {"ListEvents WatchEvents": _FS_READ}),
+    **_rpcs("EventService", {"ListEvents WatchEvents": _FS_READ_FILTERED}),
     **_rpcs(
         "WritebackService",
         {
@@ -101,7 +120,7 @@ REQUIREMENTS: Mapping[str, Requirement] = {
         "WorkspaceService",
         {
             "CreateWorkspace DeleteWorkspace": Requirement("admin:write"),
-            "GetWorkspace": _FS_READ,
+            "GetWorkspace": _FS_READ_FILTERED,
             "ListWorkspaces": _ADMIN_READ,
         },
     ),

@@ -1,4 +1,9 @@
-"""The stage that lets a call through: a verified token, and the reach that the RPC's requirement asks for."""
+"""The stage that lets a call through: a verified token, and what the RPC's requirement asks of it.
+
+Owns the one check of workspace and scope that every RPC goes through: once when the call begins, as far as the token
+alone decides, and for every request message. What it lets through with a scope for some paths only is filtered where
+rows are read (`relayfile.store.access`).
+"""
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -7,11 +12,16 @@ from typing import Any
 
 from relayfile.auth.principal import Principal, authorise_workspace, set_current_principal
 from relayfile.auth.requirements import REQUIREMENTS, Reach, Requirement
+from relayfile.auth.scopes import Grants, grants
 from relayfile.auth.tokens import TokenVerifier
 from relayfile.errors import PermissionDenied, Unauthenticated
 from relayfile.interception import Call, Stage
+from relayfile.paths import normalise
 
 _SCHEME = "bearer "
+_SHOWN_CHARACTERS_MAX = 256
+
+RequestCheck = Callable[[Any], None]
 
 
 def bearer_token(header: object) -> str:
@@ -34,8 +44,34 @@ def auth_stage(verifier: TokenVerifier) -> Stage:
     return stage
 
 
-def request_check(principal: Principal, requirement: Requirement) -> Callable[[Any], None] | None:
+def require_scope(principal: Principal, action: str, *, narrow: bool = False) -> Grants:
+    """What the token grants for `action`. `PermissionDenied`: nothing, or, unless `narrow`, only some paths."""
+    granted = grants(principal.scopes, action)
+    if granted.everything or (granted and narrow):
+        return granted
+    if granted:
+        raise PermissionDenied(why=f"the token grants {action} only for some paths, and this is about no path")
+    raise PermissionDenied(why=f"no scope of the token grants {action}")
+
+
+def request_check(principal: Principal, requirement: Requirement) -> RequestCheck | None:
     """What is left to check in each request message, after what the token alone decides; None when nothing is."""
+    in_reach = _reach_check(principal, requirement)
+    if requirement.reach is Reach.SERVICE:
+        return in_reach
+    granted = require_scope(principal, requirement.action, narrow=requirement.takes_narrow_scopes)
+    in_scope = None if granted.everything else _scope_check(granted, requirement)
+    if in_reach is None or in_scope is None:
+        return in_reach or in_scope
+
+    def check(request: Any) -> None:
+        in_reach(request)
+        in_scope(request)
+
+    return check
+
+
+def _reach_check(principal: Principal, requirement: Requirement) -> RequestCheck | None:
     match requirement.reach:
         case Reach.SERVICE:
             if not principal.is_service:
@@ -53,7 +89,28 @@ def request_check(principal: Principal, requirement: Requirement) -> Callable[[A
             return _workspace_check(principal, requirement)
 
 
-def _workspace_check(principal: Principal, requirement: Requirement) -> Callable[[Any], None]:
+def _scope_check(granted: Grants, requirement: Requirement) -> RequestCheck | None:
+    """That the paths in a request are granted, for a token that grants some only."""
+    paths_of = [attrgetter(field) for field in requirement.path_fields]
+    tree_of = attrgetter(requirement.tree_field) if requirement.tree_field else None
+    if not paths_of and tree_of is None:
+        return None
+
+    def check(request: Any) -> None:
+        for path_of in paths_of:
+            if (raw := path_of(request)) and not granted.allow(normalise(raw)):
+                raise _out_of_scope(requirement.action, raw)
+        if tree_of is not None and not granted.reach(normalise(tree_of(request))):
+            raise _out_of_scope(requirement.action, tree_of(request))
+
+    return check
+
+
+def _out_of_scope(action: str, path: str) -> PermissionDenied:
+    return PermissionDenied(why=f"no scope of the token grants {action} at {path[:_SHOWN_CHARACTERS_MAX]!r}")
+
+
+def _workspace_check(principal: Principal, requirement: Requirement) -> RequestCheck:
     workspace_of = attrgetter(requirement.workspace_field)
     empty_is_cluster = requirement.reach is Reach.WORKSPACE_OR_CLUSTER
 

@@ -30,6 +30,8 @@ CACHED_TOKENS_MAX = 10_000
 RELOAD_INTERVAL_S = 5.0
 NOT_BEFORE_LEEWAY_S = 60
 TTL_MAX_S = 10 * 365 * 86_400
+EVERY_SCOPE = "relayfile:*:*"
+"""Grants everything that the workspaces of a token allow."""
 
 
 class _Registry(JWSRegistry):
@@ -200,7 +202,9 @@ class ServiceCredentials:
 
     def _renewed(self) -> str:
         if self._signer is not None:
-            return self._signer.mint(self._name, workspaces=ALL, ttl_s=self._TTL_S, service=self._name)
+            return self._signer.mint(
+                self._name, workspaces=ALL, ttl_s=self._TTL_S, scopes=(EVERY_SCOPE,), service=self._name
+            )
         assert self._file is not None
         try:
             return self._file.read_text().strip()

@@ -111,12 +111,12 @@ async def _keep_running(system: "LocalSystem", name: str) -> None:
 
 def development_token(layout: "Layout") -> str:
     """A token for everything, kept beside the keys for the other commands."""
-    from relayfile.auth import KeyStore, TokenSigner
+    from relayfile.auth import EVERY_SCOPE, KeyStore, TokenSigner
     from relayfile.clock import SystemClock
     from relayfile.local.layout import write_atomically
 
     signer = TokenSigner(KeyStore(layout.keys).signing_key(), SystemClock())
-    token = signer.mint("development", workspaces="*", ttl_s=DEVELOPMENT_TOKEN_TTL_S, scopes=("relayfile:*:*",))
+    token = signer.mint("development", workspaces="*", ttl_s=DEVELOPMENT_TOKEN_TTL_S, scopes=(EVERY_SCOPE,))
     write_atomically(layout.token, token + "\n")
     return token
 

@@ -16,11 +16,13 @@ from pathlib import Path
 import uvloop
 from grpc import aio
 
+from relayfile.auth import EVERY_SCOPE, set_current_principal
 from relayfile.store.servicers.export import ExportLimits, TreeExport
 from relayfile.store.servicers.reading import Reading
 from relayfile.store.servicers.tree_listing import TreeListing
 from relayfile.v1 import file_pb2
 from tests.support.store_node import LIMITS, TestNode, started_nodes
+from tests.support.tokens import EVERYBODY
 
 W = "bench"
 CONTENT = os.urandom(512).hex().encode()
@@ -36,6 +38,7 @@ async def _start() -> AsyncIterator[file_pb2.ExportTreeRequest]:
 
 
 async def _pages(node: TestNode) -> int:
+    set_current_principal(EVERYBODY)
     listing = TreeListing(Reading(node.engine, node.feed, node.ownership, 1), 5_000, 20_000)
     request = file_pb2.ListTreeRequest(workspace_id=W)
     return sum([len(page.entries) async for page in listing.pages(request, _NoDeadline())])
@@ -104,7 +107,7 @@ async def main(files: int) -> None:
                     for n in range(start, min(start + 10_000, files))
                 }
                 await node.writer.put(W, contents)
-            token = node.signer.mint("bench", workspaces="*", ttl_s=3600)
+            token = node.signer.mint("bench", workspaces="*", ttl_s=3600, scopes=(EVERY_SCOPE,))
             for _ in range(2):
                 await _timed("list: pages built", lambda: _pages(node))
                 await _timed("export: messages built", lambda: _messages(node, serialise=False))

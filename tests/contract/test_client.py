@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from relayfile.auth import ALL
+from relayfile.auth import ALL, EVERY_SCOPE
 from relayfile.client import (
     START,
     Client,
@@ -41,7 +41,7 @@ async def node(tmp_path: Path) -> AsyncIterator[TestNode]:
 
 
 def token_of(node: TestNode) -> str:
-    return node.signer.mint("test", workspaces=ALL, ttl_s=3600)
+    return node.signer.mint("test", workspaces=ALL, ttl_s=3600, scopes=(EVERY_SCOPE,))
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ from pathlib import Path
 import grpc.aio
 import pytest
 
+from relayfile.auth import EVERY_SCOPE
 from relayfile.clock import SystemClock
 from relayfile.ingest.apps import route_feed
 from relayfile.ingest.apps.route_feed import Metadata, RouteFeed
@@ -42,7 +43,7 @@ async def delete(node: TestNode, tenant: str) -> None:
 
 
 def feed_of(node: TestNode) -> RouteFeed:
-    token = node.signer.mint("ingest", workspaces="*", ttl_s=3600, service="ingest")
+    token = node.signer.mint("ingest", workspaces="*", ttl_s=3600, scopes=(EVERY_SCOPE,), service="ingest")
     metadata = (("authorization", f"Bearer {token}"),)
     return RouteFeed(lambda _: node.client.channel, lambda: metadata, 5.0)
 

@@ -13,7 +13,7 @@ from typing import Self
 import grpc.aio
 from prometheus_client import CollectorRegistry
 
-from relayfile.auth import ALL, Principal, set_current_principal
+from relayfile.auth import ALL, EVERY_SCOPE, Principal, set_current_principal
 from relayfile.clock import Clock, SystemClock
 from relayfile.data_directory import DataDirectory
 from relayfile.ids import IdSource
@@ -103,7 +103,13 @@ async def running_node(
 async def _as_service(call: Call) -> AsyncIterator[None]:
     """Every caller is a process of the cluster."""
     set_current_principal(
-        Principal(subject="ingest-0", workspaces=frozenset({ALL}), service="ingest", expires_at_us=1 << 60)
+        Principal(
+            subject="ingest-0",
+            workspaces=frozenset({ALL}),
+            scopes=(EVERY_SCOPE,),
+            service="ingest",
+            expires_at_us=1 << 60,
+        )
     )
     yield
 

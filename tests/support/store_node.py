@@ -10,7 +10,7 @@ from pathlib import Path
 import grpc.aio
 from prometheus_client import CollectorRegistry
 
-from relayfile.auth import ALL, KeyStore, TokenSigner, TokenVerifier, auth_stage
+from relayfile.auth import ALL, EVERY_SCOPE, KeyStore, TokenSigner, TokenVerifier, auth_stage
 from relayfile.clock import SystemClock
 from relayfile.data_directory import DataDirectory
 from relayfile.ids import IdSource
@@ -46,7 +46,6 @@ from relayfile.v1 import (
 from tests.support.trees import TreeWriter
 
 SHARDS = 8
-SCOPES = ("relayfile:*:*",)
 POLICY = NodePolicy(commit=CommitLimits(), plan=PlanLimits(), creates_workspaces=False, expiry_interval_s=60.0)
 LIMITS = ReadLimits(
     page_entries_default=5_000,
@@ -100,10 +99,15 @@ class TestNode:
         await self.server.stop(0)
 
     def caller(
-        self, workspaces: str | Sequence[str] = ALL, address: str = "", *, scopes: tuple[str, ...] = SCOPES
+        self,
+        workspaces: str | Sequence[str] = ALL,
+        address: str = "",
+        *,
+        subject: str = "test",
+        scopes: tuple[str, ...] = (EVERY_SCOPE,),
     ) -> Client:
         """Another client, for these workspaces; close its channel."""
-        token = self.signer.mint("test", workspaces=_claim(workspaces), ttl_s=3600, scopes=scopes)
+        token = self.signer.mint(subject, workspaces=_claim(workspaces), ttl_s=3600, scopes=scopes)
         return Client(address or self.address, token)
 
 
@@ -144,7 +148,7 @@ async def started_nodes(
             writer = TreeWriter(engine, ownership, feed, clock)
             peers = Peers(grpc.aio.insecure_channel)
             stack.push_async_callback(peers.close)
-            service_token = signer.mint("store", workspaces=ALL, ttl_s=3600, service="store")
+            service_token = signer.mint("store", workspaces=ALL, ttl_s=3600, scopes=(EVERY_SCOPE,), service="store")
             routings[index].routing = OwnerRouting(ownership, peers)
             parts = ServiceParts(
                 reading=Reading(engine, feed, ownership, 5.0),
@@ -170,7 +174,7 @@ async def started_nodes(
                 service.add(service.servicer, HandlersByName(server))
             await server.start()
             stack.push_async_callback(server.stop, 0)
-            client = Client(addresses[index], signer.mint("test", workspaces=ALL, ttl_s=3600, scopes=SCOPES))
+            client = Client(addresses[index], signer.mint("test", workspaces=ALL, ttl_s=3600, scopes=(EVERY_SCOPE,)))
             stack.push_async_callback(client.channel.close)
             nodes.append(
                 TestNode(

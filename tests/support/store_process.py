@@ -14,6 +14,7 @@ from pathlib import Path
 
 import uvloop
 
+from relayfile.auth import EVERY_SCOPE
 from tests.support.store_node import started_nodes
 
 _STATUS = Path("/proc/self/status")
@@ -33,7 +34,7 @@ async def main(directory: Path) -> None:
     lines = asyncio.StreamReader()
     await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(lines), sys.stdin)
     async with started_nodes(directory) as [node]:
-        token = node.signer.mint("test", workspaces="*", ttl_s=3600)
+        token = node.signer.mint("test", workspaces="*", ttl_s=3600, scopes=(EVERY_SCOPE,))
         print(json.dumps({"address": node.address, "token": token}), flush=True)
         base = _kib("VmRSS")
         while line := (await lines.readline()).strip():

@@ -15,7 +15,7 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from prometheus_client import CollectorRegistry
 
 from relayfile import errors
-from relayfile.auth import KeyStore, TokenSigner, TokenVerifier, current_principal
+from relayfile.auth import EVERY_SCOPE, KeyStore, TokenSigner, TokenVerifier, current_principal
 from relayfile.clock import SystemClock
 from relayfile.errors import StartRefused
 from relayfile.interception import current_call, not_served
@@ -74,7 +74,12 @@ class System:
         self.files: Any = file_pb2_grpc.FileServiceStub(self.channel)
 
     def token(self, workspaces: str = "acme") -> tuple[tuple[str, str], ...]:
-        return (("authorization", "Bearer " + self.signer.mint("agent", workspaces=workspaces, ttl_s=60)),)
+        return (
+            (
+                "authorization",
+                "Bearer " + self.signer.mint("agent", workspaces=workspaces, ttl_s=60, scopes=(EVERY_SCOPE,)),
+            ),
+        )
 
     async def get(self, path: str) -> tuple[int, str]:
         host, _, port = self.admin.http.address.rpartition(":")

@@ -12,7 +12,7 @@ from typing import Final
 from prometheus_client import Counter
 
 from relayfile.asgi import Receive, Scope, Send
-from relayfile.auth import TokenVerifier, authorise_workspace, bearer_token
+from relayfile.auth import PUBLISH_SCOPE, TokenVerifier, authorise_workspace, bearer_token, require_scope
 from relayfile.clock import Clock
 from relayfile.errors import (
     AppNotFound,
@@ -294,6 +294,7 @@ class WebhookFront:
         if provider.accepts_token and "authorization" in headers and provider.scheme_for(headers) is None:
             principal = self._access.tokens.verify(bearer_token(headers["authorization"]))
             authorise_workspace(principal, route.workspace)
+            require_scope(principal, PUBLISH_SCOPE)
             await self._access.workspaces.admit(route.workspace, has_secret=has_secret)
             return True
         if not has_secret:

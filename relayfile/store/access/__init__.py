@@ -4,7 +4,8 @@ Readers filter through a `Sight`, one for each snapshot; mutations ask `WriteAcc
 in `relayfile.auth`; which RPC needs which scope in its table of requirements.
 """
 
-from relayfile.store.access.reading import Cover, ReadAccess, Sight
+from relayfile.store.access.partial import PartialTotals
+from relayfile.store.access.reading import Cover, ReadAccess, Sight, Tree
 from relayfile.store.access.writing import WriteAccess
 
-__all__ = ["Cover", "ReadAccess", "Sight", "WriteAccess"]
+__all__ = ["Cover", "PartialTotals", "ReadAccess", "Sight", "Tree", "WriteAccess"]

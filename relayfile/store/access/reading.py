@@ -11,7 +11,7 @@ what rules hide, and what of a larger tree lies outside of its scopes, is not th
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
-from typing import Self
+from typing import NamedTuple, Self
 
 from relayfile.auth import Principal, current_principal
 from relayfile.auth.file_rules import Standing
@@ -20,6 +20,7 @@ from relayfile.model import EventType
 from relayfile.paths import ROOT
 from relayfile.store.access.levels import Level, Levels
 from relayfile.store.engine import TreeView
+from relayfile.store.plan.digest import file_term
 from relayfile.store.plan.rows import DirectoryRow, EventRow, FileRow
 
 READ = "fs:read"
@@ -35,6 +36,15 @@ class Cover(Enum):
     PART = "part"
     """Perhaps nothing: only the rows can tell."""
     NOTHING = "nothing"
+
+
+class Tree(NamedTuple):
+    """What is at and below a path, for one caller."""
+
+    row: DirectoryRow | None
+    """Of a file as if it were a directory of one entry; None: nothing."""
+    partial: bool = False
+    """`row` tells what the caller may read, not what there is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,15 +65,20 @@ class ReadAccess:
         levels = Levels(view, self.caller)
         return Sight(self, view, levels, await levels.at(ROOT))
 
+    @property
+    def identity(self) -> tuple[object, ...]:
+        """Equal for callers who see the same."""
+        return self.caller.subject, self.caller.workspaces, self.caller.scopes, self.granted
+
 
 class Sight:
     """One snapshot through the eyes of one caller."""
 
-    __slots__ = ("_access", "_levels", "_view", "sees_all")
+    __slots__ = ("_levels", "access", "sees_all", "view")
 
     def __init__(self, access: ReadAccess, view: TreeView, levels: Levels, root: Level) -> None:
-        self._access = access
-        self._view = view
+        self.access = access
+        self.view = view
         self._levels = levels
         self.sees_all = access.granted.everything and not root.rules_below and root.standing.may_pass
         """Nothing of the workspace is hidden: no row needs to be looked at."""
@@ -72,7 +87,7 @@ class Sight:
         """Whether the file at `path` may be read; `row` is the file itself, where it is known."""
         if self.sees_all:
             return True
-        return self._access.granted.allow(path) and (await self._levels.of_file(path, row)).may_pass
+        return self.access.granted.allow(path) and (await self._levels.of_file(path, row)).may_pass
 
     async def file(self, row: FileRow | None) -> FileRow | None:
         """`row`, or None when it is not for this caller."""
@@ -108,13 +123,30 @@ class Sight:
         """How much of what is strictly below `directory` may be read."""
         if self.sees_all:
             return Cover.WHOLE
-        granted = self._access.granted
+        granted = self.access.granted
         if not granted.reach(directory):
             return Cover.NOTHING
         level = await self._levels.at(directory)
         if Standing.DENIED in level.standing or not (level.rules_below or level.standing.may_pass):
             return Cover.NOTHING
         return Cover.PART if level.rules_below or not granted.cover(directory) else Cover.WHOLE
+
+    async def standing_in(self, directory: str) -> Standing:
+        """What the marker files from the root down to `directory` say of the caller."""
+        return (await self._levels.at(directory)).standing
+
+    async def whole_tree(self, path: str) -> Tree | None:
+        """What is at and below `path`, where the caller may read all of it; None where it may not."""
+        directory = await self.view.directory(path)
+        if directory is not None:
+            return Tree(directory) if await self.cover(path) is Cover.WHOLE else None
+        file = await self.view.file(path)
+        if file is None:
+            return Tree(None) if await self.cover(path) is Cover.WHOLE else None
+        if not await self.allows(path, file):
+            return None
+        term = file_term(path, file.content_sha256)
+        return Tree(DirectoryRow(path, 1, file.size_bytes, 0, term, 0, file.revision))
 
     async def holds_any(self, directory: str) -> bool:
         """Whether anything below `directory` may be read; also when that is not known after `LOOKED_AT_MAX` entries."""
@@ -123,7 +155,7 @@ class Sight:
         while waiting:
             here, after = waiting.pop(), ""
             while True:
-                rows = await self._view.list_level(here, 1, after, _SLICE_ENTRIES)
+                rows = await self.view.list_level(here, 1, after, _SLICE_ENTRIES)
                 for row in rows:
                     if isinstance(row, FileRow):
                         if await self.allows(row.path, row):
@@ -146,7 +178,7 @@ class Sight:
         """Those of `rows` that the caller may see, without the other path of a move where it may not read that."""
         if self.sees_all:
             return list(rows)
-        present = {row.path: row for row in await self._view.files([event.path for event in rows]) if row is not None}
+        present = {row.path: row for row in await self.view.files([event.path for event in rows]) if row is not None}
         shown: list[EventRow] = []
         for event in rows:
             if event.type is EventType.ACCESS_CHANGED:
@@ -164,12 +196,12 @@ class Sight:
         return event
 
     async def _allows_what_is_at(self, path: str) -> bool:
-        return await self.allows(path, await self._view.file(path))
+        return await self.allows(path, await self.view.file(path))
 
     async def _hears_of(self, path: str) -> bool:
         """Whether the caller is told that rules at `path` changed: by the rules above it, for those that changed may
         have shut it out just now."""
-        if not self._access.granted.reach(path):
+        if not self.access.granted.reach(path):
             return False
         return path == ROOT or (await self._levels.of_file(path, None)).may_pass
 

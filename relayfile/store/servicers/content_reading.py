@@ -8,6 +8,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from dataclasses import dataclass
 
 from relayfile.errors import DataCorrupted, FileNotFound, RevisionConflict
+from relayfile.store.access import ReadAccess
 from relayfile.store.engine import WorkspaceKey
 from relayfile.store.plan.rows import FileRow
 from relayfile.store.servicers.checks import Checks
@@ -37,7 +38,8 @@ class ContentReading:
         await self.reading.reached(key, request.min_revision, call)
         content: bytes | None = None
         async with self.reading.snapshot(key) as (view, _):
-            row = await view.file(path)
+            sight = await ReadAccess.current().sight(view)
+            row = await sight.file(await view.file(path))
             if row is not None and row.size_bytes <= INLINE_BYTES_MAX:
                 content = (await view.contents([row.content_id])).get(row.content_id, b"")
         if row is None:
@@ -82,11 +84,13 @@ class ContentReading:
         self, key: WorkspaceKey, paths: Sequence[str], answered: int
     ) -> AsyncGenerator[file_pb2.ReadFilesResponse, None]:
         rows_per_message = RowsPerMessage()
+        access = ReadAccess.current()
         at = 0
         while at < len(paths):
             asked = paths[at : at + rows_per_message.limit]
             async with self.reading.snapshot(key) as (view, _):
-                packed = await pack(view, await view.files(asked), _NOTHING_KNOWN, self.message_bytes_target)
+                rows = await (await access.sight(view)).files(await view.files(asked))
+                packed = await pack(view, rows, _NOTHING_KNOWN, self.message_bytes_target)
             rows_per_message.learn(len(packed.rows))
             at += len(packed.rows)
             message = file_pb2.ReadFilesResponse(answered_count=answered + at)

@@ -61,6 +61,11 @@ def compile_filter(asked: event_pb2.EventFilter) -> Predicate | None:
     return lambda event: all(test(event) for test in tests)
 
 
+def chosen(events: Sequence[EventRow], passes: Predicate | None) -> Sequence[EventRow]:
+    """Those that pass."""
+    return events if passes is None else [event for event in events if passes(event)]
+
+
 def compile_glob(glob: str) -> Callable[[str], bool]:
     """Whether a path matches; a missing leading slash is added."""
     pattern = glob if glob.startswith("/") else "/" + glob

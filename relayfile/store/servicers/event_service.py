@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 
 from relayfile.clock import Clock
 from relayfile.page_token import seal, unseal
+from relayfile.store.access import ReadAccess
 from relayfile.store.servicers.checks import Checks
-from relayfile.store.servicers.event_filter import check_filter, compile_filter
+from relayfile.store.servicers.event_filter import check_filter, chosen, compile_filter
 from relayfile.store.servicers.event_reading import PAGE_EVENTS, expired, read_log, start_of_log
 from relayfile.store.servicers.event_watch import EventWatch
 from relayfile.store.servicers.reading import Reading
@@ -55,6 +56,7 @@ class EventService(event_pb2_grpc.EventServiceServicer):
             binding = ("ListEvents", request.workspace_id, history_id, str(request.after_revision), filter_text)
             token = unseal(binding, request.page_token)
             cursor = int(token) if token else request.after_revision or await start_of_log(snapshot)
+        access = ReadAccess.current()
         answer = event_pb2.ListEventsResponse(history_id=history_id, revision=cursor)
         looked_at = answer_bytes = 0
         level = False
@@ -62,9 +64,10 @@ class EventService(event_pb2_grpc.EventServiceServicer):
             limit = min(PAGE_EVENTS, size - len(answer.events))
             async with self._reading.snapshot(key) as snapshot:
                 page = await read_log(snapshot, answer.revision, limit)
-            for row in page.events:
-                if passes is None or passes(row):
-                    fill_event(answer.events.add(), row)
+                sight = await access.sight(snapshot.view)
+                events = await sight.events(chosen(page.events, passes))
+            for row in events:
+                fill_event(answer.events.add(), row)
             looked_at += len(page.events)
             answer_bytes = answer.ByteSize()
             answer.revision = page.cursor

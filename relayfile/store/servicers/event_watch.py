@@ -13,12 +13,13 @@ from dataclasses import dataclass
 
 from relayfile.clock import Clock
 from relayfile.paths import ROOT, TreePath
+from relayfile.store.access import ReadAccess, Tree
 from relayfile.store.engine import WorkspaceKey
-from relayfile.store.plan.rows import DirectoryRow
+from relayfile.store.plan.rows import EventRow
 from relayfile.store.servicers.checks import Checks
-from relayfile.store.servicers.event_filter import Predicate, check_filter, compile_filter
+from relayfile.store.servicers.event_filter import Predicate, check_filter, chosen, compile_filter
 from relayfile.store.servicers.event_reading import LogPage, expired, read_log, start_of_log
-from relayfile.store.servicers.reading import Reading, Snapshot, tree_at
+from relayfile.store.servicers.reading import Reading, Snapshot
 from relayfile.store.servicers.wire import fill_event, fill_totals
 from relayfile.v1 import event_pb2
 from relayfile.wire import set_us
@@ -43,6 +44,9 @@ class _Question:
     passes: Predicate | None
     roots: tuple[TreePath, ...]
     interval_s: float
+    access: ReadAccess
+    partial: bool
+    """Whether a root that the caller may read in part is described as far as it may."""
 
 
 @dataclass(slots=True)
@@ -61,8 +65,11 @@ class _Found:
     """What one snapshot gave."""
 
     page: LogPage
+    events: Sequence[EventRow]
+    """Those of the page that were asked for and that the caller may see."""
     marked: bool
-    trees: Sequence[DirectoryRow | None] = ()
+    trees: Sequence[Tree | None] = ()
+    """None: the caller may not read all of the root, and did not ask for what it may."""
 
 
 class EventWatch:
@@ -96,11 +103,17 @@ class EventWatch:
 
     async def _read(self, snapshot: Snapshot, question: _Question, position: _Position) -> _Found:
         page = await read_log(snapshot, position.cursor)
+        sight = await question.access.sight(snapshot.view)
+        events = await sight.events(chosen(page.events, question.passes))
         if not self._mark_is_due(question, position, page):
-            return _Found(page, marked=False)
+            return _Found(page, events, marked=False)
         if not page.level:
-            return _Found(page, marked=True)
-        return _Found(page, marked=True, trees=[await tree_at(snapshot.view, root) for root in question.roots])
+            return _Found(page, events, marked=True)
+        trees = [
+            await self._reading.totals.tree(sight, root) if question.partial else await sight.whole_tree(root)
+            for root in question.roots
+        ]
+        return _Found(page, events, marked=True, trees=trees)
 
     def _mark_is_due(self, question: _Question, position: _Position, page: LogPage) -> bool:
         since = self._clock.monotonic() - position.marked_at
@@ -116,13 +129,10 @@ class EventWatch:
         return False
 
     def _message(self, question: _Question, position: _Position, found: _Found) -> event_pb2.WatchEventsResponse | None:
-        events = found.page.events
-        if question.passes is not None:
-            events = [event for event in events if question.passes(event)]
-        if not events and not found.marked:
+        if not found.events and not found.marked:
             return None
         message = event_pb2.WatchEventsResponse()
-        for event in events:
+        for event in found.events:
             fill_event(message.events.add(), event)
         if found.marked:
             position.marked_revision = found.page.cursor if found.page.level else -1
@@ -132,7 +142,9 @@ class EventWatch:
             set_us(message.mark.mark_time, self._clock.now_us())
             for path, tree in zip(question.roots, found.trees, strict=False):
                 root = message.mark.roots.add(path=path)
-                fill_totals(root.totals, tree)
+                if tree is not None:
+                    fill_totals(root.totals, tree.row)
+                    root.partial = tree.partial
         return message
 
     async def _news(self, question: _Question, position: _Position) -> bool:
@@ -172,6 +184,8 @@ class EventWatch:
             compile_filter(request.filter),
             roots or (ROOT,),
             interval,
+            ReadAccess.current(),
+            request.partial_digests,
         )
 
 

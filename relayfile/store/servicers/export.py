@@ -12,12 +12,13 @@ from dataclasses import dataclass
 
 from relayfile.errors import ExportRefused, InvalidArgument, ServedLater
 from relayfile.paths import TreePath, contains
+from relayfile.store.access import ReadAccess
 from relayfile.store.engine import WorkspaceKey
 from relayfile.store.plan.rows import DirectoryRow, FileRow
 from relayfile.store.servicers.checks import Checks
 from relayfile.store.servicers.have import HASH_BYTES, HASHES_MAX, HaveSet
 from relayfile.store.servicers.packing import Known, Packed, RowsPerMessage, chunks, fill_packed, pack
-from relayfile.store.servicers.reading import Reading, Snapshot, TimeLeft, tree_at
+from relayfile.store.servicers.reading import Reading, Snapshot, TimeLeft
 from relayfile.store.servicers.wire import fill_totals
 from relayfile.v1 import file_pb2
 
@@ -38,6 +39,7 @@ class _Progress:
     key: WorkspaceKey
     path: TreePath
     after: str
+    access: ReadAccess
     file_count: int = 0
     total_bytes: int = 0
     at_end: bool = False
@@ -63,6 +65,8 @@ class TreeExport:
             rows_per_message = RowsPerMessage()
             while not progress.at_end:
                 message, large, end = await self._message(progress, have, rows_per_message)
+                if not message.files and end is None:
+                    continue  # nothing of these rows is for the caller
                 if large is None:
                     if end is not None:
                         message.end.CopyFrom(end)
@@ -96,11 +100,12 @@ class TreeExport:
             after = checks.file_path(start.after_path, "start.after_path")
             checks.require(contains(path, after), "start.after_path", f"is not below {path!r}")
         checks.done()
-        return _Progress(self._reading.key(start.workspace_id), path, after)
+        return _Progress(self._reading.key(start.workspace_id), path, after, ReadAccess.current())
 
     async def _opening(self, progress: _Progress) -> file_pb2.ExportTreeResponse:
         async with self._reading.snapshot(progress.key) as (view, workspace):
-            tree = await tree_at(view, progress.path)
+            sight = await progress.access.sight(view)
+            tree = (await self._reading.totals.tree(sight, progress.path)).row
         if tree is not None and tree.file_count > self._limits.files_max:
             raise ExportRefused(why=f"the tree has {tree.file_count} files, at most {self._limits.files_max} are sent")
         message = file_pb2.ExportTreeResponse(revision=workspace.revision, history_id=workspace.history_id)
@@ -113,15 +118,20 @@ class TreeExport:
         tree: DirectoryRow | None = None
         async with self._reading.snapshot(progress.key) as snapshot:
             rows, at_end = await _next_rows(snapshot, progress, per_message.limit)
-            packed = await pack(snapshot.view, rows, have, self._limits.message_bytes_target)
-            progress.at_end = at_end and len(packed.rows) == len(rows)
+            sight = await progress.access.sight(snapshot.view)
+            seen = await sight.only(rows)
+            packed = await pack(snapshot.view, seen, have, self._limits.message_bytes_target)
+            whole = len(packed.rows) == len(seen)
+            progress.at_end = at_end and whole
             if progress.at_end:
-                tree = await tree_at(snapshot.view, progress.path)
+                tree = (await self._reading.totals.tree(sight, progress.path)).row
             revision, history_id = snapshot.workspace.revision, snapshot.workspace.history_id
-        per_message.learn(len(packed.rows))
+        per_message.learn(len(rows) if whole else len(packed.rows))
         await asyncio.sleep(0)  # rows and contents are half of a message's time: others get a turn before the rest
         message = file_pb2.ExportTreeResponse(revision=revision, history_id=history_id)
         _fill(message, packed, have, progress)
+        if whole and rows:
+            progress.after = rows[-1].path
         if not progress.at_end:
             return message, packed.large, None
         end = file_pb2.ExportEnd(file_count=progress.file_count, total_bytes=progress.total_bytes, revision=revision)

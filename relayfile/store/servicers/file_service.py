@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from relayfile.errors import FileNotFound
+from relayfile.store.access import ReadAccess
 from relayfile.store.engine import WorkspaceKey
 from relayfile.store.plan.rows import FileRow, WorkspaceRow
 from relayfile.store.servicers.checks import Checks
@@ -74,7 +75,8 @@ class FileService(file_pb2_grpc.FileServiceServicer):
         key = self._reading.key(request.workspace_id)
         await self._reading.reached(key, request.min_revision, context)
         async with self._reading.snapshot(key) as (view, workspace):
-            row = await view.file(path)
+            sight = await ReadAccess.current().sight(view)
+            row = await sight.file(await view.file(path))
         if row is None:
             raise FileNotFound(path=path)
         answer = file_pb2.GetFileResponse(history_id=workspace.history_id)
@@ -150,8 +152,9 @@ class FileService(file_pb2_grpc.FileServiceServicer):
         return await self._query.page(request, context)
 
     async def _rows(self, key: WorkspaceKey, paths: list[str]) -> tuple[WorkspaceRow, list[FileRow | None]]:
-        """All rows at one revision: in slices, so that other calls are served in between, and when commits keep coming
-        in between, at once."""
+        """All rows that the caller may read, at one revision: in slices, so that other calls are served in between, and
+        when commits keep coming in between, at once."""
+        access = ReadAccess.current()
         for attempt in range(_SLICED_ATTEMPTS):
             step = _SLICE_FILES if attempt < _SLICED_ATTEMPTS - 1 else PATHS_MAX
             first: WorkspaceRow | None = None
@@ -161,7 +164,8 @@ class FileService(file_pb2_grpc.FileServiceServicer):
                     first = first or workspace
                     if workspace.revision != first.revision:
                         break
-                    rows += await view.files(paths[start : start + step])
+                    sight = await access.sight(view)
+                    rows += await sight.files(await view.files(paths[start : start + step]))
                 await asyncio.sleep(0)
             if first is not None and len(rows) == len(paths):
                 return first, rows

@@ -7,15 +7,14 @@ for up to the call's deadline, and a view is left before anything is sent.
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
 from relayfile.errors import DeadlineExpired, WorkspaceNotFound
-from relayfile.paths import TreePath
-from relayfile.store.engine import Engine, TreeView, WorkspaceKey, WorkspaceView
+from relayfile.store.access import PartialTotals
+from relayfile.store.engine import Engine, WorkspaceKey, WorkspaceView
 from relayfile.store.ownership import Ownership
-from relayfile.store.plan.digest import file_term
-from relayfile.store.plan.rows import DirectoryRow, WorkspaceRow
+from relayfile.store.plan.rows import WorkspaceRow
 
 
 class Feed(Protocol):
@@ -50,6 +49,8 @@ class Reading:
     ownership: Ownership
     wait_s_max: float
     """How long `min_revision` is waited for when the call has no deadline."""
+    totals: PartialTotals = field(default_factory=PartialTotals)
+    """What callers see of directories that they may read in part."""
 
     def key(self, workspace_id: str) -> WorkspaceKey:
         """Where the workspace's rows are; `NotOwner` when that is another node."""
@@ -79,14 +80,3 @@ class Reading:
     async def _revision(self, key: WorkspaceKey) -> int:
         async with self.snapshot(key) as (_, workspace):
             return workspace.revision
-
-
-async def tree_at(view: TreeView, path: TreePath) -> DirectoryRow | None:
-    """What is at and below `path`: a directory's row, a file's as if it were one of one entry, None for nothing."""
-    directory = await view.directory(path)
-    if directory is not None:
-        return directory
-    file = await view.file(path)
-    if file is None:
-        return None
-    return DirectoryRow(path, 1, file.size_bytes, 0, file_term(path, file.content_sha256), 0, file.revision)

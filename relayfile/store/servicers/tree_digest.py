@@ -9,11 +9,13 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from relayfile.errors import PermissionDenied
 from relayfile.paths import TreePath, name
+from relayfile.store.access import ReadAccess
 from relayfile.store.engine import WorkspaceKey
 from relayfile.store.plan.rows import DirectoryRow, FileRow
 from relayfile.store.servicers.checks import Checks
-from relayfile.store.servicers.reading import Reading, Snapshot, TimeLeft, tree_at
+from relayfile.store.servicers.reading import Reading, Snapshot, TimeLeft
 from relayfile.store.servicers.wire import fill_directory, fill_entry
 from relayfile.v1 import file_pb2
 
@@ -21,6 +23,7 @@ CHILDREN_MAX = 20_000
 BUCKETS = 256
 _SLICE_ENTRIES = 1_000
 _SLICED_ATTEMPTS = 2
+_Row = FileRow | DirectoryRow
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,16 +47,18 @@ class TreeDigest:
         await self.reading.reached(key, request.min_revision, call)
         for _ in range(_SLICED_ATTEMPTS):
             async with self.reading.snapshot(key) as snapshot:
-                answer, tree = await _begin(snapshot, path)
+                answer, tree = await self._begin(snapshot, request, path)
             if not request.children or tree is None or (tree.entry_count > CHILDREN_MAX and bucket is None):
                 return answer
             if await self._add_in_slices(answer, key, path, bucket):
                 return answer
         # Commits keep coming in between: everything in one snapshot, at the cost of a pause for other calls.
         async with self.reading.snapshot(key) as snapshot:
-            answer, tree = await _begin(snapshot, path)
-            rows = [] if tree is None else await snapshot.view.list_level(path, 1, "", tree.entry_count + 1)
-        _add(answer, rows, bucket)
+            answer, tree = await self._begin(snapshot, request, path)
+            directory = await snapshot.view.directory(path)
+            rows = [] if directory is None else await snapshot.view.list_level(path, 1, "", directory.entry_count + 1)
+            seen = await self._seen(snapshot, in_bucket(rows, bucket))
+        _add(answer, seen)
         return answer
 
     async def _add_in_slices(
@@ -66,26 +71,52 @@ class TreeDigest:
                 if workspace.revision != answer.revision:
                     return False
                 rows = await view.list_level(path, 1, after, _SLICE_ENTRIES)
-            _add(answer, rows, bucket)
+                seen = await self._seen(Snapshot(view, workspace), in_bucket(rows, bucket))
+            _add(answer, seen)
             if len(rows) < _SLICE_ENTRIES:
                 return True
             after = rows[-1].path
             await asyncio.sleep(0)
 
+    async def _begin(
+        self, snapshot: Snapshot, request: file_pb2.GetTreeDigestRequest, path: TreePath
+    ) -> tuple[file_pb2.GetTreeDigestResponse, DirectoryRow | None]:
+        """An answer without children, and what is at the path for the caller."""
+        sight = await ReadAccess.current().sight(snapshot.view)
+        tree = await self.reading.totals.tree(sight, path) if request.partial else await sight.whole_tree(path)
+        if tree is None:
+            raise PermissionDenied(why=f"it may read only part of {path[:256]!r}, whose digest is served as `partial`")
+        workspace = snapshot.workspace
+        answer = file_pb2.GetTreeDigestResponse(
+            revision=workspace.revision, history_id=workspace.history_id, partial=tree.partial
+        )
+        fill_directory(answer.directory, path, tree.row)
+        return answer, tree.row
 
-async def _begin(snapshot: Snapshot, path: TreePath) -> tuple[file_pb2.GetTreeDigestResponse, DirectoryRow | None]:
-    """An answer without children, and what is at the path."""
-    tree = await tree_at(snapshot.view, path)
-    workspace = snapshot.workspace
-    answer = file_pb2.GetTreeDigestResponse(revision=workspace.revision, history_id=workspace.history_id)
-    fill_directory(answer.directory, path, tree)
-    return answer, tree
+    async def _seen(self, snapshot: Snapshot, rows: Sequence[_Row]) -> Sequence[_Row]:
+        """Entries as the caller sees them, directories with the totals of what it may read."""
+        sight = await ReadAccess.current().sight(snapshot.view)
+        if sight.sees_all:
+            return rows
+        seen: list[_Row] = []
+        for row in rows:
+            if isinstance(row, DirectoryRow):
+                tree = await self.reading.totals.of_directory(sight, row)
+                if tree.row is not None:
+                    seen.append(tree.row)
+            elif await sight.allows(row.path, row):
+                seen.append(row)
+        return seen
 
 
-def _add(answer: file_pb2.GetTreeDigestResponse, rows: Sequence[FileRow | DirectoryRow], bucket: int | None) -> None:
+def in_bucket(rows: Sequence[_Row], bucket: int | None) -> Sequence[_Row]:
+    """Those of `rows` that are hashed into `bucket`; None: all."""
+    return rows if bucket is None else [row for row in rows if bucket_of(row.path) == bucket]
+
+
+def _add(answer: file_pb2.GetTreeDigestResponse, rows: Sequence[_Row]) -> None:
     for row in rows:
-        if bucket is None or bucket_of(row.path) == bucket:
-            fill_entry(answer.children.add(), row)
+        fill_entry(answer.children.add(), row)
 
 
 def bucket_of(path: str) -> int:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from relayfile.page_token import seal, unseal
 from relayfile.paths import ROOT, TreePath
+from relayfile.store.access import ReadAccess
 from relayfile.store.engine import TreeView, WorkspaceKey
 from relayfile.store.plan.rows import DirectoryRow, FileRow
 from relayfile.store.servicers.checks import Checks
@@ -34,6 +35,7 @@ class _Position:
     path: TreePath
     depth: int
     after: str
+    access: ReadAccess
     at_end: bool = False
 
 
@@ -61,7 +63,7 @@ class TreeListing:
         await self.reading.reached(key, request.min_revision, call)
         async with self.reading.snapshot(key) as (_, workspace):
             binding = ("ListTree", request.workspace_id, workspace.history_id, path, str(request.depth))
-        position = _Position(path, request.depth, unseal(binding, request.page_token))
+        position = _Position(path, request.depth, unseal(binding, request.page_token), ReadAccess.current())
         # A caller that leaves the size to the node sees something at once.
         page_entries = size if request.page_size or request.page_token else min(size, SLICE_ENTRIES)
         while not position.at_end:
@@ -82,11 +84,14 @@ class TreeListing:
                 page.revision = workspace.revision
                 page.history_id = workspace.history_id
                 rows = await _rows(view, position, limit)
-            added, added_bytes = _add(page, rows, PAGE_BYTES_MAX - page_bytes)
+                shown = await (await position.access.sight(view)).entries(rows)
+            added, added_bytes = _add(page, shown, PAGE_BYTES_MAX - page_bytes)
             page_bytes += added_bytes
-            position.at_end = added == len(rows) < limit
-            if added:
-                position.after = rows[added - 1].path
+            if added == len(shown):
+                position.at_end = len(rows) < limit
+                position.after = rows[-1].path if rows else position.after
+            else:
+                position.after = shown[added - 1].path
             await asyncio.sleep(0)
         return page
 

@@ -56,8 +56,11 @@ def fill_totals(into: types_pb2.TreeTotals, row: DirectoryRow | None) -> None:
 
 
 def fill_directory(into: file_pb2.DirectoryMeta, path: str, row: DirectoryRow | None) -> None:
-    """A directory in a listing or a digest; None is one that holds nothing."""
+    """A directory in a listing or a digest; None is one that holds nothing. One without a revision is told by its path
+    alone: the caller may not read all of it."""
     into.path = path
+    if row is not None and not row.revision:
+        return
     fill_totals(into.totals, row)
     if row is not None:
         into.revision = row.revision

@@ -11,6 +11,7 @@ from relayfile.interception import not_served
 from relayfile.model import Outcome
 from relayfile.paths import ROOT
 from relayfile.placement import check_workspace_id
+from relayfile.store.access import ReadAccess
 from relayfile.store.engine import DeadLetterFilter, ProviderOutcomes, WorkspaceKey, WorkspaceView
 from relayfile.store.once import RequestMark, mark_of
 from relayfile.store.plan.letters import LetterState
@@ -82,7 +83,9 @@ class WorkspaceService(workspace_pb2_grpc.WorkspaceServiceServicer):
         async with self._reading.snapshot(key) as (view, row):
             message = workspace_pb2.Workspace(oldest_event_revision=await view.oldest_event_revision() or 0)
             _fill_workspace(message, key, row)
-            fill_totals(message.totals, await view.directory(ROOT))
+            tree = await (await ReadAccess.current().sight(view)).whole_tree(ROOT)
+            if tree is not None:  # else the caller may not know how much there is beside what it may read
+                fill_totals(message.totals, tree.row)
             totals = await view.letter_totals()
             pending = {each.provider: each.letter_count for each in totals if each.state is LetterState.PENDING}
             for outcomes in await view.outcomes():

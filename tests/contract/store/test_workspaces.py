@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from relayfile.auth import set_current_principal
 from relayfile.errors import (
     DeadLetterNotFound,
     DeadlineExpired,
@@ -23,6 +24,7 @@ from relayfile.store.servicers.reading import Reading
 from relayfile.store.servicers.workspace_service import WorkspaceService
 from relayfile.v1 import dead_letter_pb2, ingest_pb2, shard_pb2, types_pb2, workspace_pb2
 from tests.support.running_node import RunningNode, Sender, fold, running_node, sub_batch, upsert
+from tests.support.tokens import EVERYBODY
 
 W = "acme"
 
@@ -39,6 +41,7 @@ CALL: Any = _Call()
 
 @asynccontextmanager
 async def services(path: Path) -> AsyncIterator[tuple[RunningNode, WorkspaceService, DeadLetterService]]:
+    set_current_principal(EVERYBODY)
     async with running_node(path) as running:
         reading = Reading(running.engine, running.node.feed, running.node.ownership, 1.0)
         letters = DeadLetterService(reading, running.node.dead_letters, 7 * 86_400_000_000)

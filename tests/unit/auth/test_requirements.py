@@ -6,6 +6,7 @@ from google.protobuf import descriptor_pool
 from google.protobuf.descriptor import Descriptor
 
 from relayfile.auth import (
+    EVERY_SCOPE,
     REQUIREMENTS,
     Principal,
     Reach,
@@ -42,8 +43,8 @@ METHODS: dict[str, Any] = {
 }
 
 
-def token(*workspaces: str, service: str = "") -> Principal:
-    return Principal(subject="s", workspaces=frozenset(workspaces), service=service, expires_at_us=0)
+def token(*workspaces: str, service: str = "", scopes: tuple[str, ...] = (EVERY_SCOPE,)) -> Principal:
+    return Principal(subject="s", workspaces=frozenset(workspaces), scopes=scopes, service=service, expires_at_us=0)
 
 
 def test_the_table_has_exactly_the_rpcs_of_the_api() -> None:

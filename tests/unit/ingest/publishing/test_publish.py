@@ -11,7 +11,7 @@ import grpc.aio
 import pytest
 from prometheus_client import CollectorRegistry
 
-from relayfile.auth import KeyStore, TokenSigner, TokenVerifier
+from relayfile.auth import EVERY_SCOPE, KeyStore, TokenSigner, TokenVerifier
 from relayfile.clock import ManualClock, SteadyClock
 from relayfile.errors import (
     InvalidArgument,
@@ -102,7 +102,7 @@ class Publishing:
     door: Door
 
     def as_(self, workspaces: str | tuple[str, ...] = WORKSPACE, service: str = "") -> tuple[tuple[str, str], ...]:
-        token = self.signer.mint("someone", workspaces=workspaces, ttl_s=60, service=service)
+        token = self.signer.mint("someone", workspaces=workspaces, ttl_s=60, scopes=(EVERY_SCOPE,), service=service)
         return (("authorization", f"Bearer {token}"),)
 
     def stream(

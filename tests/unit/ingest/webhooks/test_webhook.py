@@ -18,6 +18,7 @@ from relayfile.ingest.webhooks.signature import SignedRequest, sign
 from tests.unit.ingest.front import NOW_US, WORKSPACE, Client, Front, Response, ask, request_bytes, running_front, until
 
 HOOK = f"/v1/workspaces/{WORKSPACE}/webhooks/github"
+SCOPES = ("relayfile:sync:trigger",)
 ENVELOPES = f"/v1/workspaces/{WORKSPACE}/envelopes"
 PROVIDERS = ProviderRegistry.load(1000)
 LABEL = {
@@ -104,10 +105,13 @@ async def test_a_generic_envelope(front: Front) -> None:
 
 
 async def test_a_token_stands_in_for_the_signature(front: Front) -> None:
-    good = {"authorization": f"Bearer {front.signer.mint('s', workspaces=WORKSPACE, ttl_s=60)}"}
-    foreign = {"authorization": f"Bearer {front.signer.mint('s', workspaces='other', ttl_s=60)}"}
+    good = {"authorization": f"Bearer {front.signer.mint('s', workspaces=WORKSPACE, ttl_s=60, scopes=SCOPES)}"}
+    foreign = {"authorization": f"Bearer {front.signer.mint('s', workspaces='other', ttl_s=60, scopes=SCOPES)}"}
+    other = front.signer.mint("s", workspaces=WORKSPACE, ttl_s=60, scopes=("relayfile:sync:read", "fs:write"))
+    unfit = {"authorization": f"Bearer {other}"}
     assert (await ask(front.address, request_bytes(ENVELOPES, ENVELOPE, good))).status == 200
     assert refusal(await ask(front.address, request_bytes(ENVELOPES, ENVELOPE, foreign))) == (403, "PERMISSION_DENIED")
+    assert refusal(await ask(front.address, request_bytes(ENVELOPES, ENVELOPE, unfit))) == (403, "PERMISSION_DENIED")
     bad = {"authorization": "Bearer x.y.z"}
     assert refusal(await ask(front.address, request_bytes(ENVELOPES, ENVELOPE, bad))) == (401, "UNAUTHENTICATED")
     assert refusal(await ask(front.address, request_bytes(HOOK, BODY, good))) == (401, "UNAUTHENTICATED")
