@@ -21,6 +21,7 @@ from tests.bench import machine
 from tests.bench.load_http import HttpLoad
 from tests.bench.load_paced import PacedLoad
 from tests.bench.load_publish import PublishLoad
+from tests.bench.load_write import WriteLoad
 from tests.support.client import Client, client_of
 from tests.support.system import started_system
 
@@ -95,11 +96,12 @@ def measurement_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-Load: TypeAlias = PublishLoad | HttpLoad | PacedLoad
+Load: TypeAlias = PublishLoad | HttpLoad | PacedLoad | WriteLoad
 _MODULES: dict[type[Load], str] = {
     PublishLoad: "tests.bench.load_publish",
     HttpLoad: "tests.bench.load_http",
     PacedLoad: "tests.bench.load_paced",
+    WriteLoad: "tests.bench.load_write",
 }
 
 

@@ -230,8 +230,19 @@ def _put(tree: WorkingTree, subject: ObjectDraft, verdict: Verdict, age: Age, ne
         message = f"The content has {size_bytes} bytes; {tree.limits.content_bytes_max} are allowed."
         verdict.failure = Failure("TOO_LARGE", message)
         return False
+    if (full := _full(tree, size_bytes, own, there)) is not None:
+        verdict.failure = full
+        return False
     _place(tree, subject, verdict, new, made(Site, (path, own, there, holder)))
     return True
+
+
+def _full(tree: WorkingTree, size_bytes: int, own: FileRow | None, there: FileRow | None) -> Failure | None:
+    """Why the workspace has no room for the object's file where `there` stands now, or None."""
+    replaced = {id(row): row for row in (own, there) if row is not None}
+    growth = size_bytes - sum(row.size_bytes for row in replaced.values())
+    lacks = tree.room.lacks(1 - len(replaced), growth)
+    return None if lacks is None else Failure(lacks.reason, str(lacks))
 
 
 class Site(NamedTuple):

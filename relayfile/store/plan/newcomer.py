@@ -42,6 +42,9 @@ def place_newcomer(tree: WorkingTree, key: ObjectKey, verdict: Verdict, ingest_i
     holder = directories.holding(path)
     if not holder.files:
         return False  # nothing lives beside it: what is above may be a file
+    room = tree.room
+    if room.lacks(1, len(content)) is not None:
+        return False
     subject = tree.objects[key] = ObjectDraft(key, None)
     time_us = provider_time(member.occurred_us, member.received_us)
     if time_us is not None:
@@ -64,4 +67,6 @@ def place_newcomer(tree: WorkingTree, key: ObjectKey, verdict: Verdict, ingest_i
     ))  # fmt: skip
     tree.touched[path] = verdict
     directories.count(holder, 1)
+    room.files += 1
+    room.bytes += len(content)
     return True
