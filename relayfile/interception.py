@@ -13,7 +13,7 @@ from __future__ import annotations  # gRPC's classes are generic in their stubs 
 import asyncio
 import inspect
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, aclosing, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -47,6 +47,8 @@ class Call:
 
 
 Stage = Callable[[Call], AbstractAsyncContextManager[None]]
+Serve = Callable[[Call, Any], Awaitable[Any]]
+"""Answers a call's request, or its stream of requests."""
 
 _CURRENT: ContextVar[Call] = ContextVar("relayfile_call")
 
@@ -97,35 +99,35 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
 
     def _wrap(self, method: str, handler: Handler) -> Handler:
         behaviour = _behaviour(method, handler)
-        serve: Callable[[Any, Context], Awaitable[Any]]
+        serve: Serve
         if handler.response_streaming:
 
-            async def serve_stream(request: Any, context: Context) -> None:
-                call = self._call(method, context)
-                async with AsyncExitStack() as stack:
-                    await self._enter(stack, call)
-                    async with self._ending_with_us():
-                        source = behaviour(_checked(handler, call, request), context)
-                        if inspect.isawaitable(source):
-                            await source
-                            return
-                        async with aclosing(source) as messages:
-                            async for message in messages:
-                                await context.write(message)
+            async def serve_stream(call: Call, request: Any) -> None:
+                async with self._ending_with_us():
+                    source = behaviour(_checked(handler, call, request), call.context)
+                    if inspect.isawaitable(source):
+                        await source
+                        return
+                    async with aclosing(source) as messages:
+                        async for message in messages:
+                            await call.context.write(message)
 
             serve = serve_stream
         else:
 
-            async def serve_unary(request: Any, context: Context) -> Any:
-                call = self._call(method, context)
-                async with AsyncExitStack() as stack:
-                    await self._enter(stack, call)
-                    return await behaviour(_checked(handler, call, request), context)
-                raise AssertionError("a stage swallowed an error")
+            async def serve_unary(call: Call, request: Any) -> Any:
+                return await behaviour(_checked(handler, call, request), call.context)
 
             serve = serve_unary
+        staged = self._staged(serve)
+
+        async def serve_call(request: Any, context: Context) -> Any:
+            return await staged(self._call(method, context), request)
+
         return maker_like(handler)(
-            serve, request_deserializer=handler.request_deserializer, response_serializer=handler.response_serializer
+            serve_call,
+            request_deserializer=handler.request_deserializer,
+            response_serializer=handler.response_serializer,
         )
 
     def _call(self, method: str, context: Context) -> Call:
@@ -137,11 +139,18 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         _CURRENT.set(call)
         return call
 
-    async def _enter(self, stack: AsyncExitStack, call: Call) -> None:
-        for stage in self._stages:
-            await stack.enter_async_context(stage(call))
-        if self._refusing:
-            raise Draining
+    def _staged(self, serve: Serve) -> Serve:
+        """`serve` inside of all stages, the first one outermost. Put together once: it runs for every call."""
+
+        async def admitted(call: Call, request: Any) -> Any:
+            if self._refusing:
+                raise Draining
+            return await serve(call, request)
+
+        inner: Serve = admitted
+        for stage in reversed(self._stages):
+            inner = _within(stage, inner)
+        return inner
 
     @asynccontextmanager
     async def _ending_with_us(self) -> AsyncIterator[None]:
@@ -158,6 +167,15 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             raise
         finally:
             self._streams.discard(task)
+
+
+def _within(stage: Stage, inner: Serve) -> Serve:
+    async def serve(call: Call, request: Any) -> Any:
+        async with stage(call):
+            return await inner(call, request)
+        raise AssertionError("a stage swallowed an error")
+
+    return serve
 
 
 def _not_served(_servicer: object, _request: Any, _context: Any) -> Any:

@@ -6,6 +6,7 @@ Refuses to know who owns a shard *now*; that is the store's ownership table, of 
 
 import hashlib
 import re
+from functools import lru_cache
 from typing import Final, NewType
 
 from relayfile.model import ShardId
@@ -17,10 +18,13 @@ WORKSPACE_ID_BYTES_MAX: Final = 128
 APP_PREFIX: Final = "_app/"
 """Leads the ids of system workspaces, one for each app; no user's workspace can have such an id."""
 
+_REMEMBERED_MAX = 16_384
+"""Shards of workspaces: each call asks several times, and the hash costs as much as checking its request."""
 _NAME = re.compile(r"[A-Za-z0-9-][A-Za-z0-9._-]{0,127}\Z")
 _NAME_RULE = "must have 1 to 128 characters of A-Z a-z 0-9 . _ - and not start with . or _"
 
 
+@lru_cache(maxsize=_REMEMBERED_MAX)
 def shard_of(workspace: str, shard_count: int = SHARD_COUNT_DEFAULT) -> ShardId:
     """The shard that holds ``workspace``: the first 8 bytes of the SHA-256 of its id, big-endian, modulo the count."""
     digest = hashlib.sha256(workspace.encode()).digest()

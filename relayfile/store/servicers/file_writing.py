@@ -13,9 +13,7 @@ from relayfile.model import Origin, Semantics
 from relayfile.placement import check_workspace_id
 from relayfile.status import code_of
 from relayfile.store.access import WriteAccess
-from relayfile.store.engine import WorkspaceKey
 from relayfile.store.once import RequestMark, mark_of
-from relayfile.store.ownership import Ownership
 from relayfile.store.plan.file_write import (
     MUST_NOT_EXIST,
     Author,
@@ -67,7 +65,6 @@ class FileWriting:
     """The unary mutations."""
 
     files: Mutating
-    ownership: Ownership
     content_bytes_max: int
 
     async def write(self, request: file_pb2.WriteFileRequest) -> file_pb2.WriteFileResponse:
@@ -101,14 +98,13 @@ class FileWriting:
         mark: RequestMark | None,
     ) -> FileResult:
         """Write the file of a checked request, whose content came with it or by itself."""
-        key = self.ownership.local_key(request.workspace_id)
         access = WriteAccess.current()
         _require_scopes(access, path)
         by = _author(access, path)
         write = FileWrite(
             path, content, by, _expected(request), request.force, request.content_type, semantics, content_sha256
         )
-        return await self._one(key, write, access, mark)
+        return await self._one(request.workspace_id, write, access, mark)
 
     async def delete(self, request: file_pb2.DeleteFileRequest) -> file_pb2.DeleteFileResponse:
         checks = Checks()
@@ -117,12 +113,11 @@ class FileWriting:
         _check_condition(checks, request, lowest=1)
         checks.request_id(request.request_id)
         checks.done()
-        key = self.ownership.local_key(request.workspace_id)
         access = WriteAccess.current()
         _require_scopes(access, path)
         mark = mark_of(_METHOD + "DeleteFile", request)
         delete = FileDelete(path, _author(access, path), _expected(request), request.force)
-        result = await self._one(key, delete, access, mark)
+        result = await self._one(request.workspace_id, delete, access, mark)
         return file_pb2.DeleteFileResponse(revision=result.revision, operation_id=result.operation_id)
 
     async def move(self, request: file_pb2.MoveFileRequest) -> file_pb2.MoveFileResponse:
@@ -133,12 +128,11 @@ class FileWriting:
         _check_condition(checks, request, lowest=1)
         checks.request_id(request.request_id)
         checks.done()
-        key = self.ownership.local_key(request.workspace_id)
         access = WriteAccess.current()
         _require_scopes(access, path, to_path)
         mark = mark_of(_METHOD + "MoveFile", request)
         move = FileMove(path, to_path, _author(access, path), _expected(request), request.force)
-        result = await self._one(key, move, access, mark)
+        result = await self._one(request.workspace_id, move, access, mark)
         answer = file_pb2.MoveFileResponse(operation_id=result.operation_id)
         assert result.file is not None, "it was moved"
         fill_file(answer.file, result.file)
@@ -154,21 +148,20 @@ class FileWriting:
         checked = [_checked_item(checks, item, f"items[{place}]") for place, item in enumerate(request.items)]
         checks.done()
         self._require_size("content of all items", sum(len(item.write.content) for item in request.items))
-        key = self.ownership.local_key(request.workspace_id)
         access = WriteAccess.current()
         mutations = [each._replace(by=_item_author(access, each)) for each in checked if each is not None]
         batch = WriteBatch(tuple(mutations), is_single=False, access=access)
-        answered = await self.files.mutate(key.workspace_id, batch, mark_of(_METHOD + "WriteFiles", request))
+        answered = await self.files.mutate(request.workspace_id, batch, mark_of(_METHOD + "WriteFiles", request))
         answer = file_pb2.WriteFilesResponse(revision=answered.revision)
         for result in answered.results:
             _fill_result(answer.results.add(), result)
         return answer
 
     async def _one(
-        self, key: WorkspaceKey, mutation: FileMutation, access: WriteAccess, mark: RequestMark | None
+        self, workspace_id: str, mutation: FileMutation, access: WriteAccess, mark: RequestMark | None
     ) -> FileResult:
         batch = WriteBatch((mutation,), access=access)
-        [result] = (await self.files.mutate(key.workspace_id, batch, mark)).results
+        [result] = (await self.files.mutate(workspace_id, batch, mark)).results
         assert isinstance(result, FileResult), "a refusal is raised"
         return result
 
@@ -185,8 +178,6 @@ def _require_scopes(access: WriteAccess, *changed: str) -> None:
 
 def _scope_refusal(access: WriteAccess, *changed: str) -> PermissionDenied | None:
     """From the token alone; what the rules of files say is asked when the mutation is planned."""
-    if not access.caller.scopes:
-        return None  # the stage lets such tokens through only as long as it does not look at scopes
     refusals = (access.scope_refusal(path) for path in changed)
     return next((refusal for refusal in refusals if refusal is not None), None)
 
@@ -194,9 +185,13 @@ def _scope_refusal(access: WriteAccess, *changed: str) -> PermissionDenied | Non
 def _author(access: WriteAccess, path: str, refusal: RelayfileError | None = None) -> Author:
     call = current_call()
     caller = access.caller
-    may_manage = not caller.scopes or access.may_manage(path)
     return Author(
-        Origin.AGENT, caller.subject, call.correlation_id, call.traceparent, may_manage=may_manage, refusal=refusal
+        Origin.AGENT,
+        caller.subject,
+        call.correlation_id,
+        call.traceparent,
+        may_manage=access.may_manage(path),
+        refusal=refusal,
     )
 
 

@@ -59,7 +59,7 @@ class ServiceParts:
 def store_services(parts: ServiceParts) -> list[Service]:
     """The services, ready to be served."""
     write_limits = parts.write_limits
-    writing = FileWriting(parts.mutating, parts.ownership, write_limits.content_bytes_max)
+    writing = FileWriting(parts.mutating, write_limits.content_bytes_max)
     uploads = FileUpload(writing, write_limits.upload_bytes_max, write_limits.upload_idle_s)
     files = FileService(parts.reading, parts.limits, writing, uploads)
     events = EventService(parts.reading, parts.clock, parts.mark_interval_s)
