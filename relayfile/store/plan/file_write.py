@@ -213,6 +213,7 @@ class _Planner:
         final = [(path, loaded.get(path), tree.files[path]) for path in tree.touched]
         carried = {new.content_id for _, _, new in final if new is not None and new.content_id >= 0}
         for path, old, new in final:
+            plan.index.replace(path, old, new)
             if new is not None:
                 content_id, content = stored_content(tree, old, new, carried)
                 plan.files_put[path] = FilePut(new._replace(content_id=content_id), content)
