@@ -32,6 +32,7 @@ from relayfile.store.plan.file_write import (
     write_needs,
 )
 from relayfile.store.plan.limits import PlanLimits
+from relayfile.store.plan.rules import differ
 from relayfile.store.plan.slice import Slice
 from tests.fakes.model_store import WORKSPACE, Deliveries, ModelStore
 
@@ -164,6 +165,9 @@ def test_mutations_do_what_the_rules_say(steps: list[Step]) -> None:
                 expected[asked.to_path] = content
         assert store.tree() == expected
         revisions = 2 if isinstance(asked, FileMove) else int(result.changed)
+        if result.changed and there is not None and isinstance(asked, FileWrite):
+            semantics = there.semantics if asked.semantics is None else asked.semantics
+            revisions += differ(there.semantics, semantics)
         assert len(store.events) == events + revisions
         assert len(planned.edits) == int(result.changed)
         if result.changed:

@@ -80,6 +80,8 @@ class PartialTotals:
         total = await self._sum(sight, directory)
         if not total.file_count:
             return Tree(None, partial=True)
+        if total.file_count == directory.file_count:
+            return Tree(directory)  # none of its rules hides anything
         row = directory._replace(
             file_count=total.file_count,
             total_bytes=total.total_bytes,

@@ -18,6 +18,7 @@ from relayfile.errors import PermissionDenied
 from relayfile.store.access.levels import Levels
 from relayfile.store.engine import TreeView
 from relayfile.store.plan.rows import FileRow
+from relayfile.store.plan.rules import is_marker
 
 WRITE = "fs:write"
 MANAGE = "fs:manage"
@@ -83,8 +84,3 @@ class WriteAccess:
 
     def _granted(self, action: str) -> Grants:
         return grants(self.caller.scopes, action)
-
-
-def is_marker(path: str) -> bool:
-    """Whether the file at `path` carries the rules of its directory."""
-    return path.endswith(paths.ACCESS_MARKER) and paths.name(path) == paths.ACCESS_MARKER

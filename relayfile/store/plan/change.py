@@ -8,13 +8,14 @@ the whole entry is.
 from hashlib import sha256
 from typing import NamedTuple
 
-from relayfile import paths, pinned_json
+from relayfile import pinned_json
 from relayfile.model import NO_SEMANTICS, Failure, MemberKind, Origin, Outcome
 from relayfile.pinned_json import JsonValue, NotJson, TooLong
 from relayfile.store.plan.entry import Member
 from relayfile.store.plan.identity import ObjectDraft, default_path
 from relayfile.store.plan.patch import patched
 from relayfile.store.plan.rows import NO_WATERMARK, FileRow, ObjectKey, Watermark, made
+from relayfile.store.plan.rules import is_marker
 from relayfile.store.plan.verdict import Verdict
 from relayfile.store.plan.watermark import advanced, fresh_part, is_stale, with_patch_marks
 from relayfile.store.plan.working_tree import ELIDED, WorkingTree
@@ -60,7 +61,8 @@ def apply_member(
     if age.mark is not NO_WATERMARK and is_stale(age.mark, member.kind, age.time_us, age.slack_us):
         verdict.outcome = Outcome.STALE
         return
-    if member.path.endswith(paths.ACCESS_MARKER) and paths.name(member.path) == paths.ACCESS_MARKER:
+    if is_marker(member.path) or (subject.path is not None and is_marker(subject.path)):
+        # Also where an agent moved the object's file to such a path.
         verdict.failure = Failure("ACL_PATH_REFUSED", "Access rules are set through the file API, not by a provider.")
         return
     if member.kind is _UPSERT:

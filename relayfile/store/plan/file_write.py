@@ -26,7 +26,8 @@ from relayfile.store.plan.agent_edits import AgentEdit, EditKind
 from relayfile.store.plan.limits import PlanLimits
 from relayfile.store.plan.result import FilePut, Plan
 from relayfile.store.plan.rows import EventRow, FileRow, ObjectKey
-from relayfile.store.plan.settle import account, same_file, stored_content
+from relayfile.store.plan.rules import ruled_anew
+from relayfile.store.plan.settle import access_event, account, same_file, stored_content
 from relayfile.store.plan.slice import Needs, Slice
 from relayfile.store.plan.working_tree import WorkingTree
 
@@ -284,6 +285,7 @@ class _Planner:
 
     def _put(self, row: FileRow, old: FileRow | None, by: Author, moved_from: str = "") -> FileRow:
         """`row` with its revision, where it stands from now on."""
+        self._tell_of_rules(row.path, old, row, by)
         self._revision += 1
         new = row._replace(revision=self._revision, modified_us=self._now_us)
         account(self.tree, new.path, old, new, self._revision)
@@ -293,11 +295,17 @@ class _Planner:
         return new
 
     def _remove(self, there: FileRow, by: Author, moved_to: str = "") -> int:
+        self._tell_of_rules(there.path, there, None, by)
         self._revision += 1
         account(self.tree, there.path, there, None, self._revision)
         self.tree.set_file(there.path, None, by)
         self._tell(EventType.FILE_DELETED, there.path, by, b"", 0, moved_to=moved_to)
         return self._revision
+
+    def _tell_of_rules(self, path: str, old: FileRow | None, new: FileRow | None, by: Author) -> None:
+        if (ruled := ruled_anew(path, old, new)) is not None:
+            self._revision += 1
+            self.plan.events.append(access_event(ruled, self._revision, by, self._now_us))
 
     def _tell(
         self, kind: EventType, path: str, by: Author, sha256: bytes, size: int, moved_to: str = "", moved_from: str = ""

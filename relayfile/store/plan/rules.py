@@ -1,9 +1,11 @@
-"""What the planner must know of access rules: how many a file has, and whether a change touches them."""
+"""What the planner must know of access rules: how many a file has, whether a change touches them, what that tells."""
 
+from relayfile import paths
 from relayfile.auth.file_rules import enforceable_count, rules_of
-from relayfile.model import Semantics
+from relayfile.model import NO_SEMANTICS, Semantics
+from relayfile.store.plan.rows import FileRow
 
-__all__ = ["differ", "enforceable_count"]
+__all__ = ["differ", "enforceable_count", "is_marker", "ruled_anew"]
 
 
 def differ(old: Semantics | None, new: Semantics | None) -> bool:
@@ -11,3 +13,23 @@ def differ(old: Semantics | None, new: Semantics | None) -> bool:
     before = old.permissions if old is not None else ()
     after = new.permissions if new is not None else ()
     return before != after and set(rules_of(before)) != set(rules_of(after))
+
+
+def is_marker(path: str) -> bool:
+    """Whether the file at `path` carries the rules of its directory."""
+    return path.endswith(paths.ACCESS_MARKER) and paths.name(path) == paths.ACCESS_MARKER
+
+
+def ruled_anew(path: str, old: FileRow | None, new: FileRow | None) -> str | None:
+    """The path at and below which others may read than before this change of a file; None: the same may.
+
+    Of a marker file its directory, of another file itself; that a file comes or goes says everything about itself. The
+    event that tells of it comes right before the file's own.
+    """
+    before = NO_SEMANTICS if old is None else old.semantics
+    after = NO_SEMANTICS if new is None else new.semantics
+    if before is after or not (before.permissions or after.permissions) or not differ(before, after):
+        return None
+    if is_marker(path):
+        return paths.parent(path)
+    return None if old is None or new is None else path

@@ -21,7 +21,7 @@ from relayfile.store.plan.rows import (
     duplicate_key,
     made,
 )
-from relayfile.store.plan.rules import enforceable_count
+from relayfile.store.plan.rules import enforceable_count, ruled_anew
 from relayfile.store.plan.verdict import Cause, Verdict
 from relayfile.store.plan.working_tree import WorkingTree
 
@@ -48,6 +48,9 @@ def settle_files(tree: WorkingTree, plan: Plan, now_us: int) -> None:
         if new is not None and old is not None and not origin and same_file(old, new):
             _rebind(tree, plan, old, new, carried)
             continue
+        if (ruled := ruled_anew(path, old, new)) is not None:
+            revision += 1
+            plan.events.append(access_event(ruled, revision, cause, now_us))
         revision += 1
         evented.add(path)
         account(tree, path, old, new, revision)
@@ -163,6 +166,14 @@ def account(tree: WorkingTree, path: str, old: FileRow | None, new: FileRow | No
         if old.semantics is not NO_SEMANTICS:
             holder.rules_change -= enforceable_count(old.semantics.permissions)
         holder.entries_change -= 1
+
+
+def access_event(path: str, revision: int, cause: Cause, now_us: int) -> EventRow:
+    """That others may read `path` and below than before."""
+    return EventRow(
+        revision, EventType.ACCESS_CHANGED, path, "", "", b"", 0, cause.origin, cause.provider, cause.correlation_id,
+        cause.traceparent, now_us,
+    )  # fmt: skip
 
 
 def _event(
