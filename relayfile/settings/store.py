@@ -79,6 +79,9 @@ class StoreSettings(ClusterSettings):
     admin_action_retention_s: float = duration(
         "90d", "1d", "3650d", "age at which the record of an administrative action is removed"
     )
+    tombstone_retention_s: float = duration(
+        "30d", "7d", "3650d", "how long the name of a deleted workspace stays taken, and what arrives for it is ignored"
+    )
     retention_interval_s: float = duration("1m", "100ms", "1d", "pause between two rounds of removing what expired")
     scrub_bytes_per_second_max: int = size(
         "32MiB", "64KiB", "16GiB", "content that a scrub reads and hashes in one second, unless it is told otherwise"

@@ -109,6 +109,7 @@ def _open(
         event_retention_us=round(settings.event_retention_s * MICROSECONDS),
         events_max=settings.events_max,
         admin_action_retention_us=round(settings.admin_action_retention_s * MICROSECONDS),
+        tombstone_retention_us=round(settings.tombstone_retention_s * MICROSECONDS),
     )
     return open_engine(directory, identity, foundation.clock, limits, instruments.wal_bytes.set)
 
@@ -132,6 +133,7 @@ def _policy(settings: StoreSettings) -> NodePolicy:
         ),
         creates_workspaces=settings.create_workspaces == "on-first-write",
         expiry_interval_s=settings.retention_interval_s,
+        tombstone_retention_us=round(settings.tombstone_retention_s * MICROSECONDS),
         replay=ReplayPolicy(letters_per_second_max=settings.replays_per_second_max),
     )
 
@@ -151,6 +153,7 @@ def _parts(
         ),
         ownership=node.ownership,
         maker=node,
+        deletions=node.deletions,
         dead_letters=node.dead_letters,
         dead_letter_retention_us=round(settings.dead_letter_retention_s * MICROSECONDS),
         routes=node.routes,

@@ -12,6 +12,7 @@ import msgspec
 from relayfile.clock import Clock
 from relayfile.errors import Unavailable
 from relayfile.store.commit import CommitLimits, Committer
+from relayfile.store.deletion import WorkspaceDeletions
 from relayfile.store.engine import Engine
 from relayfile.store.entry_kinds import ApplyFolds, CreateWorkspaces, NewWorkspace, PlanContext
 from relayfile.store.letters.dead_letters import DeadLetters
@@ -21,7 +22,7 @@ from relayfile.store.ownership import Ownership, StaticPlacement
 from relayfile.store.plan.limits import PlanLimits
 from relayfile.store.plan.rows import WorkspaceRow
 from relayfile.store.routes import RouteWriter
-from relayfile.store.streams.pausing import ChangePauses
+from relayfile.store.streams.pausing import ChangePauses, PauseNews
 from relayfile.store.watch import RevisionFeed
 from relayfile.store.writes import FileMutations, FileWriter
 from relayfile.telemetry import StoreInstruments, Tracing
@@ -42,6 +43,7 @@ class NodePolicy:
     """Whether the first delivery to an unknown workspace makes it."""
     expiry_interval_s: float
     replay: ReplayPolicy = ReplayPolicy()
+    tombstone_retention_us: int = 30 * 86_400 * 1_000_000
 
 
 class Node:
@@ -67,6 +69,10 @@ class Node:
         context = PlanContext(engine, clock, new_id)
         self.apply_folds = ApplyFolds(context, policy.plan, creates_workspaces=policy.creates_workspaces)
         self.change_pauses = Once(context, ChangePauses(context), encode=lambda _: b"", decode=lambda _: None)
+        self.pauses = PauseNews(engine)
+        self.deletions = WorkspaceDeletions(
+            context, self.committer, ownership, self.feed, self.pauses, policy.tombstone_retention_us
+        )
         replays_total = instruments.replays_total
         self.dead_letters = DeadLetters(
             context, self.apply_folds, self.committer, ownership, policy.replay, replays_total

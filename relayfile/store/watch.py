@@ -44,6 +44,13 @@ class RevisionFeed:
         if patient:
             self._waiting[workspace_id] = patient
 
+    def forget(self, workspace_id: str) -> None:
+        """The workspace is deleted: all who wait for it look again, and its name may be used anew one day."""
+        newest = self._newest.pop(workspace_id, 0)
+        for _, future in self._waiting.pop(workspace_id, ()):
+            if not future.done():
+                future.set_result(newest)
+
     async def wait(self, workspace_id: str, after_revision: int) -> int:
         """Return the newest revision as soon as it is greater than `after_revision`. Cancel it to give up."""
         newest = self._newest.get(workspace_id, 0)

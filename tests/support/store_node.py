@@ -155,6 +155,7 @@ async def started_nodes(
                 limits=limits,
                 ownership=ownership,
                 maker=writer,
+                deletions=node.deletions,
                 dead_letters=node.dead_letters,
                 dead_letter_retention_us=7 * 86_400_000_000,
                 routes=node.routes,

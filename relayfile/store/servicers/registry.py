@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from relayfile.clock import Clock
 from relayfile.serving import Service
+from relayfile.store.deletion import WorkspaceDeletions
 from relayfile.store.existence import WorkspaceExistence
 from relayfile.store.letters.dead_letters import DeadLetters
 from relayfile.store.ownership import Ownership
@@ -42,6 +43,7 @@ class ServiceParts:
     limits: ReadLimits
     ownership: Ownership
     maker: WorkspaceMaker
+    deletions: WorkspaceDeletions
     dead_letters: DeadLetters
     dead_letter_retention_us: int
     routes: RouteStore
@@ -63,7 +65,7 @@ def store_services(parts: ServiceParts) -> list[Service]:
     uploads = FileUpload(writing, write_limits.upload_bytes_max, write_limits.upload_idle_s)
     files = FileService(parts.reading, parts.limits, writing, uploads)
     events = EventService(parts.reading, parts.clock, parts.mark_interval_s)
-    workspaces = WorkspaceService(parts.reading, parts.maker)
+    workspaces = WorkspaceService(parts.reading, parts.maker, parts.deletions)
     dead_letters = DeadLetterService(parts.reading, parts.dead_letters, parts.dead_letter_retention_us)
     topology = TopologyService(parts.ownership, parts.cluster_id, parts.version, parts.started_us)
     admin = AdminService(parts.reading, parts.clock, parts.admin)

@@ -1,4 +1,4 @@
-"""WorkspaceService: making and describing one workspace. Listing and removing are not served yet.
+"""WorkspaceService: making, describing and deleting one workspace. Listing is not served yet.
 
 Owns the description: revision, totals, quota, and how each provider's changes ended, all of one snapshot. What ingest
 processes still hold is not in it; `IngestService.GetIngestStatus` adds that.
@@ -7,13 +7,16 @@ processes still hold is not in it; `IngestService.GetIngestStatus` adds that.
 from typing import TYPE_CHECKING, Protocol
 
 from relayfile.alerts import BALANCED
+from relayfile.errors import WorkspaceDeleted, WorkspaceNotFound
 from relayfile.interception import not_served
 from relayfile.model import Outcome
 from relayfile.paths import ROOT
 from relayfile.placement import check_workspace_id
 from relayfile.store.access import ReadAccess
+from relayfile.store.deletion import Deletion, WorkspaceDeletions
 from relayfile.store.engine import DeadLetterFilter, ProviderOutcomes, WorkspaceKey, WorkspaceView
 from relayfile.store.once import RequestMark, mark_of
+from relayfile.store.order import current_order
 from relayfile.store.plan.letters import LetterState
 from relayfile.store.plan.rows import WorkspaceRow
 from relayfile.store.servicers.checks import Checks
@@ -24,6 +27,9 @@ from relayfile.wire import set_us
 
 if TYPE_CHECKING:
     from relayfile.interception import Context
+
+
+HISTORY_ID_BYTES_MAX = 128
 
 
 class WorkspaceMaker(Protocol):
@@ -43,11 +49,11 @@ class WorkspaceService(workspace_pb2_grpc.WorkspaceServiceServicer):
     """Workspaces of this node."""
 
     ListWorkspaces = not_served
-    DeleteWorkspace = not_served
 
-    def __init__(self, reading: Reading, maker: WorkspaceMaker) -> None:
+    def __init__(self, reading: Reading, maker: WorkspaceMaker, deletions: WorkspaceDeletions) -> None:
         self._reading = reading
         self._maker = maker
+        self._deletions = deletions
 
     async def CreateWorkspace(
         self, request: workspace_pb2.CreateWorkspaceRequest, context: "Context"
@@ -75,8 +81,32 @@ class WorkspaceService(workspace_pb2_grpc.WorkspaceServiceServicer):
         checks.workspace(request.workspace_id)
         checks.not_negative(request.min_revision, "min_revision")
         checks.done()
-        await self._reading.reached(self._reading.key(request.workspace_id), request.min_revision, context)
-        return workspace_pb2.GetWorkspaceResponse(workspace=await self._describe(request.workspace_id))
+        key = self._reading.key(request.workspace_id)
+        try:
+            await self._reading.reached(key, request.min_revision, context)
+            return workspace_pb2.GetWorkspaceResponse(workspace=await self._describe(request.workspace_id))
+        except WorkspaceNotFound:
+            # Whoever brings changes for it must know the difference: those for a tombstone are taken.
+            async with self._reading.engine.view(key) as view:
+                if await view.workspace() is not None:
+                    raise WorkspaceDeleted(workspace=request.workspace_id) from None
+            raise
+
+    async def DeleteWorkspace(
+        self, request: workspace_pb2.DeleteWorkspaceRequest, context: "Context"
+    ) -> workspace_pb2.DeleteWorkspaceResponse:
+        checks = Checks()
+        _check_new_name(checks, request.workspace_id)
+        checks.at_most(len(request.history_id.encode()), HISTORY_ID_BYTES_MAX, "history_id", "bytes")
+        checks.reason(request.reason)
+        checks.request_id(request.request_id)
+        checks.done()
+        deletion = Deletion(request.history_id, current_order(request.reason, request.request_id))
+        mark = mark_of(deletion.order.method, request)
+        deleted = await self._deletions.delete_workspace(request.workspace_id, deletion, mark)
+        answer = workspace_pb2.DeleteWorkspaceResponse(deleted_file_count=deleted.file_count)
+        set_us(answer.expire_time, deleted.expires_us)
+        return answer
 
     async def _describe(self, workspace_id: str) -> workspace_pb2.Workspace:
         key = self._reading.key(workspace_id)

@@ -43,6 +43,7 @@ from relayfile.store.sqlite.letters import remove_acknowledged, replaying_worksp
 from relayfile.store.sqlite.load import load_slice
 from relayfile.store.sqlite.orders import NODE_PAUSES
 from relayfile.store.sqlite.periods import slot_of
+from relayfile.store.sqlite.removal import remove_deleted
 from relayfile.store.sqlite.schema import NodeIdentity, check_identity, migrate
 from relayfile.store.sqlite.state import WriterState, errors_as_ours, read_errors_as_ours
 from relayfile.store.sqlite.view import NODE_FAILURES, NODE_OUTCOMES, NODE_PROVIDERS_SEEN, SqliteView, provider_outcomes
@@ -81,6 +82,7 @@ class SqliteLimits:
     events_max: int = 1_000_000
     """Of one workspace; the older ones go."""
     admin_action_retention_us: int = 90 * 86_400 * 1_000_000
+    tombstone_retention_us: int = 30 * 86_400 * 1_000_000
 
 
 def open_engine(
@@ -250,6 +252,9 @@ class SqliteEngine:
                 removed += remove_acknowledged(
                     self._writer, self._state.shard_ids, created_before_us, now_us, limit - removed
                 )
+            if removed < limit:
+                ended_before_us = now_us - self._limits.tombstone_retention_us
+                removed += remove_deleted(self._writer, self._state.shard_ids, now_us, ended_before_us, limit - removed)
             if removed < limit:
                 oldest_us = now_us - self._limits.event_retention_us
                 swept_to = self._state.events_swept_to

@@ -15,7 +15,7 @@ from relayfile.store.servicers.checks import Checks
 from relayfile.store.servicers.wire import fill_provider
 from relayfile.store.streams.apply_stream import ApplyStream
 from relayfile.store.streams.content_chunks import ChunkedContent
-from relayfile.store.streams.pausing import PauseChange, PauseNews
+from relayfile.store.streams.pausing import PauseChange
 from relayfile.store.streams.sessions import Reports, Sequences
 from relayfile.telemetry import get_logger
 from relayfile.v1 import shard_pb2, shard_pb2_grpc
@@ -43,7 +43,7 @@ class ShardService(shard_pb2_grpc.ShardServiceServicer):
         self._credit_bytes = credit_bytes
         self._sequences = Sequences()
         self._reports = Reports()
-        self._pauses = PauseNews(node.engine)
+        self._pauses = node.pauses
         self._streams: set[ApplyStream] = set()
 
     async def ApplyEnvelopes(  # type: ignore[override]  # a coroutine that writes, so that it can read meanwhile

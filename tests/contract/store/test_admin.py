@@ -9,9 +9,9 @@ import grpc
 import grpc.aio
 import pytest
 
-from relayfile.errors import InvalidArgument, WorkspaceNotFound
+from relayfile.errors import InvalidArgument, WorkspaceDeleted, WorkspaceNotFound
 from relayfile.status import from_rpc_error
-from relayfile.v1 import admin_pb2
+from relayfile.v1 import admin_pb2, event_pb2, workspace_pb2
 from tests.support.store_node import TestNode, started_nodes
 
 OF_TREES = [check for check in admin_pb2.AuditCheck.values() if check not in (0, admin_pb2.AUDIT_CHECK_INDEXES)]
@@ -118,3 +118,56 @@ async def test_a_whole_node_needs_a_token_for_all_workspaces(nodes: list[TestNod
         [each async for each in caller.admin.Audit(admin_pb2.AuditRequest(), metadata=caller.metadata)]
     assert raised.value.code() is grpc.StatusCode.PERMISSION_DENIED
     await caller.channel.close()
+
+
+async def drained(watch: grpc.aio.UnaryStreamCall[event_pb2.WatchEventsRequest, event_pb2.WatchEventsResponse]) -> None:
+    """Read to the end of a stream."""
+    while await watch.read() is not grpc.aio.EOF:
+        pass
+
+
+async def test_a_deleted_workspace_is_gone_for_everybody(nodes: list[TestNode]) -> None:
+    owner, other = home(nodes, "acme")
+    await owner.writer.create_workspace("acme")
+    await owner.writer.put("acme", FILES)
+    client = other.client
+    watched = event_pb2.WatchEventsRequest(workspace_id="acme", after_revision=-1)
+    watch = client.events.WatchEvents(watched, metadata=client.metadata)
+    await watch.read()
+
+    request = workspace_pb2.DeleteWorkspaceRequest(workspace_id="acme", reason="they left", request_id="r1")
+    deleted = await client.workspaces.DeleteWorkspace(request, metadata=client.metadata)
+    assert deleted.deleted_file_count == 200
+    with pytest.raises(grpc.aio.AioRpcError) as ended:
+        await drained(watch)
+    assert isinstance(from_rpc_error(ended.value), WorkspaceNotFound)
+    about = workspace_pb2.GetWorkspaceRequest(workspace_id="acme")
+    with pytest.raises(grpc.aio.AioRpcError) as described:
+        await client.workspaces.GetWorkspace(about, metadata=client.metadata)
+    assert isinstance(from_rpc_error(described.value), WorkspaceDeleted)
+    assert await client.workspaces.DeleteWorkspace(request, metadata=client.metadata) == deleted
+
+    listed = admin_pb2.ListAdminActionsRequest(workspace_id="acme")
+    [action] = (await client.admin.ListAdminActions(listed, metadata=client.metadata)).actions
+    assert (action.method, action.reason) == ("relayfile.v1.WorkspaceService/DeleteWorkspace", "they left")
+    assert action.actor == "test"
+
+
+@pytest.mark.parametrize(
+    ("fields", "field"),
+    [
+        ({}, "workspace_id"),
+        ({"workspace_id": "_app/github"}, "workspace_id"),
+        ({"workspace_id": "acme", "history_id": "x" * 129}, "history_id"),
+        ({"workspace_id": "acme", "reason": "x" * 1_001}, "reason"),
+        ({"workspace_id": "acme", "request_id": "x" * 129}, "request_id"),
+    ],
+)
+async def test_bad_deletions_are_named(nodes: list[TestNode], fields: dict[str, str], field: str) -> None:
+    client = nodes[0].client
+    request = workspace_pb2.DeleteWorkspaceRequest(**fields)
+    with pytest.raises(grpc.aio.AioRpcError) as raised:
+        await client.workspaces.DeleteWorkspace(request, metadata=client.metadata)
+    error = from_rpc_error(raised.value)
+    assert isinstance(error, InvalidArgument)
+    assert [violation.field for violation in error.violations] == [field]

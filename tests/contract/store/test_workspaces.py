@@ -45,7 +45,7 @@ async def services(path: Path) -> AsyncIterator[tuple[RunningNode, WorkspaceServ
     async with running_node(path) as running:
         reading = Reading(running.engine, running.node.feed, running.node.ownership, 1.0)
         letters = DeadLetterService(reading, running.node.dead_letters, 7 * 86_400_000_000)
-        yield running, WorkspaceService(reading, running.node), letters
+        yield running, WorkspaceService(reading, running.node, running.node.deletions), letters
 
 
 def failed(number: int, reason: str) -> shard_pb2.FoldMember:

@@ -11,14 +11,13 @@ from relayfile.store.engine import WorkspaceKey
 from relayfile.store.integrity.finding import NODE, Check, Finding, Tally
 from relayfile.store.sqlite.audit.step import ROWS_PER_STEP, ROWS_PER_TURN, Look
 from relayfile.store.sqlite.expiry import CONTENT_GRACE_US, START
+from relayfile.store.sqlite.removal import tables_with
 
 OVERDUE_US: Final = CONTENT_GRACE_US + 15 * 60_000_000
 """So long after its release a content should be gone."""
 CONFIRMED_MAX: Final = 1_000
 """Suspects of one step; one is enough to look closer."""
 
-_TABLES = "SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite_%' ORDER BY name"
-_COLUMNS = "SELECT name FROM pragma_table_info(?)"
 _WORKSPACES = (
     "SELECT shard_id, workspace_id FROM workspace WHERE (shard_id, workspace_id) > (?, ?)"
     " ORDER BY shard_id, workspace_id LIMIT ?"
@@ -96,12 +95,6 @@ def check_kept(cursor: apsw.Cursor, tally: Tally, key: WorkspaceKey) -> Look:
             if not number % ROWS_PER_TURN:
                 yield None
     return None
-
-
-def tables_with(connection: apsw.Connection, *columns: str) -> list[str]:
-    """The tables that have all of these columns."""
-    tables = [str(row[0]) for row in connection.execute(_TABLES)]
-    return [table for table in tables if set(columns) <= {row[0] for row in connection.execute(_COLUMNS, (table,))}]
 
 
 class Orphans:
