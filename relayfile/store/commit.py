@@ -9,7 +9,7 @@ Concurrency: everything runs on one event loop; `run` is the only one that plans
 """
 
 import asyncio
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
 
@@ -29,7 +29,7 @@ Mutation_contra = TypeVar("Mutation_contra", contravariant=True)
 Answer_co = TypeVar("Answer_co", covariant=True)
 
 BUSY_CHANGES = 8
-"""A group of this size says that more is coming: the next one waits a little for company."""
+"""A group of so many, in small entries, says that more is coming: the next one waits a little for company."""
 COMPANY_PART = 2
 """An entry that joins others in a group is so much smaller: none of them should wait long for it."""
 COMPANY_CHANGES = 256
@@ -165,7 +165,7 @@ class Committer:
             self._moved.set()
 
     async def _gather(self, group: _Group, writing: asyncio.Task[None] | None) -> None:
-        """Fill the next group until the one before it is durable and nothing ready is left out."""
+        """Fill the next group until the one before it is durable and nothing ready is left out but large entries."""
         patience: asyncio.TimerHandle | None = None
         patient = self._busy and self._limits.linger_s > 0
 
@@ -174,22 +174,31 @@ class Committer:
             patient = False
             self._wake.set()
 
+        def is_due() -> bool:
+            return bool(group.entries) and (writing is None or writing.done())
+
         while True:
             self._wake.clear()
-            await self._plan_ready(group)
-            if group.entries and (writing is None or writing.done()):
-                if not patient or _has_company(group):
+            await self._plan_ready(group, is_due)
+            if is_due():
+                if not patient or _has_company(group) or self._queues.has_ready:
                     break
                 if patience is None:
                     patience = asyncio.get_running_loop().call_later(self._limits.linger_s, lose_patience)
             await self._wake.wait()
         if patience is not None:
             patience.cancel()
-        self._busy = group.change_count >= BUSY_CHANGES
+        self._busy = group.change_count >= BUSY_CHANGES and not _is_large(group)
 
-    async def _plan_ready(self, group: _Group) -> None:
-        """Plan ready entries into `group` until it is full, giving the loop a turn after each."""
+    async def _plan_ready(self, group: _Group, is_due: Callable[[], bool]) -> None:
+        """Plan ready entries into `group` until it is full, giving the loop a turn after each.
+
+        Of a group that `is_due` to be written, large ones are left out, and planned while it is: what waited for the
+        commit before does not wait for them too.
+        """
         while self._queues.has_ready and not self._is_full(group):
+            if self._queues.ready_changes >= LARGE_ENTRY_CHANGES and is_due():
+                break
             changes_max = self._limits.entry_changes_max
             key, taken = self._queues.take(changes_max // COMPANY_PART if group.entries else changes_max)
             await self._plan(group, key, taken)
@@ -299,7 +308,11 @@ class Committer:
 
 
 def _has_company(group: _Group) -> bool:
-    return group.change_count >= min(COMPANY_CHANGES, LARGE_ENTRY_CHANGES * len(group.entries))
+    return group.change_count >= COMPANY_CHANGES or _is_large(group)
+
+
+def _is_large(group: _Group) -> bool:
+    return group.change_count >= LARGE_ENTRY_CHANGES * len(group.entries)
 
 
 def _answer(answered: Sequence[tuple[Waiting, object]]) -> None:

@@ -63,6 +63,11 @@ class WorkspaceQueues:
         return bool(self._ready)
 
     @property
+    def ready_changes(self) -> int:
+        """How much waits of the workspace that `take` gives; 0 when it has none to give."""
+        return self._changes.get(self._ready[0], 0) if self._ready else 0
+
+    @property
     def full(self) -> bool:
         """Whether whoever brings work should wait: bytes of the whole node are over their bound."""
         return self.byte_count >= self._bounds.node_bytes_max

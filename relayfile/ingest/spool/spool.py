@@ -11,7 +11,6 @@ event loop; only transactions run in the one writing thread. Refuses to know wha
 
 import asyncio
 import math
-from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -30,6 +29,7 @@ from relayfile.ingest.spool.spool_file import (
     Transaction,
     prepare,
 )
+from relayfile.ingest.spool.spool_groups import Groups
 from relayfile.ingest.spool.spool_routes import RouteUpdate
 from relayfile.telemetry import get_logger
 from relayfile.v1 import types_pb2
@@ -99,7 +99,7 @@ class Spool:
         self._arrived = arrived
         self._refused = refused
         self._reached = reached
-        self._groups: deque[Group] = deque()
+        self._groups = Groups(limits.commit_bytes_max)
         self._settling = Transaction()
         self._unwritten: dict[int, int] = {}
         """Bits of rows that are on their way into the file; of removed rows `GONE`."""
@@ -169,7 +169,9 @@ class Spool:
         timeout_s: float | None = None,
     ) -> None:
         """As `append`, for callers that are no task: a webhook costs a third less so."""
-        group = self._group()
+        self._require_sound()
+        workspaces = {envelope.workspace_id for envelope in envelopes}
+        group = self._groups.choose(workspaces, self.paused)
         open_rows, paused = group.open_rows, group.paused
         for envelope, raw in zip(envelopes, raws, strict=True):
             workspace_id = envelope.workspace_id
@@ -181,6 +183,7 @@ class Spool:
                 row = PayloadBuilder(self._commits.new_row_id(), workspace_id)
                 open_rows[place] = row
                 group.rows.append(row)
+                group.row_counts[workspace_id] = group.row_counts.get(workspace_id, 0) + 1
             added = row.add(envelope, raw)
             group.size_bytes += added
             self.waiting_bytes += added
@@ -189,13 +192,13 @@ class Spool:
 
     async def add_known(self, workspaces: Sequence[str], now_us: int) -> None:
         """Remember that these workspaces exist; return when that is durable."""
-        group = self._group()
+        group = self._soonest_group()
         group.known += [(workspace_id, now_us) for workspace_id in workspaces]
         await self._written(group)
 
     async def add_routes(self, update: RouteUpdate) -> None:
         """Remember what changed of an app's routes; return when it is in the file. A power cut may undo it, whole."""
-        group = self._group()
+        group = self._soonest_group()
         group.routes.append(update)
         await self._written(group)
 
@@ -231,12 +234,13 @@ class Spool:
         self._wait(group, partial(tell_future, future), None)
         await future
 
-    def _group(self) -> Group:
+    def _require_sound(self) -> None:
         if self._commits.failure is not None:
             raise self._commits.failure
-        if not self._groups or self._groups[-1].size_bytes >= self._limits.commit_bytes_max:
-            self._groups.append(Group(self.paused))
-        return self._groups[-1]
+
+    def _soonest_group(self) -> Group:
+        self._require_sound()
+        return self._groups.soonest(self.paused)
 
     def _wait(self, group: Group, done: Done, timeout_s: float | None) -> None:
         """Have `done` told when the group is durable. One timer for all of a group: `asyncio.timeout` would cost a
@@ -253,7 +257,7 @@ class Spool:
 
     def _schedule(self) -> None:
         """Decide whether the first group goes now or waits for company. Nothing is being committed."""
-        group = self._groups[0]
+        group = self._groups.first
         enough = group.envelopes >= COMPANY_ENVELOPES or group.size_bytes >= self._limits.commit_bytes_max
         if enough or not self._has_company or not self._limits.commit_linger_s:
             self._commit()
@@ -275,7 +279,7 @@ class Spool:
             return
         alone = self._settles_alone and bool(self._settling)
         self._settles_alone = False
-        group = self._groups.popleft() if self._groups and not alone else Group(self.paused)
+        group = self._groups.next() if self._groups and not alone else Group(self.paused)
         transaction, self._settling = self._settling, Transaction()
         transaction.known = group.known
         transaction.routes = group.routes

@@ -36,6 +36,8 @@ class Group:
     open_rows: dict[str | tuple[str, str], PayloadBuilder] = field(default_factory=dict)
     """By workspace; by workspace and provider where the provider is paused by itself."""
     rows: list[PayloadBuilder] = field(default_factory=list)
+    row_counts: dict[str, int] = field(default_factory=dict)
+    """Of each workspace that has rows."""
     known: list[tuple[str, int]] = field(default_factory=list)
     routes: list[RouteUpdate] = field(default_factory=list)
     waiters: list[tuple[float, Done]] = field(default_factory=list)

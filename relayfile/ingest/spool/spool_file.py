@@ -6,6 +6,7 @@ transaction is worth its fsync.
 """
 
 import contextlib
+import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -35,6 +36,7 @@ _BUSY_MS = 5_000
 CHECKPOINT_PAGES = 2_000
 """A log of so many pages is written back into the file after the commit that made it so long."""
 CHECKPOINT_PAGES_MIN = 32
+ROWS_PER_STATEMENT = 64
 LOG_PART = 16
 """The log of a small spool is written back when it has this part of the spool's size."""
 
@@ -192,15 +194,15 @@ class SpoolWriter:
             connection.execute("BEGIN IMMEDIATE")
             try:
                 if transaction.rows:
-                    connection.executemany("INSERT INTO batch VALUES (?,?,?,?,?,?)", transaction.rows)
+                    self._insert(transaction.rows)
                 if transaction.known:
                     connection.executemany("INSERT OR IGNORE INTO known_workspace VALUES (?,?)", transaction.known)
                 if transaction.bits:
                     connection.executemany("INSERT OR REPLACE INTO settled VALUES (?,?)", transaction.bits)
                 if transaction.finished:
-                    ids = [(row_id,) for row_id in transaction.finished]
-                    connection.executemany("DELETE FROM batch WHERE row_id = ?", ids)
-                    connection.executemany("DELETE FROM settled WHERE row_id = ?", ids)
+                    ids = (json.dumps(transaction.finished),)
+                    connection.execute("DELETE FROM batch WHERE row_id IN (SELECT value FROM json_each(?))", ids)
+                    connection.execute("DELETE FROM settled WHERE row_id IN (SELECT value FROM json_each(?))", ids)
                 write_routes(connection, transaction.routes)
                 if transaction.pauses is not None:
                     write_pauses(connection, transaction.pauses)
@@ -226,6 +228,13 @@ class SpoolWriter:
             with contextlib.suppress(apsw.Error):  # What was committed stays in the log.
                 connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
         connection.close()
+
+    def _insert(self, rows: list[NewRow]) -> None:
+        """Many rows in a statement: after each one the thread asks a busy event loop for the interpreter lock again."""
+        for first in range(0, len(rows), ROWS_PER_STATEMENT):
+            some = rows[first : first + ROWS_PER_STATEMENT]
+            places = ",".join(["(?,?,?,?,?,?)"] * len(some))
+            self._connection.execute(f"INSERT INTO batch VALUES {places}", [value for row in some for value in row])
 
     def _note_wal_size(self, _connection: apsw.Connection, _database: str, pages: int) -> int:
         self._wal_pages = pages

@@ -2,8 +2,8 @@
 
 Why not a writer thread that runs the statements: apsw lets go of the interpreter lock at every step, and a thread that
 takes it back from a busy loop waits up to 5 ms each time (measured: 1,600 rows/s instead of 35,000). So rows are
-inserted on the loop, a few milliseconds at a time, and only what waits for the disk (COMMIT, checkpoints) runs in
-the one writer thread. While it does, the loop loads and plans.
+inserted on the loop, a few milliseconds at a time, and only what waits for the disk runs in threads: COMMIT in the one
+writer thread, checkpoints in their own (`checkpoints`). While it does, the loop loads and plans.
 
 Concurrency: `_turn` is held from BEGIN to the end of COMMIT; nothing else touches the writer connection, but for loads
 that are over before the loop goes on, while nobody holds it. Readers have their own connections and snapshots and wait
@@ -30,6 +30,7 @@ from relayfile.store.engine import Fence, PlannedEntry, ProviderOutcomes, ShardR
 from relayfile.store.plan.entry import Entry
 from relayfile.store.plan.needs import first_needs, more_needs
 from relayfile.store.plan.slice import Needs, Slice
+from relayfile.store.sqlite.checkpoints import PAGE_BYTES, Checkpoints
 from relayfile.store.sqlite.connection import open_reader, open_writer
 from relayfile.store.sqlite.expiry import (
     START,
@@ -54,9 +55,7 @@ LOOP_SLICE_S = 0.003
 """Longest piece of work that a commit does on the loop before others get a turn."""
 ROWS_PER_STEP = 200
 READERS_KEPT_MAX = 8
-PAGE_BYTES = 4096
 CHUNK_CACHE_BYTES = 8 << 20
-RESTART_TIMEOUT_MS = 200
 
 _ACQUIRE = (
     "INSERT INTO shard (shard_id, epoch, owner, address, state) VALUES (?, 1, ?, ?, 3) ON CONFLICT (shard_id)"
@@ -73,7 +72,7 @@ class SqliteLimits:
     cache_bytes: int = 64 << 20
     """Page cache of the writer."""
     wal_bytes_max: int = 64 << 20
-    """The write-ahead log stays below this: half of it asks for a checkpoint, three quarters wait for readers too."""
+    """The write-ahead log stays below this; see `Checkpoints`."""
     delivery_retention_us: int = 7 * 86_400 * 1_000_000
     """Of request ids too."""
     letter_retention_us: int = 7 * 86_400 * 1_000_000
@@ -152,7 +151,7 @@ class SqliteEngine:
         self._thread = ThreadPoolExecutor(1, "store-writer")
         self._turn = asyncio.Lock()
         self._state = WriterState.read(writer)
-        self._checkpoint: asyncio.Future[None] | None = None
+        self._checkpoints = Checkpoints(path, limits.wal_bytes_max)
         writer.set_wal_hook(self._note_wal_size)
 
     async def load(self, key: WorkspaceKey, entry: Entry) -> Slice:
@@ -171,8 +170,7 @@ class SqliteEngine:
     @property
     def _is_writing(self) -> bool:
         """Whether the writer connection is in use, here or in its thread, or is to be left alone."""
-        is_in_thread = self._checkpoint is not None and not self._checkpoint.done()
-        return self._turn.locked() or is_in_thread or bool(self._state.failure)
+        return self._turn.locked() or bool(self._state.failure)
 
     async def commit(self, fences: Sequence[Fence], entries: Sequence[PlannedEntry]) -> frozenset[int]:
         async with self._transaction():
@@ -267,11 +265,12 @@ class SqliteEngine:
     async def close(self) -> None:
         async with self._turn:
             try:
-                await self._settle_checkpoint()
+                await self._settle_checkpoint(last=True)
             except Unavailable:
                 pass  # The disk is full: what was committed stays in the log.
             finally:
                 self._thread.shutdown()
+                self._checkpoints.close()
                 for reader in (*self._readers, self._loader):
                     reader.close()
                 self._writer.set_wal_hook(None)
@@ -316,8 +315,7 @@ class SqliteEngine:
                 self._roll_back()
                 raise
             self._state.commit_count += 1
-            if self._state.wal_bytes > self._limits.wal_bytes_max // 2:
-                self._checkpoint = asyncio.get_running_loop().run_in_executor(self._thread, self._run_checkpoint)
+            self._checkpoints.begin(self._state.wal_bytes)
 
     async def _write(self, entries: Sequence[PlannedEntry]) -> None:
         """All rows of the entries, a few milliseconds at a time."""
@@ -368,25 +366,9 @@ class SqliteEngine:
             self._directory.mark_failed(what)
         return StorageFailed(what=what)
 
-    async def _settle_checkpoint(self) -> None:
-        if self._checkpoint is not None:
-            # Forgotten only when it has ended: a caller that is cancelled here leaves it to the next one.
-            await asyncio.wait((self._checkpoint,))
-            checkpoint, self._checkpoint = self._checkpoint, None
-            with errors_as_ours(self._fail):
-                checkpoint.result()
-
-    def _run_checkpoint(self) -> None:
-        """In the writer thread. Without readers of old pages the next commit then starts the log from its head."""
-        self._writer.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
-        if self._state.wal_bytes > self._limits.wal_bytes_max * 3 // 4:
-            self._writer.set_busy_timeout(RESTART_TIMEOUT_MS)
-            try:
-                self._writer.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_RESTART)
-            except apsw.BusyError:
-                pass  # A reader holds an old snapshot; it is tried again after the next commit.
-            finally:
-                self._writer.set_busy_timeout(0)
+    async def _settle_checkpoint(self, *, last: bool = False) -> None:
+        with errors_as_ours(self._fail):
+            await self._checkpoints.settle(self._state.wal_bytes, last=last)
 
     def _note_wal_size(self, _connection: apsw.Connection, _database: str, pages: int) -> int:
         self._state.wal_bytes = pages * PAGE_BYTES

@@ -169,6 +169,18 @@ async def test_entries_of_many_changes_wait_for_no_company() -> None:
             await asyncio.gather(blocker, *company, *noisy, quiet)
 
 
+async def test_a_small_entry_that_waited_for_a_commit_does_not_wait_for_a_large_one_too() -> None:
+    async with rig(CommitLimits(linger_s=60.0), gate_open=False) as it:
+        first = it.put(B, "0")
+        await turns()
+        noisy = [it.put(B, str(number)) for number in range(2 * LARGE_ENTRY_CHANGES)]
+        quiet = it.put(A, "1")
+        await turns()
+        it.engine.gate.set()
+        await asyncio.gather(first, quiet, *noisy)
+        assert it.engine.groups == [["b"], ["a"], ["b"]]
+
+
 async def test_nothing_is_told_before_it_is_durable_and_watchers_are_woken_then() -> None:
     async with rig(gate_open=False) as it:
         answer = it.put(A, "1")

@@ -88,7 +88,10 @@ async def test_ten_thousand_envelopes_cost_few_transactions(tmp_path: Path) -> N
         assert one.spool.counters.envelopes == 10_000
         assert one.spool.counters.transactions <= 200
         assert sum(row.member_count for row in one.rows) == 10_000
-        assert [row.row_id for row in one.rows] == list(range(1, len(one.rows) + 1))
+        assert sorted(row.row_id for row in one.rows) == list(range(1, len(one.rows) + 1))
+        for workspace in {row.workspace_id for row in one.rows}:
+            ids = [row.row_id for row in one.rows if row.workspace_id == workspace]
+            assert ids == sorted(ids), "rows of one workspace become durable in their order"
 
 
 async def test_settled_rows_go_and_their_ids_never_come_back(tmp_path: Path) -> None:
