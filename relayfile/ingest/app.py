@@ -46,7 +46,7 @@ from relayfile.ingest.webhooks.request_body import BodyRoom
 from relayfile.ingest.webhooks.webhook import Access, FrontLimits, FrontSurroundings, Reception, WebhookFront
 from relayfile.ingest.webhooks.webhook_secrets import WebhookSecrets
 from relayfile.ingest.workspaces import OwnerLookup, WorkspaceDirectory
-from relayfile.lifecycle import EXIT_NOT_EMPTY, EXIT_OK, Lifecycle, Phase, Stop, until_stopped
+from relayfile.lifecycle import EXIT_NOT_EMPTY, EXIT_OK, Lifecycle, Phase, Stop, prompt_threads, until_stopped
 from relayfile.serving import AdminPorts, GrpcServer, HttpListener, Service, channel
 from relayfile.settings import IngestSettings
 from relayfile.telemetry import IngestInstruments, get_logger
@@ -67,6 +67,7 @@ async def run(settings: IngestSettings, stop: Stop) -> int:
         _check_stateless(settings)
         check_none_left(settings.data_dir)
     foundation = lay("ingest", settings)
+    prompt_threads()
     rejected = RejectedRequests(settings.rejected_requests_max)
     redos = RedoQueue()
     with _mode(settings, foundation, rejected, redos) as mode:

@@ -11,7 +11,7 @@ from functools import partial
 from relayfile import __version__
 from relayfile.data_directory import DataDirectory
 from relayfile.foundation import Foundation, lay
-from relayfile.lifecycle import EXIT_OK, Lifecycle, Phase, Stop, until_stopped
+from relayfile.lifecycle import EXIT_OK, Lifecycle, Phase, Stop, prompt_threads, until_stopped
 from relayfile.serving import AdminPorts, GrpcServer, Service, channel
 from relayfile.settings import StoreSettings
 from relayfile.store.commit import CommitLimits
@@ -42,6 +42,7 @@ MICROSECONDS = 1_000_000
 async def run(settings: StoreSettings, stop: Stop) -> int:
     """Run a node until it is to stop; the exit code. `SettingError` and `StartRefused` when it cannot start."""
     foundation = lay("store", settings)
+    prompt_threads()
     with DataDirectory(settings.data_dir) as directory:
         instruments = StoreInstruments.declare(foundation.registry)
         engine = _open(directory, settings, foundation, instruments)

@@ -191,6 +191,8 @@ async def during_drain(scene: Scene, envelopes: int) -> tuple[float, int]:
     await scene.system.processes["store-0"].stop(20)
     scene.detail["backlog's load"] = await run_load(scene.publish(envelopes, streams=4))
     await scene.system.start_one("store-0")
+    # Until ingest has connected anew (it tries every 2 s at the latest) nothing drains.
+    await until_ended(scene.client, {scene.noisy_workspace: before + 1}, 30)
     p99_ms = await scene.quiet_p99_ms("while a backlog drains", "http")
     left = before + envelopes - (await scene.client.counts(scene.noisy_workspace)).ended
     _, missing = await until_ended(scene.client, {scene.noisy_workspace: before + envelopes}, 300)

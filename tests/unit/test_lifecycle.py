@@ -9,7 +9,7 @@ import pytest
 
 from relayfile import lifecycle
 from relayfile.errors import SettingError, StartRefused, StorageFailed
-from relayfile.lifecycle import Lifecycle, Phase, Stop
+from relayfile.lifecycle import SWITCH_INTERVAL_S, Lifecycle, Phase, Stop, prompt_threads
 
 
 async def test_phases_run_in_order_and_all_of_one_before_the_next() -> None:
@@ -145,3 +145,12 @@ def test_the_first_signal_asks_and_the_second_ends(mode: str, signals: list[sign
             if number is signals[0]:
                 assert child.stdout.readline().strip() == signals[0].name
         assert child.wait(20) == code
+
+
+def test_threads_that_write_get_the_interpreter_lock_soon() -> None:
+    before = sys.getswitchinterval()
+    try:
+        prompt_threads()
+        assert sys.getswitchinterval() == pytest.approx(SWITCH_INTERVAL_S)
+    finally:
+        sys.setswitchinterval(before)
