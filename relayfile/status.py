@@ -58,6 +58,8 @@ CODES: Mapping[type[RelayfileError], grpc.StatusCode] = {
     errors.NotOwner: _Code.FAILED_PRECONDITION,
     errors.ProxyLoop: _Code.UNAVAILABLE,
     errors.ClaimExpired: _Code.FAILED_PRECONDITION,
+    errors.OperationNotDeadLettered: _Code.FAILED_PRECONDITION,
+    errors.OperationContentGone: _Code.FAILED_PRECONDITION,
     errors.CursorExpired: _Code.OUT_OF_RANGE,
     errors.Unauthenticated: _Code.UNAUTHENTICATED,
     errors.PermissionDenied: _Code.PERMISSION_DENIED,

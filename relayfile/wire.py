@@ -118,6 +118,11 @@ def is_provider_name(name: str) -> bool:
     return _PROVIDER.match(name) is not None
 
 
+def is_object_id(text: str) -> bool:
+    """Whether ``text`` has the form ``<type>/<id>`` of a provider's object; its length is checked elsewhere."""
+    return _OBJECT_ID.match(text) is not None
+
+
 def may_keep_header(name: str) -> bool:
     """Whether a header of this lower-case name may be stored: it carries no credential and no signature."""
     return _CREDENTIAL.search(name) is None and _HEADER_NAME.match(name) is not None

@@ -103,8 +103,11 @@ REQUIREMENTS: Mapping[str, Requirement] = {
     **_rpcs(
         "WritebackService",
         {
-            "ListOperations GetOperation WatchOperations ReadOperationContent": Requirement("ops:read"),
-            "ClaimOperations RenewClaim CancelOperations": Requirement("ops:write"),
+            "ListOperations GetOperation WatchOperations ReadOperationContent": Requirement(
+                "ops:read", is_filtered=True
+            ),
+            "ClaimOperations": Requirement("ops:write", Reach.WORKSPACE_OR_CLUSTER),
+            "RenewClaim CancelOperations": Requirement("ops:write"),
             "AckOperation": Requirement("ops:write", workspace_field="head.workspace_id"),
             "ReplayOperation ApproveOperations": Requirement("ops:replay"),
         },

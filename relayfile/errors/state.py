@@ -79,6 +79,24 @@ class ClaimExpired(RelayfileError):
 
 
 @dataclass(kw_only=True, eq=False)
+class OperationNotDeadLettered(RelayfileError):
+    """The operation {operation!r} is {state}; only a dead-lettered one is replayed."""
+
+    reason: ClassVar[str] = "OPERATION_NOT_DEAD_LETTERED"
+    operation: str
+    state: str
+
+
+@dataclass(kw_only=True, eq=False)
+class OperationContentGone(RelayfileError):
+    """The operation {operation!r} keeps no such content: {why}."""
+
+    reason: ClassVar[str] = "OPERATION_CONTENT_GONE"
+    operation: str
+    why: str
+
+
+@dataclass(kw_only=True, eq=False)
 class CursorExpired(RelayfileError):
     """The cursor is no longer retained: events of history {history_id!r} start after revision {oldest}."""
 

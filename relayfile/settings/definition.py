@@ -22,6 +22,7 @@ KEY = "setting"
 
 _SECONDS = {"us": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _BYTES = {"": 1, "B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40}
+_PROVIDER_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,63}")
 _QUANTITY = re.compile(r"(\d+(?:\.\d+)?)\s*([A-Za-z]*)\Z")
 
 
@@ -210,6 +211,19 @@ def optional_endpoint(why: str, env: str | None = None) -> str:
         return parse_address(raw) if raw.strip() else ""
 
     return declare("", Definition(parse, str, _ADDRESS_RANGE + ", or empty", why, env))
+
+
+def names(default: str, why: str, env: str | None = None) -> tuple[str, ...]:
+    """A comma-separated list of providers' names."""
+
+    def parse(raw: str) -> tuple[str, ...]:
+        found = tuple(item.strip() for item in raw.split(",") if item.strip())
+        for name in found:
+            if _PROVIDER_NAME.fullmatch(name) is None:
+                raise ValueError(f"names {name!r}, which is no provider's name")
+        return found
+
+    return declare(parse(default), Definition(parse, ",".join, "name,name,...", why, env))
 
 
 def endpoints(why: str, env: str | None = None) -> tuple[str, ...]:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from relayfile.errors import SettingError
-from relayfile.settings.definition import count, duration, endpoint, optional_endpoint, size
+from relayfile.settings.definition import count, duration, endpoint, names, optional_endpoint, size
 from relayfile.settings.groups import ClusterSettings
 
 
@@ -57,6 +57,21 @@ class StoreSettings(ClusterSettings):
     exports_concurrent_max: int = count(8, 1, 1024, "ExportTree streams at once; more are refused and listed instead")
     watch_mark_interval_s: float = duration("10s", "10ms", "10s", "longest silence of a watch stream before a mark")
 
+    provider_max_concurrency: int = count(
+        8, 1, 10_000, "write-back operations of one provider in one workspace that workers have at once"
+    )
+    suppression_window_s: float = duration(
+        "2m", "0s", "1h", "how long after its end a write-back operation is known by its echo, which is then suppressed"
+    )
+    writeback_attempts_max: int = count(10, 1, 1_000, "tries of a write-back operation; then it is dead-lettered")
+    writeback_backoff_max_s: float = duration(
+        "5m", "1s", "1d", "longest pause between two tries, which begins at 1 s and doubles; Retry-After may be longer"
+    )
+    writeback_providers: tuple[str, ...] = names(
+        "asana,confluence,github,gitlab,hubspot,intercom,jira,linear,notion,shopify,slack,stripe",
+        "providers whose directories carry agents' edits back in every workspace; others' do after a first delivery",
+    )
+
     delivery_retention_s: float = duration(
         "7d",
         "7d",
@@ -81,6 +96,9 @@ class StoreSettings(ClusterSettings):
     )
     tombstone_retention_s: float = duration(
         "30d", "7d", "3650d", "how long the name of a deleted workspace stays taken, and what arrives for it is ignored"
+    )
+    operation_retention_s: float = duration(
+        "30d", "1d", "3650d", "age after its end at which a write-back operation is removed; dead-lettered ones too"
     )
     retention_interval_s: float = duration("1m", "100ms", "1d", "pause between two rounds of removing what expired")
     scrub_bytes_per_second_max: int = size(

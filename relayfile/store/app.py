@@ -20,6 +20,7 @@ from relayfile.store.letters.replayer import ReplayPolicy
 from relayfile.store.node import Node, NodePolicy
 from relayfile.store.ownership import StaticPlacement
 from relayfile.store.plan.limits import PlanLimits
+from relayfile.store.plan.writeback.limits import WritebackLimits
 from relayfile.store.proxy import OwnerRouting, Peers
 from relayfile.store.queues import QueueBounds
 from relayfile.store.servicers.admin_service import AdminParts
@@ -111,6 +112,7 @@ def _open(
         events_max=settings.events_max,
         admin_action_retention_us=round(settings.admin_action_retention_s * MICROSECONDS),
         tombstone_retention_us=round(settings.tombstone_retention_s * MICROSECONDS),
+        operation_retention_us=round(settings.operation_retention_s * MICROSECONDS),
     )
     return open_engine(directory, identity, foundation.clock, limits, instruments.wal_bytes.set)
 
@@ -131,11 +133,18 @@ def _policy(settings: StoreSettings) -> NodePolicy:
             settings.dead_letter_bytes_max,
             settings.workspace_files_max,
             settings.workspace_bytes_max,
+            WritebackLimits(
+                provider_concurrency_max=settings.provider_max_concurrency,
+                suppression_us=round(settings.suppression_window_s * MICROSECONDS),
+                attempts_max=settings.writeback_attempts_max,
+                backoff_max_us=round(settings.writeback_backoff_max_s * MICROSECONDS),
+            ),
         ),
         creates_workspaces=settings.create_workspaces == "on-first-write",
         expiry_interval_s=settings.retention_interval_s,
         tombstone_retention_us=round(settings.tombstone_retention_s * MICROSECONDS),
         replay=ReplayPolicy(letters_per_second_max=settings.replays_per_second_max),
+        writeback_providers=settings.writeback_providers,
     )
 
 
@@ -158,6 +167,7 @@ def _parts(
         dead_letters=node.dead_letters,
         dead_letter_retention_us=round(settings.dead_letter_retention_s * MICROSECONDS),
         routes=node.routes,
+        operations=node.operations,
         mutating=node.files,
         write_limits=WriteLimits(settings.content_bytes_max, settings.upload_bytes_max, settings.upload_idle_s),
         existence=WorkspaceExistence(engine, node.ownership, peers, credentials, settings.call_timeout_s),

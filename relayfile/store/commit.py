@@ -288,6 +288,8 @@ class Committer:
         if plan.events and plan.workspace is not None:
             self._instruments.revisions_total.inc(len(plan.events))
             self._feed.tell(entry.key.workspace_id, plan.workspace.revision)
+        if plan.operations is not None:
+            self._feed.on_operations(entry.key.workspace_id)
         _answer(answered)
         self._release(entry.key)
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 from relayfile.model import Outcome
+from relayfile.store.operation_view import OperationView
 from relayfile.store.plan.entry import Entry
 from relayfile.store.plan.file_index import Term
 from relayfile.store.plan.letters import LetterRef, LetterState
@@ -288,6 +289,10 @@ class PauseView(Protocol):
 class WorkspaceView(TreeView, FileIndexView, EventView, OutcomeView, OrderView, PauseView, Protocol):
     """Everything that servicers read of one workspace, in one snapshot."""
 
+    def operations(self) -> OperationView:
+        """Its write-back operations."""
+        ...
+
 
 class Engine(Protocol):
     """One node's storage."""
@@ -329,14 +334,18 @@ class Engine(Protocol):
         """This node's workspaces with dead letters that are queued for another try."""
         ...
 
+    async def workspaces_at_work(self) -> list[WorkspaceKey]:
+        """This node's workspaces in which an operation waits or is claimed, or a change is held."""
+        ...
+
     async def acquire_shards(self, shard_ids: Sequence[int], owner: int, address: str) -> list[ShardRow]:
         """Own these shards from now on: each one's epoch grows by one. Durable when it returns."""
         ...
 
     async def remove_expired(self, now_us: int, limit: int) -> Sweep:
         """Delete at most about `limit` rows that nothing may ask for any more: contents that were released a minute
-        ago, deliveries, request ids, events, administrative actions and acknowledged dead letters beyond their
-        retention. One transaction and a bounded step; call again until the sweep is complete."""
+        ago, deliveries, request ids, events, administrative actions, ended operations and acknowledged dead letters
+        beyond their retention. One transaction and a bounded step; call again until the sweep is complete."""
         ...
 
     async def close(self) -> None:

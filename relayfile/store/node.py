@@ -18,6 +18,8 @@ from relayfile.store.entry_kinds import ApplyFolds, CreateWorkspaces, NewWorkspa
 from relayfile.store.letters.dead_letters import DeadLetters
 from relayfile.store.letters.replayer import ReplayPolicy
 from relayfile.store.once import Asked, Once, RequestMark
+from relayfile.store.operations.desk import OperationDesk
+from relayfile.store.operations.feed import OperationFeed
 from relayfile.store.ownership import Ownership, StaticPlacement
 from relayfile.store.plan.limits import PlanLimits
 from relayfile.store.plan.rows import WorkspaceRow
@@ -44,6 +46,8 @@ class NodePolicy:
     expiry_interval_s: float
     replay: ReplayPolicy = ReplayPolicy()
     tombstone_retention_us: int = 30 * 86_400 * 1_000_000
+    writeback_providers: tuple[str, ...] = ()
+    """Those whose directories carry edits back even before a first delivery."""
 
 
 class Node:
@@ -77,7 +81,16 @@ class Node:
         self.dead_letters = DeadLetters(
             context, self.apply_folds, self.committer, ownership, policy.replay, replays_total
         )
-        mutations = FileMutations(context, policy.plan, creates_workspaces=policy.creates_workspaces)
+        operation_feed = OperationFeed()
+        self.feed.on_operations = operation_feed.tell
+        providers = frozenset(policy.writeback_providers)
+        self.operations = OperationDesk(context, policy.plan, self.committer, ownership, operation_feed, providers)
+        mutations = FileMutations(
+            context,
+            policy.plan,
+            creates_workspaces=policy.creates_workspaces,
+            edits_hook=self.operations.edits_hook,
+        )
         self.files = FileWriter(context, mutations, self.committer, ownership)
         self.routes = RouteWriter(context, policy.plan, self.committer, ownership, self.dead_letters)
         self._create_workspaces = Once(
@@ -107,6 +120,7 @@ class Node:
             tasks.create_task(self.committer.run(), name="store-committer")
             tasks.create_task(self._remove_expired(), name="store-expiry")
             tasks.create_task(self.dead_letters.run(), name="store-replays")
+            tasks.create_task(self.operations.run(), name="store-operations")
 
     async def create_workspace(
         self, workspace_id: str, files_max: int = 0, total_bytes_max: int = 0, mark: RequestMark | None = None

@@ -6,6 +6,7 @@ nothing: it is woken once and finds all that happened meanwhile in the log.
 
 import asyncio
 from collections import OrderedDict
+from collections.abc import Callable
 from typing import Final
 
 REMEMBERED_MAX: Final = 100_000
@@ -17,6 +18,8 @@ class RevisionFeed:
     """The newest committed revisions of the workspaces that moved last. Of one event loop."""
 
     def __init__(self, remembered_max: int = REMEMBERED_MAX) -> None:
+        self.on_operations: Callable[[str], None] = lambda _workspace_id: None
+        """Told each workspace whose operations were written; they take no revision of their own."""
         self._remembered_max = remembered_max
         self._newest: OrderedDict[str, int] = OrderedDict()
         self._waiting: dict[str, list[tuple[int, asyncio.Future[int]]]] = {}

@@ -11,7 +11,7 @@ import grpc.aio
 from prometheus_client import CollectorRegistry
 
 from relayfile.auth import ALL, EVERY_SCOPE, KeyStore, TokenSigner, TokenVerifier, auth_stage
-from relayfile.clock import SystemClock
+from relayfile.clock import Clock, SystemClock
 from relayfile.data_directory import DataDirectory
 from relayfile.ids import IdSource
 from relayfile.interception import CallInterceptor
@@ -42,6 +42,7 @@ from relayfile.v1 import (
     route_pb2_grpc,
     topology_pb2_grpc,
     workspace_pb2_grpc,
+    writeback_pb2_grpc,
 )
 from tests.support.trees import TreeWriter
 
@@ -72,6 +73,9 @@ class Client:
         self.routes: route_pb2_grpc.RouteServiceAsyncStub = route_pb2_grpc.RouteServiceStub(self.channel)
         self.admin: admin_pb2_grpc.AdminServiceAsyncStub = admin_pb2_grpc.AdminServiceStub(self.channel)
         self.topology: topology_pb2_grpc.TopologyServiceAsyncStub = topology_pb2_grpc.TopologyServiceStub(self.channel)
+        self.writeback: writeback_pb2_grpc.WritebackServiceAsyncStub = writeback_pb2_grpc.WritebackServiceStub(
+            self.channel
+        )
         self.dead_letters: dead_letter_pb2_grpc.DeadLetterServiceAsyncStub = dead_letter_pb2_grpc.DeadLetterServiceStub(
             self.channel
         )
@@ -117,9 +121,16 @@ def _claim(workspaces: str | Sequence[str]) -> str | tuple[str, ...]:
 
 @asynccontextmanager
 async def started_nodes(
-    directory: Path, count: int = 1, *, limits: ReadLimits = LIMITS, mark_interval_s: float = 10.0
+    directory: Path,
+    count: int = 1,
+    *,
+    limits: ReadLimits = LIMITS,
+    mark_interval_s: float = 10.0,
+    clock: Clock | None = None,
+    policy: NodePolicy = POLICY,
 ) -> AsyncIterator[list[TestNode]]:
-    """`count` nodes that share the shards."""
+    """`count` nodes that share the shards. `clock` is the stores' alone; tokens go by the machine's."""
+    store_clock = clock or SystemClock()
     clock = SystemClock()
     keys = KeyStore(directory / "keys")
     signer = TokenSigner(keys.signing_key(), clock)
@@ -138,11 +149,11 @@ async def started_nodes(
         nodes: list[TestNode] = []
         for index, server in enumerate(servers):
             data = stack.enter_context(DataDirectory(directory / f"store-{index}"))
-            engine = open_engine(data, NodeIdentity(SHARDS, index, count, "test"), clock)
+            engine = open_engine(data, NodeIdentity(SHARDS, index, count, "test"), store_clock)
             stack.push_async_callback(engine.close)
             ownership = await Ownership.acquire(engine, StaticPlacement(SHARDS, index, tuple(addresses)))
             instruments = StoreInstruments.declare(CollectorRegistry())
-            node = Node(engine, ownership, clock, IdSource(clock).new_id, instruments, POLICY)
+            node = Node(engine, ownership, store_clock, IdSource(store_clock).new_id, instruments, policy)
             await stack.enter_async_context(_running(node))
             feed = node.feed
             writer = TreeWriter(engine, ownership, feed, clock)
@@ -159,13 +170,14 @@ async def started_nodes(
                 dead_letters=node.dead_letters,
                 dead_letter_retention_us=7 * 86_400_000_000,
                 routes=node.routes,
+                operations=node.operations,
                 mutating=node.files,
                 write_limits=WRITE_LIMITS,
                 existence=WorkspaceExistence(engine, ownership, peers, partial(_bearer, service_token), 5.0),
                 admin=AdminParts(
                     auditor=SqliteAudit(engine.snapshot, clock, SHARDS), scrub_bytes_per_second_max=1 << 30
                 ),
-                clock=clock,
+                clock=store_clock,
                 mark_interval_s=mark_interval_s,
                 cluster_id="test",
                 version="0",

@@ -56,26 +56,33 @@ def apply_member(
 ) -> None:
     """Plan one upsert, delete, patch or signal of `subject`. A `replay` came long ago, whatever came in between."""
     member = verdict.member
-    # Echoes of our own write-backs are `suppressed` here, before anything else, once there are operations.
-    age = _age(tree, subject, member, ingest_id, replay=replay)
-    if age.mark is not NO_WATERMARK and is_stale(age.mark, member.kind, age.time_us, age.slack_us):
-        verdict.outcome = Outcome.STALE
-        return
-    if is_marker(member.path) or (subject.path is not None and is_marker(subject.path)):
-        # Also where an agent moved the object's file to such a path.
-        verdict.failure = Failure("ACL_PATH_REFUSED", "Access rules are set through the file API, not by a provider.")
+    age = age_of(tree, subject, member, ingest_id, replay=replay)
+    if is_refused(subject, verdict, age):
         return
     if member.kind is _UPSERT:
         _upsert(tree, subject, verdict, age)
     elif member.kind is _DELETE:
-        _delete(tree, subject, verdict, age)
+        delete_file(tree, subject, verdict, age)
     elif member.kind is _PATCH:
         _patch(tree, subject, verdict, age)
     else:
         _signal(tree, subject, verdict, age)
 
 
-def _age(tree: WorkingTree, subject: ObjectDraft, member: Member, ingest_id: str, *, replay: bool) -> Age:
+def is_refused(subject: ObjectDraft, verdict: Verdict, age: Age) -> bool:
+    """Whether the member is stale or at a path that no provider writes; then its verdict says so."""
+    member = verdict.member
+    if age.mark is not NO_WATERMARK and is_stale(age.mark, member.kind, age.time_us, age.slack_us):
+        verdict.outcome = Outcome.STALE
+        return True
+    if is_marker(member.path) or (subject.path is not None and is_marker(subject.path)):
+        # Also where an agent moved the object's file to such a path.
+        verdict.failure = Failure("ACL_PATH_REFUSED", "Access rules are set through the file API, not by a provider.")
+        return True
+    return False
+
+
+def age_of(tree: WorkingTree, subject: ObjectDraft, member: Member, ingest_id: str, *, replay: bool) -> Age:
     time_us = provider_time(member.occurred_us, member.received_us)
     if time_us is not None:
         return made(Age, (time_us, True, subject.provider, 0, ingest_id))
@@ -83,7 +90,7 @@ def _age(tree: WorkingTree, subject: ObjectDraft, member: Member, ingest_id: str
     return made(Age, (member.received_us, False, subject.received, slack_us, ingest_id))
 
 
-def _advance(subject: ObjectDraft, age: Age, mark: Watermark) -> None:
+def advance(subject: ObjectDraft, age: Age, mark: Watermark) -> None:
     if mark == age.mark:
         return
     subject.changed = True
@@ -97,13 +104,13 @@ def _advance(subject: ObjectDraft, age: Age, mark: Watermark) -> None:
 
 def _upsert(tree: WorkingTree, subject: ObjectDraft, verdict: Verdict, age: Age) -> None:
     member = verdict.member
-    new = made(NewFile, (member.content, member.content_type or _media_type(member.content), None))
-    if _put(tree, subject, verdict, age, new):
-        subject.signalled = False
-        _advance(subject, age, advanced(age.mark, _UPSERT, age.time_us))
+    new = made(NewFile, (member.content, member.content_type or media_type(member.content), None))
+    if put_file(tree, subject, verdict, age, new):
+        subject.signalled, subject.answered = False, True
+        advance(subject, age, advanced(age.mark, _UPSERT, age.time_us))
 
 
-def _delete(tree: WorkingTree, subject: ObjectDraft, verdict: Verdict, age: Age) -> None:
+def delete_file(tree: WorkingTree, subject: ObjectDraft, verdict: Verdict, age: Age) -> None:
     file = tree.own_file(subject)
     if file is None:
         verdict.outcome = Outcome.UNCHANGED
@@ -112,8 +119,8 @@ def _delete(tree: WorkingTree, subject: ObjectDraft, verdict: Verdict, age: Age)
         subject.effects.append(verdict)
     if not subject.deleted or subject.path is not None:
         subject.path, subject.deleted, subject.changed = None, True, True
-    subject.signalled = False
-    _advance(subject, age, advanced(age.mark, _DELETE, age.time_us, deletes_beat=age.by_provider))
+    subject.signalled, subject.answered = False, True
+    advance(subject, age, advanced(age.mark, _DELETE, age.time_us, deletes_beat=age.by_provider))
 
 
 def _signal(tree: WorkingTree, subject: ObjectDraft, verdict: Verdict, age: Age) -> None:
@@ -121,9 +128,9 @@ def _signal(tree: WorkingTree, subject: ObjectDraft, verdict: Verdict, age: Age)
     if file is not None and file.stale_since_us is None:
         tree.set_file(file.path, file._replace(stale_since_us=verdict.member.received_us), verdict)
     # The operation of kind `fetch` is made, or folded into, where settling sees an object that is still signalled.
-    subject.signalled = True
+    subject.signalled = tree.is_signalled = True
     subject.effects.append(verdict)
-    _advance(subject, age, advanced(age.mark, MemberKind.SIGNAL, age.time_us))
+    advance(subject, age, advanced(age.mark, MemberKind.SIGNAL, age.time_us))
 
 
 def _patch(tree: WorkingTree, subject: ObjectDraft, verdict: Verdict, age: Age) -> None:
@@ -136,7 +143,7 @@ def _patch(tree: WorkingTree, subject: ObjectDraft, verdict: Verdict, age: Age) 
     try:
         patch = pinned_json.read(member.content)
     except NotJson as error:
-        verdict.failure = _not_json("The patch", error)
+        verdict.failure = not_json("The patch", error)
         return
     if not isinstance(patch, dict):
         _replace_whole(tree, subject, verdict, age, patch)
@@ -148,11 +155,11 @@ def _patch(tree: WorkingTree, subject: ObjectDraft, verdict: Verdict, age: Age) 
     try:
         new = _patched_file(tree, base, member, fresh)
     except NotJson as error:
-        verdict.failure = _not_json("The file's content", error)
+        verdict.failure = not_json("The file's content", error)
         return
-    if _put(tree, subject, verdict, age, new):
+    if put_file(tree, subject, verdict, age, new):
         mark = advanced(age.mark, _PATCH, age.time_us)
-        _advance(subject, age, with_patch_marks(mark, fresh, age.time_us))
+        advance(subject, age, with_patch_marks(mark, fresh, age.time_us))
 
 
 def _replace_whole(tree: WorkingTree, subject: ObjectDraft, verdict: Verdict, age: Age, value: JsonValue) -> None:
@@ -163,13 +170,13 @@ def _replace_whole(tree: WorkingTree, subject: ObjectDraft, verdict: Verdict, ag
     try:
         content = pinned_json.write(value, tree.limits.content_bytes_max)
     except NotJson as error:
-        verdict.failure = _not_json("The patch", error)
+        verdict.failure = not_json("The patch", error)
         return
-    if _put(tree, subject, verdict, age, NewFile(content, JSON_TYPE, None)):
-        _advance(subject, age, advanced(age.mark, _UPSERT, age.time_us))
+    if put_file(tree, subject, verdict, age, NewFile(content, JSON_TYPE, None)):
+        advance(subject, age, advanced(age.mark, _UPSERT, age.time_us))
 
 
-def _media_type(content: bytes | None) -> str:
+def media_type(content: bytes | None) -> str:
     """Of a content that came without: JSON when it is, else nothing is known of it."""
     if not content or content.lstrip(_JSON_SPACE)[:1] not in _JSON_STARTS:
         return _UNKNOWN_TYPE
@@ -180,7 +187,12 @@ def _media_type(content: bytes | None) -> str:
     return JSON_TYPE
 
 
-def _not_json(what: str, error: NotJson) -> Failure:
+def too_large(tree: WorkingTree, size_bytes: int) -> Failure:
+    """The content of one file is over the limit."""
+    return Failure("TOO_LARGE", f"The content has {size_bytes} bytes; {tree.limits.content_bytes_max} are allowed.")
+
+
+def not_json(what: str, error: NotJson) -> Failure:
     return Failure("TOO_LARGE" if isinstance(error, TooLong) else "NOT_JSON", f"{what} {error}"[:500])
 
 
@@ -208,7 +220,7 @@ def target_path(subject: ObjectDraft, member: Member) -> str:
     return subject.path or default_path(subject.key.provider, member.provider_object_id or subject.key.key[2:])
 
 
-def _put(tree: WorkingTree, subject: ObjectDraft, verdict: Verdict, age: Age, new: NewFile) -> bool:
+def put_file(tree: WorkingTree, subject: ObjectDraft, verdict: Verdict, age: Age, new: NewFile) -> bool:
     """Make `new` the object's file at the member's path; False: it was refused, and the verdict says how."""
     member = verdict.member
     own = tree.own_file(subject)
@@ -229,8 +241,7 @@ def _put(tree: WorkingTree, subject: ObjectDraft, verdict: Verdict, age: Age, ne
                 return False
     size_bytes = 0 if new.content is None else len(new.content)
     if size_bytes > tree.limits.content_bytes_max:
-        message = f"The content has {size_bytes} bytes; {tree.limits.content_bytes_max} are allowed."
-        verdict.failure = Failure("TOO_LARGE", message)
+        verdict.failure = too_large(tree, size_bytes)
         return False
     if (full := _full(tree, size_bytes, own, there)) is not None:
         verdict.failure = full

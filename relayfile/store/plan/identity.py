@@ -9,6 +9,7 @@ from hashlib import sha256
 
 from relayfile.store.plan.rows import NO_WATERMARK, FileRow, ObjectKey, ObjectRow, made
 from relayfile.store.plan.verdict import Verdict
+from relayfile.store.plan.writeback.rows import HeldChange
 
 _UNSAFE = re.compile(r"[^A-Za-z0-9.-]")
 _ID_CHARACTERS_MAX = 128
@@ -19,10 +20,12 @@ class ObjectDraft:
     """An object while an entry is planned."""
 
     __slots__ = (
+        "answered",
         "changed",
         "deleted",
         "displaced_from",
         "effects",
+        "held",
         "key",
         "path",
         "provider",
@@ -42,6 +45,10 @@ class ObjectDraft:
         """A content that was not sent decides what its members do."""
         self.signalled = False
         """A signal came that no later upsert has answered."""
+        self.answered = False
+        """Its newest content came: what would have fetched it is needless."""
+        self.held: HeldChange | None = None
+        """What the entry holds until the object's edits have ended, in the place of what was held before."""
         self.changed = False
         if row is None:
             self.path: str | None = None
@@ -68,6 +75,7 @@ class ObjectDraft:
         """A draft that can be put back with `restore`."""
         kept = ObjectDraft(self.key, self.settled())
         kept.row, kept.changed, kept.signalled, kept.effects = self.row, self.changed, self.signalled, self.effects[:]
+        kept.answered, kept.held = self.answered, self.held
         return kept
 
     def restore(self, kept: "ObjectDraft") -> None:

@@ -2,6 +2,8 @@
 
 from typing import NamedTuple
 
+from relayfile.store.plan.writeback.limits import WritebackLimits
+
 
 class PlanLimits(NamedTuple):
     """Set once per process, from the settings."""
@@ -18,3 +20,4 @@ class PlanLimits(NamedTuple):
     """Of a workspace that has no quota of its own; 0: any number."""
     total_bytes_max: int = 0
     """As above."""
+    writeback: WritebackLimits = WritebackLimits()

@@ -8,8 +8,8 @@ be decided without an elided content (D5) leaves no trace.
 from collections.abc import Callable
 
 from relayfile.model import Failure, MemberKind, Outcome
-from relayfile.store.plan.change import apply_member
 from relayfile.store.plan.entry import WITHOUT_OBJECT, Entry, Fold, Member
+from relayfile.store.plan.holding import hold_or_apply, settle_operations
 from relayfile.store.plan.limits import PlanLimits
 from relayfile.store.plan.newcomer import is_candidate, place_newcomer
 from relayfile.store.plan.result import MemberResult, Plan
@@ -30,11 +30,13 @@ def plan(entry: Entry, loaded: Slice, *, now_us: int, limits: PlanLimits, new_id
 
     `now_us` stamps rows and events; `new_id` names dead letters. Neither `entry` nor `loaded` is changed.
     """
-    planner = _Planner(loaded, limits)
+    planner = _Planner(loaded, limits, now_us)
     folds = [planner.fold(fold) for fold in entry.folds]
     result = Plan(entry.workspace_id, loaded.workspace)
     if planner.tree.objects:
         settle_files(planner.tree, result, now_us)
+        if loaded.operations or planner.tree.is_signalled:
+            settle_operations(planner.tree, result, new_id)
     decided = [verdict for verdicts in folds if verdicts is not None for verdict in verdicts]
     settle_verdicts(result, decided, now_us, new_id)
     for fold, verdicts in zip(entry.folds, folds, strict=True):
@@ -71,8 +73,8 @@ def _result(verdict: Verdict) -> MemberResult:
 class _Planner:
     """Goes through an entry's folds and keeps what is known of deliveries on the way."""
 
-    def __init__(self, loaded: Slice, limits: PlanLimits) -> None:
-        self.tree = WorkingTree(loaded, limits)
+    def __init__(self, loaded: Slice, limits: PlanLimits, now_us: int) -> None:
+        self.tree = WorkingTree(loaded, limits, now_us)
         self._loaded = loaded
         self._exists = loaded.workspace is not None and loaded.workspace.deleted_us is None
         self._seen: dict[DeliveryKey, Verdict] = {}
@@ -100,6 +102,7 @@ class _Planner:
             if (
                 subject.undecided
                 or (file is not None and file.content_id == ELIDED)
+                or (subject.held is not None and subject.held.member.content is None)
                 # A dead letter keeps its content, which nobody has here.
                 or any(verdict.failure is not None and verdict.member.content is None for verdict in verdicts)
             ):
@@ -144,7 +147,7 @@ class _Planner:
             verdict.outcome = Outcome.DEAD_LETTERED
         else:
             subject = self.tree.object(object_key)
-            apply_member(self.tree, subject, verdict, fold.ingest_id, replay=fold.replay)
+            hold_or_apply(self.tree, subject, verdict, fold.ingest_id, replay=fold.replay)
             if verdict.failure is not None:
                 verdict.outcome = Outcome.DEAD_LETTERED
         return verdict

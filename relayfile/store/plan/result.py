@@ -22,6 +22,7 @@ from relayfile.store.plan.rows import (
 
 if TYPE_CHECKING:
     from relayfile.store.plan.letters import LetterChanges
+    from relayfile.store.plan.writeback.rows import OperationChanges
 
 
 class FilePut(NamedTuple):
@@ -65,6 +66,8 @@ class Plan:
     """(change, envelope) of dead letters whose redelivery was planned. Removed before `dead_letters` are added."""
     letters: "LetterChanges | None" = None
     """What becomes of dead letters that are named one by one: replays, acknowledgements."""
+    operations: "OperationChanges | None" = None
+    """What becomes of write-back operations and of what is held for their sake."""
     outcome_counts: dict[tuple[str, Outcome], int] = field(default_factory=dict)
     """(provider, outcome) -> what to add; negative where a dead letter was planned again and its outcome moves."""
     last_received_us: dict[str, int] = field(default_factory=dict)

@@ -98,13 +98,13 @@ def settle_verdicts(plan: Plan, verdicts: Iterable[Verdict], now_us: int, new_id
             continue
         plan.deliveries_put.append(made(DeliveryRow, (key, member.envelope_id, outcome, now_us)))
         if verdict.failure is not None:
-            plan.dead_letters.append(_dead_letter(verdict, now_us, new_id()))
+            plan.dead_letters.append(dead_letter_of(verdict, now_us, new_id()))
 
 
 def _moves(tree: WorkingTree) -> tuple[dict[str, str], dict[str, str]]:
     """(new path -> old path, old path -> new path) of the objects whose file is at another path than before."""
-    moved_from: dict[str, str] = {}
-    moved_to: dict[str, str] = {}
+    moved_from = dict(tree.renamed)
+    moved_to = {old: new for new, old in tree.renamed.items()}
     for subject in tree.objects.values():
         before = _path_before(tree, subject) if subject.changed and subject.row is not None else None
         if before is not None and subject.path is not None and subject.path != before:
@@ -209,7 +209,7 @@ def _settle_objects(tree: WorkingTree, plan: Plan, evented: set[str]) -> None:
             changed = _path_before(tree, subject) is not None
         else:
             changed = subject.path in evented
-        if not changed and not subject.signalled:
+        if not changed and not subject.signalled and subject.held is None:
             for verdict in effects:
                 verdict.outcome = Outcome.UNCHANGED
             continue
@@ -230,7 +230,8 @@ def _resolve_dead_letter(plan: Plan, verdict: Verdict, earlier_envelope: str, no
     plan.duplicates_put.append(DuplicateRow(duplicate_key(earlier_envelope, verdict.key), now_us))
 
 
-def _dead_letter(verdict: Verdict, now_us: int, dead_letter_id: str) -> DeadLetterRow:
+def dead_letter_of(verdict: Verdict, now_us: int, dead_letter_id: str) -> DeadLetterRow:
+    """The failure of a member, kept."""
     member, failure = verdict.member, verdict.failure
     assert failure is not None, "a dead letter has a reason"
     failed = member.kind is MemberKind.FAILED

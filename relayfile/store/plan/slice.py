@@ -16,6 +16,7 @@ from relayfile.store.plan.rows import (
     ObjectRow,
     WorkspaceRow,
 )
+from relayfile.store.plan.writeback.rows import HeldChange, OperationRow
 
 
 @dataclass(slots=True)
@@ -37,6 +38,18 @@ class Needs:
 
 
 @dataclass(slots=True)
+class ObjectOperations:
+    """What is on its way to and from providers, of the objects that an entry touches."""
+
+    rows: dict[ObjectKey, list[OperationRow]] = field(default_factory=dict)
+    """All that have not ended, and the latest that reached the provider."""
+    held: dict[ObjectKey, HeldChange] = field(default_factory=dict)
+
+    def __bool__(self) -> bool:
+        return bool(self.rows or self.held)
+
+
+@dataclass(slots=True)
 class Slice:
     """What the rounds loaded."""
 
@@ -48,6 +61,7 @@ class Slice:
     files: dict[str, FileRow] = field(default_factory=dict)
     directories: dict[str, DirectoryRow] = field(default_factory=dict)
     contents: dict[int, bytes] = field(default_factory=dict)
+    operations: ObjectOperations = field(default_factory=ObjectOperations)
     asked: Needs = field(default_factory=Needs)
     """Bookkeeping of `more_needs`, which never asks twice: engines leave it and `complete` alone."""
     complete: bool = False

@@ -26,13 +26,19 @@ class WorkingTree:
     """Files, directories and objects of one workspace while one entry is planned."""
 
     __slots__ = (
-        "_contents", "_known", "_saved", "_undo", "directories", "files", "limits", "loaded", "objects", "room",
-        "touched",
+        "_contents", "_known", "_saved", "_undo", "directories", "files", "is_signalled", "limits", "loaded", "now_us",
+        "objects", "renamed", "room", "touched",
     )  # fmt: skip
 
-    def __init__(self, loaded: Slice, limits: PlanLimits) -> None:
+    def __init__(self, loaded: Slice, limits: PlanLimits, now_us: int = 0) -> None:
+        """`now_us` is needed only where there are operations."""
         self.loaded = loaded
         self.limits = limits
+        self.now_us = now_us
+        self.is_signalled = False
+        """Perhaps something is to be fetched."""
+        self.renamed: dict[str, str] = {}
+        """New path -> old path of files that were moved while they were bound to no object."""
         self.directories = Directories(loaded.directories)
         self.room = Room(loaded.workspace, loaded.directories.get(paths.ROOT), limits)
         self.files: dict[str, FileRow | None] = {}

@@ -1,7 +1,6 @@
 """Every service of a store node but `ShardService`: which class serves it, put together from one set of parts.
 
-Owns the list. Services of which nothing is served yet are in it too: their RPCs are known, need the same credentials,
-and answer that they are served later.
+Owns the list.
 """
 
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from relayfile.serving import Service
 from relayfile.store.deletion import WorkspaceDeletions
 from relayfile.store.existence import WorkspaceExistence
 from relayfile.store.letters.dead_letters import DeadLetters
+from relayfile.store.operations.desk import OperationDesk
 from relayfile.store.ownership import Ownership
 from relayfile.store.servicers.admin_service import AdminParts, AdminService
 from relayfile.store.servicers.dead_letter_service import DeadLetterService
@@ -18,11 +18,13 @@ from relayfile.store.servicers.event_service import EventService
 from relayfile.store.servicers.file_service import FileService, ReadLimits
 from relayfile.store.servicers.file_upload import FileUpload
 from relayfile.store.servicers.file_writing import FileWriting, Mutating, WriteLimits
+from relayfile.store.servicers.operation_answer import AnswerReading
+from relayfile.store.servicers.operation_reading import OperationReading
 from relayfile.store.servicers.reading import Reading
 from relayfile.store.servicers.route_service import RouteService, RouteStore
 from relayfile.store.servicers.topology_service import TopologyService
-from relayfile.store.servicers.unserved import WritebackService
 from relayfile.store.servicers.workspace_service import WorkspaceMaker, WorkspaceService
+from relayfile.store.servicers.writeback_service import WritebackService
 from relayfile.v1 import (
     admin_pb2_grpc,
     dead_letter_pb2_grpc,
@@ -47,6 +49,7 @@ class ServiceParts:
     dead_letters: DeadLetters
     dead_letter_retention_us: int
     routes: RouteStore
+    operations: OperationDesk
     mutating: Mutating
     write_limits: WriteLimits
     existence: WorkspaceExistence
@@ -69,6 +72,11 @@ def store_services(parts: ServiceParts) -> list[Service]:
     dead_letters = DeadLetterService(parts.reading, parts.dead_letters, parts.dead_letter_retention_us)
     topology = TopologyService(parts.ownership, parts.cluster_id, parts.version, parts.started_us)
     admin = AdminService(parts.reading, parts.clock, parts.admin)
+    answers = AnswerReading(
+        parts.clock, write_limits.content_bytes_max, write_limits.upload_bytes_max, write_limits.upload_idle_s
+    )
+    operations = OperationReading(parts.reading, parts.operations.feed)
+    writeback = WritebackService(operations, parts.operations, answers)
     routes = RouteService(parts.reading, parts.routes, parts.existence)
     return [
         Service("relayfile.v1.FileService", file_pb2_grpc.add_FileServiceServicer_to_server, files),
@@ -83,7 +91,7 @@ def store_services(parts: ServiceParts) -> list[Service]:
         Service(
             "relayfile.v1.WritebackService",
             writeback_pb2_grpc.add_WritebackServiceServicer_to_server,
-            WritebackService(),
+            writeback,
         ),
         Service("relayfile.v1.RouteService", route_pb2_grpc.add_RouteServiceServicer_to_server, routes),
         Service("relayfile.v1.AdminService", admin_pb2_grpc.add_AdminServiceServicer_to_server, admin),

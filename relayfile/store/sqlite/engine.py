@@ -42,6 +42,7 @@ from relayfile.store.sqlite.expiry import (
 )
 from relayfile.store.sqlite.letters import remove_acknowledged, replaying_workspaces
 from relayfile.store.sqlite.load import load_slice
+from relayfile.store.sqlite.operations import remove_ended, workspaces_at_work
 from relayfile.store.sqlite.orders import NODE_PAUSES
 from relayfile.store.sqlite.periods import slot_of
 from relayfile.store.sqlite.removal import remove_deleted
@@ -82,6 +83,8 @@ class SqliteLimits:
     """Of one workspace; the older ones go."""
     admin_action_retention_us: int = 90 * 86_400 * 1_000_000
     tombstone_retention_us: int = 30 * 86_400 * 1_000_000
+    operation_retention_us: int = 30 * 86_400 * 1_000_000
+    """After their end; dead-lettered ones too."""
 
 
 def open_engine(
@@ -225,6 +228,10 @@ class SqliteEngine:
         with read_errors_as_ours(self._fail):
             return replaying_workspaces(self._loader, self._state.shard_ids)
 
+    async def workspaces_at_work(self) -> list[WorkspaceKey]:
+        with read_errors_as_ours(self._fail):
+            return workspaces_at_work(self._loader, self._state.shard_ids)
+
     async def acquire_shards(self, shard_ids: Sequence[int], owner: int, address: str) -> list[ShardRow]:
         acquired: list[ShardRow] = []
         async with self._transaction():
@@ -253,6 +260,9 @@ class SqliteEngine:
             if removed < limit:
                 ended_before_us = now_us - self._limits.tombstone_retention_us
                 removed += remove_deleted(self._writer, self._state.shard_ids, now_us, ended_before_us, limit - removed)
+            if removed < limit:
+                ended_before_us = now_us - self._limits.operation_retention_us
+                removed += remove_ended(self._writer, self._state.shard_ids, ended_before_us, limit - removed)
             if removed < limit:
                 oldest_us = now_us - self._limits.event_retention_us
                 swept_to = self._state.events_swept_to

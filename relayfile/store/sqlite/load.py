@@ -12,6 +12,7 @@ import apsw
 from relayfile.store.engine import WorkspaceKey
 from relayfile.store.plan.rows import DeliveryKey, DuplicateKey, ObjectKey
 from relayfile.store.plan.slice import Needs, Slice
+from relayfile.store.sqlite.operations import load_operations
 from relayfile.store.sqlite.rows import (
     DIRECTORY_COLUMNS,
     FILE_COLUMNS,
@@ -78,9 +79,12 @@ def load_slice(
     """`needs`, then what `more` asks for. `slots` are the delivery periods to look into, newest first."""
     loaded = Slice(workspace=load_workspace(cursor, key))
     probed = tuple(slots)
+    objects: set[ObjectKey] = set()
     for _ in range(ROUNDS_MAX):
         if not needs:
+            loaded.operations = load_operations(cursor.connection, key, objects)
             return loaded
+        objects |= needs.objects
         _answer(cursor, key, needs, loaded, probed)
         needs = more(loaded)
     raise AssertionError(f"the needs of an entry of {key.workspace_id} do not end: {needs}")

@@ -81,6 +81,11 @@ def encode_mapping(mapping: Mapping[str, int] | Mapping[str, str]) -> str | None
     return _encoder.encode(dict(mapping)).decode() if mapping else None
 
 
+def decode_semantics(semantics: str) -> Semantics:
+    """Of a JSON column that has some."""
+    return _semantics.decode(semantics)
+
+
 def decode_headers(headers: str | None) -> dict[str, str]:
     """Of a JSON column."""
     return {} if headers is None else _headers.decode(headers)

@@ -19,7 +19,7 @@ class WriterState:
     """Counters of one open file."""
 
     content_ids: "count[int]"
-    """Numbers for new contents."""
+    """Numbers for new contents, and for changes of operations."""
     filled_slots: set[int]
     """Period slots that have rows."""
     shard_ids: tuple[int, ...] = ()
@@ -36,13 +36,14 @@ class WriterState:
         """Of a file that was just opened."""
         newest = connection.execute("SELECT coalesce(max(content_id), 0) FROM content").get
         garbage = connection.execute("SELECT coalesce(max(content_id), 0) FROM content_garbage").get
+        change = connection.execute("SELECT coalesce(max(change_number), 0) FROM operation").get
         filled = {
             slot
             for slot in range(SLOTS)
             for table in PERIOD_TABLES
             if connection.execute(f"SELECT 1 FROM {table}_{slot} LIMIT 1").fetchone()
         }
-        return cls(content_ids=count(max(newest, garbage) + 1), filled_slots=filled)
+        return cls(content_ids=count(max(newest, garbage, change) + 1), filled_slots=filled)
 
     def slots_newest_first(self, now_us: int) -> tuple[int, ...]:
         """Where a known delivery may be."""

@@ -38,6 +38,7 @@ from relayfile.store.plan.rows import (
     WorkspaceRow,
 )
 from relayfile.store.sqlite import file_index, letters
+from relayfile.store.sqlite.operations import OperationReads
 from relayfile.store.sqlite.orders import find_actions, find_pauses, find_requests
 from relayfile.store.sqlite.rows import (
     DEAD_LETTER_COLUMNS,
@@ -209,6 +210,9 @@ class SqliteView:
 
     async def pauses(self) -> list[PauseRow]:
         return find_pauses(self._cursor.connection, self._key)
+
+    def operations(self) -> OperationReads:
+        return OperationReads(self._cursor.connection, self._key)
 
     def _file(self, path: str) -> FileRow | None:
         row = self._cursor.execute(_FILE, (*self._key, path)).fetchone()

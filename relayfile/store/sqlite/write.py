@@ -8,12 +8,13 @@ from collections.abc import Iterator, Sequence
 from itertools import count
 from operator import itemgetter
 
-from relayfile.model import NO_SEMANTICS
+from relayfile.model import NO_SEMANTICS, Origin
 from relayfile.store.engine import PlannedEntry, WorkspaceKey
 from relayfile.store.plan.result import Plan
 from relayfile.store.plan.rows import NO_WATERMARK, Watermark
 from relayfile.store.sqlite.file_index import index_statements
 from relayfile.store.sqlite.letters import letter_statements
+from relayfile.store.sqlite.operations import operation_statements
 from relayfile.store.sqlite.orders import order_statements
 from relayfile.store.sqlite.periods import SLOTS, slot_of
 from relayfile.store.sqlite.rows import Rows, Value, encode_mapping, encode_semantics
@@ -56,7 +57,7 @@ _PROVIDER_SEEN = (
 def statements(entries: Sequence[PlannedEntry], content_ids: "count[int]") -> Iterator[tuple[str, Rows]]:
     """What writes the entries: (statement, bindings), deletes of a table before its inserts. Empty ones are left out.
 
-    `content_ids` numbers new contents; gaps are harmless.
+    `content_ids` numbers new contents, and changes of operations; gaps are harmless.
     """
     entries = sorted(entries, key=_key)
     yield from _workspaces(entries)
@@ -77,6 +78,7 @@ def statements(entries: Sequence[PlannedEntry], content_ids: "count[int]") -> It
     yield _PROVIDER_SEEN, [row for key, plan, _ in entries for row in _provider_seen(key, plan)]
     yield from letter_statements(entries, content_ids)
     yield from order_statements(entries)
+    yield from operation_statements(entries, content_ids)
 
 
 def _key(entry: PlannedEntry) -> WorkspaceKey:
@@ -178,6 +180,10 @@ def _deliveries(entries: Sequence[PlannedEntry]) -> Iterator[tuple[str, Rows]]:
 
 
 def _provider_seen(key: WorkspaceKey, plan: Plan) -> Iterator[tuple[Value, ...]]:
-    applied = {event.provider: event.committed_us for event in plan.events if event.provider}
+    applied = {
+        event.provider: event.committed_us
+        for event in plan.events
+        if event.provider and event.origin is not Origin.SYSTEM  # of its operations, not of its changes
+    }
     for provider in plan.last_received_us.keys() | applied.keys():
         yield (*key, provider, plan.last_received_us.get(provider), applied.get(provider))
