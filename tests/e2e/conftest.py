@@ -10,9 +10,14 @@ from tests.support.client import Client, client_of
 from tests.support.system import NODES, started_system
 
 
+SHORT_WINDOW = {"RELAYFILE_COALESCE_WINDOW": "300ms"}
+"""A second change of an object waits for so long; what the usual 3 s do is `test_batching`."""
+
+
 @pytest_asyncio.fixture(loop_scope="session", scope="session")
 async def system(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[LocalSystem]:
-    async with started_system(tmp_path_factory.mktemp("system"), nodes=NODES) as running:
+    root = tmp_path_factory.mktemp("system")
+    async with started_system(root, nodes=NODES, overrides=SHORT_WINDOW) as running:
         yield running
 
 
