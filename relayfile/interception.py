@@ -1,8 +1,9 @@
 """One wrapper around every served call, whatever its arity, into which the stages (telemetry, errors, access) hook.
 
 Owns the ``Call`` that handlers and stages share, the correlation id (``x-correlation-id`` in, made when absent, back
-in the trailing metadata), and the answer of RPCs that no servicer implements yet. Refuses to decide more: each
-stage is an async context manager around the handler, entered in order, left in reverse.
+in the trailing metadata), the refusal of messages that cannot be decoded, and the answer of RPCs that no servicer
+implements yet. Refuses to decide more: each stage is an async context manager around the handler, entered in order,
+left in reverse.
 
 Handlers are coroutines, or async generators for streamed answers. A generator's messages are written by this module's
 own coroutine, so that a cancelled call ends the generator at once, in the same task, and not when it is collected.
@@ -20,8 +21,9 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import grpc
 import grpc.aio
+from google.protobuf.message import DecodeError
 
-from relayfile.errors import Draining, ServedLater
+from relayfile.errors import Draining, InvalidArgument, ServedLater
 
 CORRELATION_KEY = "x-correlation-id"
 CORRELATION_BYTES_MAX = 128
@@ -126,7 +128,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
 
         return maker_like(handler)(
             serve_call,
-            request_deserializer=handler.request_deserializer,
+            request_deserializer=_tolerant(handler.request_deserializer),
             response_serializer=handler.response_serializer,
         )
 
@@ -211,19 +213,48 @@ def _behaviour(method: str, handler: Handler) -> Callable[[Any, Context], Any]:
     return served_later
 
 
+@dataclass(frozen=True, slots=True)
+class _Undecodable:
+    """Stands where a request message should be. Raised over by gRPC it would be an unknown failure, and ours."""
+
+
+_UNDECODABLE = _Undecodable()
+
+
+def _tolerant(decode: Callable[[bytes], Any] | None) -> Callable[[bytes], Any] | None:
+    if decode is None:
+        return None
+    decoder = decode
+
+    def decoded(data: bytes) -> Any:
+        try:
+            return decoder(data)
+        except DecodeError:
+            return _UNDECODABLE
+
+    return decoded
+
+
 def _checked(handler: Handler, call: Call, request: Any) -> Any:
-    if call.on_request is None:
-        return request
     if handler.request_streaming:
         return _checked_stream(call.on_request, request)
-    call.on_request(request)
+    _check(call.on_request, request)
     return request
 
 
-async def _checked_stream(check: Callable[[Any], None], requests: AsyncIterator[Any]) -> AsyncIterator[Any]:
+async def _checked_stream(on_request: Callable[[Any], None] | None, requests: AsyncIterator[Any]) -> AsyncIterator[Any]:
     async for request in requests:
-        check(request)
+        _check(on_request, request)
         yield request
+
+
+def _check(on_request: Callable[[Any], None] | None, request: Any) -> None:
+    if request is _UNDECODABLE:
+        raise InvalidArgument.of(
+            "request", "cannot be decoded: it is cut off, no protobuf, or has text that is not UTF-8"
+        )
+    if on_request is not None:
+        on_request(request)
 
 
 def maker_like(handler: Handler) -> Callable[..., Handler]:

@@ -9,15 +9,16 @@ from relayfile.local.system import LocalSystem
 from tests.support.client import Client, client_of
 from tests.support.system import NODES, started_system
 
-
-SHORT_WINDOW = {"RELAYFILE_COALESCE_WINDOW": "300ms"}
+SHORT_WINDOW_S = 0.3
 """A second change of an object waits for so long; what the usual 3 s do is `test_batching`."""
 
 
 @pytest_asyncio.fixture(loop_scope="session", scope="session")
 async def system(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[LocalSystem]:
     root = tmp_path_factory.mktemp("system")
-    async with started_system(root, nodes=NODES, overrides=SHORT_WINDOW) as running:
+    async with started_system(
+        root, nodes=NODES, overrides={"RELAYFILE_COALESCE_WINDOW": f"{SHORT_WINDOW_S * 1000:.0f}ms"}
+    ) as running:
         yield running
 
 

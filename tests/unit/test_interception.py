@@ -8,6 +8,7 @@ from typing import Any
 import grpc
 import grpc.aio
 import pytest
+from google.protobuf.message import DecodeError
 
 from relayfile import errors
 from relayfile.errors import FieldViolation, InvalidArgument
@@ -229,3 +230,38 @@ async def test_unknown_methods_and_foreign_statuses_become_peer_failures() -> No
         error = from_rpc_error(await failure(channel.unary_unary("/t.T/Nothing")(b"")))
     assert isinstance(error, errors.PeerFailed)
     assert error.code == "UNIMPLEMENTED"
+
+
+@pytest.mark.parametrize("streams_out", [False, True])
+@pytest.mark.parametrize("streams_in", [False, True])
+async def test_a_message_that_cannot_be_decoded_is_its_senders_fault(*, streams_in: bool, streams_out: bool) -> None:
+    """Not an unknown failure of ours: with code, reason and field, and no handler sees it."""
+    seen: list[object] = []
+
+    def decode(data: bytes) -> bytes:
+        if data == b"broken":
+            raise DecodeError("Wire format was corrupt")
+        return data
+
+    async def serve(request: Any, _context: object) -> bytes:
+        seen.extend([each async for each in request] if streams_in else [request])
+        return b"ok"
+
+    async def stream(request: Any, context: object) -> AsyncIterator[bytes]:
+        yield await serve(request, context)
+
+    served = method(stream if streams_out else serve, streams_in=streams_in, streams_out=streams_out)
+    served = served._replace(request_deserializer=decode)
+
+    async def sent() -> AsyncIterator[bytes]:
+        yield b"broken"
+
+    async with serving({"M": served}) as channel:
+        arity = ("stream_" if streams_in else "unary_") + ("stream" if streams_out else "unary")
+        call = getattr(channel, arity)("/t.T/M")(sent() if streams_in else b"broken")
+        error = await failure(call.read() if streams_out else call)
+    assert error.code() is grpc.StatusCode.INVALID_ARGUMENT
+    refused = from_rpc_error(error)
+    assert isinstance(refused, InvalidArgument)
+    assert [each.field for each in refused.violations] == ["request"]
+    assert seen == []
