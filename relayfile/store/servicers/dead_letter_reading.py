@@ -5,12 +5,13 @@ whose content is what a caller reads.
 """
 
 import hashlib
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from relayfile.errors import DataCorrupted, DeadLetterNotFound
-from relayfile.store.engine import Engine, KeptDeadLetter, WorkspaceKey
+from relayfile.store.access import ReadAccess
+from relayfile.store.engine import Engine, KeptDeadLetter, TreeView, WorkspaceKey
 from relayfile.store.plan.settle import STAGE_APPLY
 from relayfile.store.servicers.reading import Reading
 from relayfile.store.servicers.wire import CHANGE_KINDS, fill_dead_letter
@@ -18,6 +19,7 @@ from relayfile.v1 import dead_letter_pb2, shard_pb2, types_pb2
 from relayfile.wire import set_us
 
 CHUNK_BYTES_MAX: Final = 1 << 20
+READ_SCOPE: Final = "sync:read"
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,12 +31,22 @@ class DeadLetterReading:
     """After which an acknowledged one goes."""
 
     async def kept(self, key: WorkspaceKey, dead_letter_id: str) -> KeptDeadLetter:
-        """One dead letter. `DeadLetterNotFound`."""
+        """One dead letter that the caller may see. `DeadLetterNotFound`."""
         async with self.reading.snapshot(key) as (view, _):
             kept = await view.dead_letter(dead_letter_id)
-        if kept is None:
+            shown = [] if kept is None else await self.shown(view, [kept])
+        if not shown:
             raise DeadLetterNotFound(dead_letter=dead_letter_id)
-        return kept
+        return shown[0]
+
+    async def shown(self, view: TreeView, kept: Sequence[KeptDeadLetter]) -> list[KeptDeadLetter]:
+        """Those that the caller may see: of a path that its rules hide from it, a dead letter tells nothing either."""
+        sight = await ReadAccess.current(READ_SCOPE).sight(view)
+        if sight.sees_all:
+            return list(kept)
+        files = await view.files([each.path for each in kept])
+        pairs = zip(kept, files, strict=True)
+        return [each for each, file in pairs if not each.path or await sight.allows(each.path, file)]
 
     def fill(self, into: dead_letter_pb2.DeadLetter, workspace_id: str, kept: KeptDeadLetter) -> None:
         """Its description, with when it goes."""

@@ -59,9 +59,10 @@ class DeadLetterService(dead_letter_pb2_grpc.DeadLetterServiceServicer):
             before_id = unseal(binding, request.page_token)
             kept = await view.dead_letters(chosen, before_id, size + 1)
             totals = await view.letter_totals()
+            shown = await self._kept.shown(view, kept[:size])
         answer.pending_count = sum(each.letter_count for each in totals if each.state is LetterState.PENDING)
         answer.total_count = sum(each.letter_count for each in totals)
-        for each in kept[:size]:
+        for each in shown:
             self._kept.fill(answer.dead_letters.add(), request.workspace_id, each)
         if len(kept) > size:
             answer.next_page_token = seal(binding, kept[size - 1].row.dead_letter_id)
