@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from relayfile.errors import SettingError
 from relayfile.settings.definition import count, duration, endpoint, names, optional_endpoint, size
 from relayfile.settings.groups import ClusterSettings
+from relayfile.settings.targets import Network, TargetDefinition, declare_targets, networks
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,6 +71,20 @@ class StoreSettings(ClusterSettings):
     writeback_providers: tuple[str, ...] = names(
         "asana,confluence,github,gitlab,hubspot,intercom,jira,linear,notion,shopify,slack,stripe",
         "providers whose directories carry agents' edits back in every workspace; others' do after a first delivery",
+    )
+
+    writeback_targets: tuple[TargetDefinition, ...] = declare_targets(
+        "providers to whose URL the node brings edits itself, as signed requests (docs/write-back.md)",
+        template=False,
+    )
+    fetch_targets: tuple[TargetDefinition, ...] = declare_targets(
+        "providers from which the node fetches what a signal announced; the url has {id}, perhaps {type}, {workspace}",
+        template=True,
+    )
+    writeback_workers: int = count(16, 1, 1_024, "requests to targets at once, of all providers together")
+    outward_timeout_s: float = duration("20s", "100ms", "10m", "longest that one request to a target takes")
+    outward_networks: tuple[Network, ...] = networks(
+        "networks that targets may be in although they are private; link-local, loopback and private ones are refused"
     )
 
     delivery_retention_s: float = duration(

@@ -18,6 +18,8 @@ from relayfile.store.commit import CommitLimits
 from relayfile.store.existence import WorkspaceExistence
 from relayfile.store.letters.replayer import ReplayPolicy
 from relayfile.store.node import Node, NodePolicy
+from relayfile.store.outward.calling import OutwardPolicy, call_targets
+from relayfile.store.outward.http import HttpLimits
 from relayfile.store.ownership import StaticPlacement
 from relayfile.store.plan.limits import PlanLimits
 from relayfile.store.plan.writeback.limits import WritebackLimits
@@ -80,6 +82,8 @@ async def _serve(
         public=server,
     )
 
+    outward = _outward(settings)
+
     async def drain() -> None:
         await shards.drain()
         await node.committer.drain()
@@ -91,6 +95,8 @@ async def _serve(
 
     def work(tasks: asyncio.TaskGroup) -> None:
         tasks.create_task(node.run(), name="store-node")
+        if outward.has_targets:
+            tasks.create_task(call_targets(node.operations, engine, clock, outward), name="store-outward")
         tasks.create_task(admin.http.serve(), name="admin-http")
 
     await admin.open(settings, server)
@@ -144,7 +150,17 @@ def _policy(settings: StoreSettings) -> NodePolicy:
         expiry_interval_s=settings.retention_interval_s,
         tombstone_retention_us=round(settings.tombstone_retention_s * MICROSECONDS),
         replay=ReplayPolicy(letters_per_second_max=settings.replays_per_second_max),
-        writeback_providers=settings.writeback_providers,
+        writeback_providers=(*settings.writeback_providers, *(each.provider for each in settings.writeback_targets)),
+    )
+
+
+def _outward(settings: StoreSettings) -> OutwardPolicy:
+    return OutwardPolicy(
+        writers=settings.writeback_targets,
+        fetchers=settings.fetch_targets,
+        workers_max=settings.writeback_workers,
+        http=HttpLimits(settings.outward_timeout_s, settings.content_bytes_max, settings.outward_networks),
+        name=f"store-{settings.node_index}",
     )
 
 

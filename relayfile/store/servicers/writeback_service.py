@@ -127,7 +127,7 @@ class WritebackService(writeback_pb2_grpc.WritebackServiceServicer):
             claim = into.claims.add()
             fill_operation(claim.operation, key.workspace_id, row, held.get(row.key))
             claim.claim_number = row.claim_number
-            claim.idempotency_key = f"{row.operation_id}-{row.claim_number}"
+            claim.idempotency_key = row.idempotency_key
             set_us(claim.expire_time, row.claim_expire_us or 0)
             if not stored.content_id:
                 continue

@@ -119,6 +119,11 @@ class OperationRow(NamedTuple):
         """Its object."""
         return ObjectKey(self.provider, self.object_key)
 
+    @property
+    def idempotency_key(self) -> str:
+        """For the provider: the same for every try of one claim."""
+        return f"{self.operation_id}-{self.claim_number}"
+
 
 class HeldChange(NamedTuple):
     """The provider's latest version of an object with unfinished edits: known and counted, not yet a revision."""

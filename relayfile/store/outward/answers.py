@@ -1,0 +1,127 @@
+"""What a target's answer means for an operation. Pure.
+
+A fetch: 2xx is the object's content, 404 and 410 say that it is gone. A write: 2xx is done, and a JSON object in the
+body may say `provider_object_id`, `canonical_path` and `occurred_at`. For both: 408, 425, 429 and 5xx are worth another
+try, 401 and 403 too (a credential is replaced by people), other answers are not.
+"""
+
+import json
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import Final
+
+RETRY_AFTER_MAX_S: Final = 24 * 3600.0
+MESSAGE_BYTES_MAX: Final = 300
+_AGAIN: Final = frozenset({401, 403, 408, 425, 429})
+
+
+@dataclass(frozen=True, slots=True)
+class TargetAnswer:
+    """An HTTP answer, whole."""
+
+    status: int
+    body: bytes
+    content_type: str = ""
+    retry_after: str = ""
+    """As the header says it."""
+
+
+@dataclass(frozen=True, slots=True)
+class TargetFault:
+    """Why an operation could not be done this time."""
+
+    reason: str
+    message: str
+    retryable: bool
+    retry_after_s: float | None = None
+    status: int = 0
+    of_target: bool = False
+    """The target itself is in trouble: what else goes there would fail too."""
+
+
+@dataclass(frozen=True, slots=True)
+class WriteDone:
+    """What the target said of a write."""
+
+    status: int
+    provider_object_id: str = ""
+    canonical_path: str = ""
+    occurred_us: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Fetched:
+    """What the provider has; no content: the object is gone."""
+
+    status: int
+    content: bytes | None
+    content_type: str = ""
+
+
+def of_write(answer: TargetAnswer, now_us: int) -> WriteDone | TargetFault:
+    """What a write's answer means."""
+    if not 200 <= answer.status < 300:
+        return _fault(answer, now_us)
+    said = _object(answer.body)
+    object_id, path = said.get("provider_object_id"), said.get("canonical_path")
+    return WriteDone(
+        answer.status,
+        object_id if isinstance(object_id, str) else "",
+        path if isinstance(path, str) else "",
+        _time_us(said.get("occurred_at")),
+    )
+
+
+def of_fetch(answer: TargetAnswer, now_us: int) -> Fetched | TargetFault:
+    """What a fetch's answer means."""
+    if answer.status in (404, 410):
+        return Fetched(answer.status, None)
+    if answer.status == 200:
+        return Fetched(answer.status, answer.body, answer.content_type.partition(";")[0].strip())
+    return _fault(answer, now_us)
+
+
+def retry_after_s(raw: str, now_us: int) -> float | None:
+    """Seconds that a `Retry-After` asks for (RFC 9110 10.2.3: seconds, or a date), at most a day; None: nothing."""
+    raw = raw.strip()
+    if raw.isascii() and raw.isdigit():
+        return min(float(raw[:9]), RETRY_AFTER_MAX_S)
+    try:
+        date = parsedate_to_datetime(raw)
+    except ValueError:
+        return None
+    if date.tzinfo is None:
+        date = date.replace(tzinfo=UTC)
+    return min(max(0.0, date.timestamp() - now_us / 1e6), RETRY_AFTER_MAX_S)
+
+
+def _fault(answer: TargetAnswer, now_us: int) -> TargetFault:
+    again = answer.status >= 500 or answer.status in _AGAIN
+    said = answer.body[:MESSAGE_BYTES_MAX].decode(errors="replace")
+    return TargetFault(
+        "PROVIDER_UNAVAILABLE" if again else "PROVIDER_REFUSED",
+        f"HTTP {answer.status}: {said}" if said else f"HTTP {answer.status}",
+        again,
+        retry_after_s(answer.retry_after, now_us),
+        answer.status,
+        of_target=again and answer.status != 425,
+    )
+
+
+def _object(body: bytes) -> dict[str, object]:
+    try:
+        said = json.loads(body)
+    except ValueError:
+        return {}
+    return said if isinstance(said, dict) else {}
+
+
+def _time_us(raw: object) -> int | None:
+    if not isinstance(raw, str):
+        return None
+    try:
+        time = datetime.fromisoformat(raw)
+    except ValueError:
+        return None
+    return round(time.timestamp() * 1e6) if time.tzinfo is not None else None
