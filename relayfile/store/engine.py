@@ -15,6 +15,7 @@ from typing import NamedTuple, Protocol
 
 from relayfile.model import Outcome
 from relayfile.store.operation_view import OperationView
+from relayfile.store.plan.buckets import BucketRow
 from relayfile.store.plan.entry import Entry
 from relayfile.store.plan.file_index import Term
 from relayfile.store.plan.letters import LetterRef, LetterState
@@ -177,6 +178,11 @@ class TreeView(Protocol):
         """One directory; None when no file is below it."""
         ...
 
+    async def buckets(self, path: str) -> list[BucketRow]:
+        """The sums of a directory's entries by bucket, those that ever held something; complete only when its row says
+        so (`buckets_to`)."""
+        ...
+
     async def contents(self, content_ids: Sequence[int]) -> dict[int, bytes]:
         """The bytes of contents. The caller bounds their sum by the `size_bytes` of the file rows."""
         ...
@@ -336,6 +342,10 @@ class Engine(Protocol):
 
     async def workspaces_at_work(self) -> list[WorkspaceKey]:
         """This node's workspaces in which an operation waits or is claimed, or a change is held."""
+        ...
+
+    async def bucket_builds(self, limit: int) -> list[tuple[WorkspaceKey, str]]:
+        """(workspace, directory) of some whose buckets are being built."""
         ...
 
     async def acquire_shards(self, shard_ids: Sequence[int], owner: int, address: str) -> list[ShardRow]:

@@ -11,6 +11,7 @@ import msgspec
 
 from relayfile.clock import Clock
 from relayfile.errors import Unavailable
+from relayfile.store.buckets import BucketBuilder
 from relayfile.store.commit import CommitLimits, Committer
 from relayfile.store.deletion import WorkspaceDeletions
 from relayfile.store.engine import Engine
@@ -121,6 +122,7 @@ class Node:
             tasks.create_task(self._remove_expired(), name="store-expiry")
             tasks.create_task(self.dead_letters.run(), name="store-replays")
             tasks.create_task(self.operations.run(), name="store-operations")
+            tasks.create_task(BucketBuilder(self.engine, self.committer).run(), name="store-buckets")
 
     async def create_workspace(
         self, workspace_id: str, files_max: int = 0, total_bytes_max: int = 0, mark: RequestMark | None = None

@@ -11,7 +11,8 @@ from hashlib import sha256
 from itertools import count
 
 from relayfile.model import MemberKind, Outcome, Semantics
-from relayfile.paths import ancestors, parent
+from relayfile.paths import ancestors, name, parent
+from relayfile.store.plan.buckets import BUILT, NOTHING, BucketSum, bucket_of, is_counted, next_step
 from relayfile.store.plan.digest import file_term
 from relayfile.store.plan.entry import Entry, Fold, Member
 from relayfile.store.plan.file_index import Term, terms_of
@@ -55,6 +56,8 @@ class ModelStore:
         self.outcomes: Counter[tuple[str, Outcome]] = Counter()
         self.terms: set[tuple[Term, str]] = set()
         self.provider_files: Counter[tuple[str, str]] = Counter()
+        self.buckets: dict[tuple[str, int], BucketSum] = {}
+        self.bucket_builds: set[str] = set()
         self._ids = count(1)
 
     def load(self, entry: Entry) -> Slice:
@@ -118,6 +121,7 @@ class ModelStore:
         for path in planned.directories_deleted:
             del self.directories[path]
         self.directories.update(planned.directories_put)
+        self._keep_buckets(planned)
         assert self.terms.issuperset(planned.index.removed)
         assert self.terms.isdisjoint(planned.index.added)
         self.terms.difference_update(planned.index.removed)
@@ -142,6 +146,32 @@ class ModelStore:
         for key, change in planned.outcome_counts.items():
             self.outcomes[key] += change
 
+    def build_buckets(self, entries_max: int) -> None:
+        """A step of each directory that wants it."""
+        for path in sorted(self.bucket_builds):
+            row = self.directories[path]
+            assert row.buckets_to not in (None, BUILT)
+            entries: list[FileRow | DirectoryRow] = [file for file in self.files.values() if parent(file.path) == path]
+            entries += [each for each in self.directories.values() if each.path != "/" and parent(each.path) == path]
+            left = sorted((each for each in entries if name(each.path) > (row.buckets_to or "")), key=_path)
+            buckets_to, changes = next_step(row, left[:entries_max], at_end=len(left) < entries_max)
+            planned = Plan(WORKSPACE, self.workspace, buckets=changes)
+            planned.directories_put[path] = row._replace(buckets_to=buckets_to)
+            self.commit(planned)
+
+    def _keep_buckets(self, planned: Plan) -> None:
+        changes = planned.buckets
+        for path in changes.dropped:
+            self.buckets = {key: held for key, held in self.buckets.items() if key[0] != path}
+        self.bucket_builds.difference_update(changes.dropped, changes.finished)
+        self.bucket_builds.update(changes.wanted)
+        for key, change in changes.sums.items():
+            held = self.buckets.get(key, NOTHING)
+            total = (held.digest + change.digest) % 2**256
+            self.buckets[key] = BucketSum(
+                held.file_count + change.file_count, held.total_bytes + change.total_bytes, total
+            )
+
     def tree(self) -> dict[str, bytes]:
         """Path -> content."""
         return {path: self.contents[row.content_id] for path, row in sorted(self.files.items())}
@@ -159,6 +189,7 @@ class ModelStore:
         self._check_directories()
         self._check_bindings()
         self._check_index()
+        self._check_buckets()
         rows = len(self.deliveries) + len(self.duplicates)
         assert sum(self.outcomes.values()) == rows, (self.outcomes, rows)
         assert all(number >= 0 for number in self.outcomes.values())
@@ -184,7 +215,7 @@ class ModelStore:
                     0,
                     0,
                 )
-        actual = {path: row._replace(revision=0) for path, row in self.directories.items()}
+        actual = {path: row._replace(revision=0, buckets_to=None) for path, row in self.directories.items()}
         expected = {path: row._replace(entry_count=len(entries[path])) for path, row in expected.items()}
         if not expected and "/" in actual:
             expected["/"] = DirectoryRow("/", 0, 0, 0, 0, 0, 0)
@@ -196,6 +227,21 @@ class ModelStore:
         assert {path: row.revision for path, row in self.directories.items()} == {
             path: newest[path] for path in self.directories
         }
+
+    def _check_buckets(self) -> None:
+        expected: dict[tuple[str, int], BucketSum] = {}
+        for path, row in self.files.items():
+            below = path
+            for above in ancestors(path):
+                entry_name, below = name(below), above
+                if is_counted(self.directories[above].buckets_to, entry_name):
+                    key = (above, bucket_of(entry_name))
+                    held = expected.get(key, NOTHING)
+                    total = (held.digest + file_term(path, row.content_sha256)) % 2**256
+                    expected[key] = BucketSum(held.file_count + 1, held.total_bytes + row.size_bytes, total)
+        assert {key: held for key, held in self.buckets.items() if held != NOTHING} == expected
+        unfinished = {path for path, row in self.directories.items() if row.buckets_to not in (None, BUILT)}
+        assert self.bucket_builds == unfinished
 
     def _check_index(self) -> None:
         assert self.terms == {(term, path) for path, row in self.files.items() for term in terms_of(row.semantics)}
@@ -218,6 +264,10 @@ class ModelStore:
         loaded.files.update({path: self.files[path] for path in needs.files if path in self.files})
         loaded.directories.update({p: self.directories[p] for p in needs.directories if p in self.directories})
         loaded.contents.update({content_id: self.contents[content_id] for content_id in needs.contents})
+
+
+def _path(row: FileRow | DirectoryRow) -> str:
+    return row.path
 
 
 def letter_ref(dead: DeadLetterRow) -> LetterRef:

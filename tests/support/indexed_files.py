@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import count
 
 from relayfile.model import MemberKind, Semantics
 from relayfile.paths import contains
@@ -29,18 +28,23 @@ class IndexedFiles:
     node: Node
     workspace_id: str
     files: dict[str, Known] = field(default_factory=dict)
-    _numbers: "count[int]" = field(default_factory=lambda: count(1))
+    last_number: int = 0
+    """Of the delivery that was made last."""
 
     @property
     def key(self) -> WorkspaceKey:
         return self.node.ownership.local_key(self.workspace_id)
+
+    def _next_number(self) -> int:
+        self.last_number += 1
+        return self.last_number
 
     async def put(self, provider: str, files: Mapping[str, Semantics]) -> None:
         """Upserts, in one entry; they replace what other providers have at these paths."""
         deliveries = Deliveries(provider)
         folds = []
         for path, semantics in files.items():
-            number = next(self._numbers)
+            number = self._next_number()
             there = self.files.get(path)
             object_id = there.object_id if there is not None and there.provider == provider else f"file/{number}"
             # A change without semantics keeps those of the file at its path.
@@ -55,7 +59,7 @@ class IndexedFiles:
         folds = []
         for path in paths:
             known = self.files.pop(path)
-            number = next(self._numbers)
+            number = self._next_number()
             folds.append(self._fold(Deliveries(known.provider), number, known, MemberKind.DELETE, path))
         await self._submit(folds)
 
@@ -64,7 +68,7 @@ class IndexedFiles:
         folds = []
         for path, to_path in moves.items():
             known = self.files.pop(path)
-            number = next(self._numbers)
+            number = self._next_number()
             folds.append(self._fold(Deliveries(known.provider), number, known, MemberKind.UPSERT, to_path))
             self.files[to_path] = known
         await self._submit(folds)

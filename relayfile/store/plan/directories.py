@@ -7,8 +7,9 @@ the directory that holds it, and they travel up when the plan is settled.
 
 from collections.abc import Mapping
 
-from relayfile.paths import ROOT
+from relayfile.paths import ROOT, name
 from relayfile.store.plan import digest
+from relayfile.store.plan.buckets import NOTHING, BucketChanges, BucketSum, after_change, bucket_of, is_counted
 from relayfile.store.plan.rows import DirectoryRow
 
 
@@ -16,6 +17,7 @@ class Directory:
     """One directory in the making: what it was, and what changes."""
 
     __slots__ = (
+        "buckets",
         "bytes_change",
         "digest_change",
         "entries_change",
@@ -39,6 +41,20 @@ class Directory:
         self.rules_change = 0
         self.revision = 0
         """The last revision of the plan below it; 0 while there is none."""
+        self.buckets: dict[int, BucketSum] | None = None if row is None or row.buckets_to is None else {}
+        """What changes of those that are counted already; None: it has none."""
+
+    def count_entry(self, entry_path: str, files: int, size: int, terms: int) -> None:
+        """Of a directory with buckets: one of its entries, with what is below it, became more or less."""
+        assert self.buckets is not None
+        assert self.row is not None
+        entry_name = name(entry_path)
+        if is_counted(self.row.buckets_to, entry_name):
+            bucket = bucket_of(entry_name)
+            before = self.buckets.get(bucket, NOTHING)
+            self.buckets[bucket] = BucketSum(
+                before.file_count + files, before.total_bytes + size, before.digest + terms
+            )
 
 
 class Directories:
@@ -68,8 +84,9 @@ class Directories:
             above.files += files
             above = above.parent
 
-    def settle(self) -> tuple[dict[str, DirectoryRow], set[str]]:
-        """(rows to write, directories that are gone). Called once, after the sums of all files were added."""
+    def settle(self, buckets: BucketChanges) -> tuple[dict[str, DirectoryRow], set[str]]:
+        """(rows to write, directories that are gone), and what changes of their buckets. Called once, after the sums of
+        all files were added."""
         written: dict[str, DirectoryRow] = {}
         gone: set[str] = set()
         # A directory's path is longer than that of any above it, so that sums are complete when they are passed on.
@@ -82,8 +99,12 @@ class Directories:
             if directory.files == 0 and parent is not None:
                 if row is not None:
                     gone.add(directory.path)
+                    if row.buckets_to is not None:
+                        buckets.dropped.append(directory.path)
                 continue
-            written[directory.path] = _row_after(directory, row)
+            written[directory.path] = after = _row_after(directory, row)
+            if directory.buckets is not None or after.buckets_to is not None:
+                _settle_buckets(directory, after, buckets)
         return written, gone
 
     def _touch(self, path: str) -> Directory:
@@ -112,16 +133,30 @@ def _pass_on(directory: Directory, parent: Directory) -> None:
     existed = directory.row is not None
     exists = directory.files > 0
     parent.entries_change += exists - existed
+    if parent.buckets is not None:
+        files = directory.files - (0 if directory.row is None else directory.row.file_count)
+        parent.count_entry(directory.path, files, directory.bytes_change, directory.digest_change)
+
+
+def _settle_buckets(directory: Directory, after: DirectoryRow, changes: BucketChanges) -> None:
+    if directory.buckets is None:
+        changes.wanted.append(directory.path)
+    elif after.buckets_to is None:
+        changes.dropped.append(directory.path)
+    else:
+        changes.sums.update({(directory.path, bucket): change for bucket, change in directory.buckets.items()})
 
 
 def _row_after(directory: Directory, row: DirectoryRow | None) -> DirectoryRow:
     old = row or DirectoryRow(directory.path, 0, 0, 0, 0, 0, 0)
+    entry_count = old.entry_count + directory.entries_change
     return DirectoryRow(
         directory.path,
         directory.files,
         old.total_bytes + directory.bytes_change,
         old.rule_count + directory.rules_change,
         digest.add(old.digest, directory.digest_change),
-        old.entry_count + directory.entries_change,
+        entry_count,
         directory.revision,
+        after_change(row, entry_count),
     )

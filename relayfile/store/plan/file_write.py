@@ -226,7 +226,7 @@ class _Planner:
         assert plan.workspace is not None, "it existed"
         plan.workspace = plan.workspace._replace(revision=self._revision)
         plan.workspace_changed = True
-        plan.directories_put, plan.directories_deleted = tree.directories.settle()
+        plan.directories_put, plan.directories_deleted = tree.directories.settle(plan.buckets)
         plan.objects_put = [subject.settled() for subject in tree.objects.values() if subject.changed]
         return plan
 

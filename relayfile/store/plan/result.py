@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
 from relayfile.model import Failure, Outcome
+from relayfile.store.plan.buckets import BucketChanges
 from relayfile.store.plan.file_index import IndexChanges
 from relayfile.store.plan.rows import (
     AdminActionRow,
@@ -57,6 +58,8 @@ class Plan:
     directories_deleted: set[str] = field(default_factory=set)
     index: IndexChanges = field(default_factory=IndexChanges)
     """By what files are found."""
+    buckets: BucketChanges = field(default_factory=BucketChanges)
+    """Of wide directories."""
     objects_put: list[ObjectRow] = field(default_factory=list)
     deliveries_put: list[DeliveryRow] = field(default_factory=list)
     duplicates_put: list[DuplicateRow] = field(default_factory=list)

@@ -107,6 +107,8 @@ class DirectoryRow(NamedTuple):
     """Files and directories directly in it."""
     revision: int
     """The last revision that changed anything below it."""
+    buckets_to: str | None = None
+    """How far its buckets are counted (`relayfile.store.plan.buckets`); None: it has none."""
 
 
 class Watermark(NamedTuple):

@@ -70,7 +70,7 @@ def settle_files(tree: WorkingTree, plan: Plan, now_us: int) -> None:
     if revision != plan.workspace.revision:
         plan.workspace = plan.workspace._replace(revision=revision)
         plan.workspace_changed = True
-        plan.directories_put, plan.directories_deleted = tree.directories.settle()
+        plan.directories_put, plan.directories_deleted = tree.directories.settle(plan.buckets)
     _settle_objects(tree, plan, evented)
 
 
@@ -154,18 +154,23 @@ def account(tree: WorkingTree, path: str, old: FileRow | None, new: FileRow | No
     """Add the difference to the directory that holds the file. (Its file count is kept while planning.)"""
     holder = tree.directories.holding(path)
     holder.revision = revision
+    term = size = 0
     if new is not None:
-        holder.digest_change += file_term(path, new.content_sha256)
-        holder.bytes_change += new.size_bytes
+        term += file_term(path, new.content_sha256)
+        size += new.size_bytes
         if new.semantics is not NO_SEMANTICS:
             holder.rules_change += enforceable_count(new.semantics.permissions)
-        holder.entries_change += 1
     if old is not None:
-        holder.digest_change -= file_term(path, old.content_sha256)
-        holder.bytes_change -= old.size_bytes
+        term -= file_term(path, old.content_sha256)
+        size -= old.size_bytes
         if old.semantics is not NO_SEMANTICS:
             holder.rules_change -= enforceable_count(old.semantics.permissions)
-        holder.entries_change -= 1
+    files = (new is not None) - (old is not None)
+    holder.digest_change += term
+    holder.bytes_change += size
+    holder.entries_change += files
+    if holder.buckets is not None:
+        holder.count_entry(path, files, size, term)
 
 
 def access_event(path: str, revision: int, cause: Cause, now_us: int) -> EventRow:

@@ -1,18 +1,18 @@
 """GetTreeDigest: what a directory holds, and what is directly in it, in one snapshot.
 
-Owns which children are named: all of a directory of at most 20,000, or those of one bucket. Buckets themselves are not
-built yet: no answer has any.
+Owns which children are named: all of a directory of at most 20,000, or those of one bucket; and which buckets.
 """
 
 import asyncio
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from relayfile.errors import PermissionDenied
 from relayfile.paths import TreePath, name
 from relayfile.store.access import ReadAccess
-from relayfile.store.engine import WorkspaceKey
+from relayfile.store.engine import TreeView, WorkspaceKey
+from relayfile.store.plan import digest
+from relayfile.store.plan.buckets import BUCKETS, BUILT, BucketRow, bucket_of
 from relayfile.store.plan.rows import DirectoryRow, FileRow
 from relayfile.store.servicers.checks import Checks
 from relayfile.store.servicers.reading import Reading, Snapshot, TimeLeft
@@ -20,7 +20,6 @@ from relayfile.store.servicers.wire import fill_directory, fill_entry
 from relayfile.v1 import file_pb2
 
 CHILDREN_MAX = 20_000
-BUCKETS = 256
 _SLICE_ENTRIES = 1_000
 _SLICED_ATTEMPTS = 2
 _Row = FileRow | DirectoryRow
@@ -91,6 +90,8 @@ class TreeDigest:
             revision=workspace.revision, history_id=workspace.history_id, partial=tree.partial
         )
         fill_directory(answer.directory, path, tree.row)
+        if request.buckets and not tree.partial:
+            await _add_buckets(answer, snapshot.view, tree.row)
         return answer, tree.row
 
     async def _seen(self, snapshot: Snapshot, rows: Sequence[_Row]) -> Sequence[_Row]:
@@ -111,7 +112,7 @@ class TreeDigest:
 
 def in_bucket(rows: Sequence[_Row], bucket: int | None) -> Sequence[_Row]:
     """Those of `rows` that are hashed into `bucket`; None: all."""
-    return rows if bucket is None else [row for row in rows if bucket_of(row.path) == bucket]
+    return rows if bucket is None else [row for row in rows if bucket_of(name(row.path)) == bucket]
 
 
 def _add(answer: file_pb2.GetTreeDigestResponse, rows: Sequence[_Row]) -> None:
@@ -119,6 +120,14 @@ def _add(answer: file_pb2.GetTreeDigestResponse, rows: Sequence[_Row]) -> None:
         fill_entry(answer.children.add(), row)
 
 
-def bucket_of(path: str) -> int:
-    """The bucket of an entry in its directory: the first byte of SHA-256 of its name (D9)."""
-    return hashlib.sha256(name(path).encode()).digest()[0]
+async def _add_buckets(answer: file_pb2.GetTreeDigestResponse, view: TreeView, tree: DirectoryRow | None) -> None:
+    """All of them, those that hold nothing too; none while they are being built."""
+    if tree is None or tree.buckets_to != BUILT:
+        return
+    held = {row.bucket: row for row in await view.buckets(tree.path)}
+    for number in range(BUCKETS):
+        row = held.get(number) or BucketRow(number, 0, 0, 0)
+        message = answer.buckets.add(bucket=number)
+        message.totals.file_count = row.file_count
+        message.totals.total_bytes = row.total_bytes
+        message.totals.digest = digest.to_bytes(row.digest)

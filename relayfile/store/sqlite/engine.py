@@ -30,6 +30,7 @@ from relayfile.store.engine import Fence, PlannedEntry, ProviderOutcomes, ShardR
 from relayfile.store.plan.entry import Entry
 from relayfile.store.plan.needs import first_needs, more_needs
 from relayfile.store.plan.slice import Needs, Slice
+from relayfile.store.sqlite.buckets import add_digest_sum, bucket_builds
 from relayfile.store.sqlite.checkpoints import PAGE_BYTES, Checkpoints
 from relayfile.store.sqlite.connection import open_reader, open_writer
 from relayfile.store.sqlite.expiry import (
@@ -111,6 +112,7 @@ def open_engine(
             _verify(writer, path, failure)
             directory.clear_failure()
         migrate(writer, path)
+        add_digest_sum(writer)
         cluster_id = check_identity(writer, path, identity)
         directory.sync()
         return SqliteEngine(path, writer, limits, directory, clock, cluster_id, watch_log)
@@ -231,6 +233,10 @@ class SqliteEngine:
     async def workspaces_at_work(self) -> list[WorkspaceKey]:
         with read_errors_as_ours(self._fail):
             return workspaces_at_work(self._loader, self._state.shard_ids)
+
+    async def bucket_builds(self, limit: int) -> list[tuple[WorkspaceKey, str]]:
+        with read_errors_as_ours(self._fail):
+            return bucket_builds(self._loader, limit)
 
     async def acquire_shards(self, shard_ids: Sequence[int], owner: int, address: str) -> list[ShardRow]:
         acquired: list[ShardRow] = []

@@ -28,7 +28,7 @@ Value: TypeAlias = "str | int | bytes | None"
 Rows: TypeAlias = list[tuple[Value, ...]]
 """Bindings of one statement, once for each tuple."""
 FileColumns: TypeAlias = tuple[str, int, int, bytes, int, str, str, str, int, int, str | None, int | None]
-DirectoryColumns: TypeAlias = tuple[str, int, int, int, bytes, int, int]
+DirectoryColumns: TypeAlias = tuple[str, int, int, int, bytes, int, int, str | None]
 ObjectColumns: TypeAlias = tuple[
     str | None, int, str | None,
     int | None, int | None, int | None, str | None,
@@ -45,7 +45,7 @@ FILE_COLUMNS = (
     "path, revision, content_id, content_sha256, size_bytes, content_type, provider, object_key, modified_us, origin,"
     " semantics, stale_since_us"
 )
-DIRECTORY_COLUMNS = "path, file_count, total_bytes, rule_count, digest, entry_count, revision"
+DIRECTORY_COLUMNS = "path, file_count, total_bytes, rule_count, digest, entry_count, revision, buckets_to"
 OBJECT_COLUMNS = (
     "path, deleted, displaced_from, provider_newest_us, provider_full_us, provider_delete_us, provider_patch_marks,"
     " received_newest_us, received_full_us, received_delete_us, received_patch_marks, received_by"
@@ -104,8 +104,9 @@ def file_row(columns: FileColumns) -> FileRow:
 
 def directory_row(columns: DirectoryColumns) -> DirectoryRow:
     """Of `DIRECTORY_COLUMNS`."""
-    path, file_count, total_bytes, rule_count, digest, entry_count, revision = columns
-    return DirectoryRow(path, file_count, total_bytes, rule_count, int.from_bytes(digest, "big"), entry_count, revision)
+    path, file_count, total_bytes, rule_count, digest, entry_count, revision, buckets_to = columns
+    total = int.from_bytes(digest, "big")
+    return DirectoryRow(path, file_count, total_bytes, rule_count, total, entry_count, revision, buckets_to)
 
 
 def object_row(key: ObjectKey, columns: ObjectColumns) -> ObjectRow:

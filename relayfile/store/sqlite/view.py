@@ -25,6 +25,7 @@ from relayfile.store.engine import (
     TermPath,
     WorkspaceKey,
 )
+from relayfile.store.plan.buckets import BucketRow
 from relayfile.store.plan.file_index import Term
 from relayfile.store.plan.letters import LetterRef
 from relayfile.store.plan.rows import (
@@ -38,6 +39,7 @@ from relayfile.store.plan.rows import (
     WorkspaceRow,
 )
 from relayfile.store.sqlite import file_index, letters
+from relayfile.store.sqlite.buckets import bucket_rows
 from relayfile.store.sqlite.operations import OperationReads
 from relayfile.store.sqlite.orders import find_actions, find_pauses, find_requests
 from relayfile.store.sqlite.rows import (
@@ -143,6 +145,9 @@ class SqliteView:
     async def directory(self, path: str) -> DirectoryRow | None:
         row = self._cursor.execute(_DIRECTORY, (*self._key, path)).fetchone()
         return None if row is None else directory_row(row)
+
+    async def buckets(self, path: str) -> list[BucketRow]:
+        return bucket_rows(self._cursor, self._key, path)
 
     async def contents(self, content_ids: Sequence[int]) -> dict[int, bytes]:
         return dict(self._cursor.execute(_CONTENTS, (json.dumps(sorted(content_ids)),)))

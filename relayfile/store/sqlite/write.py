@@ -12,6 +12,7 @@ from relayfile.model import NO_SEMANTICS, Origin
 from relayfile.store.engine import PlannedEntry, WorkspaceKey
 from relayfile.store.plan.result import Plan
 from relayfile.store.plan.rows import NO_WATERMARK, Watermark
+from relayfile.store.sqlite.buckets import bucket_statements
 from relayfile.store.sqlite.file_index import index_statements
 from relayfile.store.sqlite.letters import letter_statements
 from relayfile.store.sqlite.operations import operation_statements
@@ -36,7 +37,7 @@ _GARBAGE = _insert("content_garbage", 3)
 _EVENT = _insert("event", 15)
 _FILE = _replace("file", 14)
 _FILE_DELETE = "DELETE FROM file WHERE shard_id = ? AND workspace_id = ? AND path = ?"
-_DIRECTORY = _replace("directory", 9)
+_DIRECTORY = _replace("directory", 10)
 _DIRECTORY_DELETE = "DELETE FROM directory WHERE shard_id = ? AND workspace_id = ? AND path = ?"
 _OBJECT = _replace("object", 17)
 _DELIVERY = [_replace(f"delivery_{slot}", 8) for slot in range(SLOTS)]
@@ -63,6 +64,7 @@ def statements(entries: Sequence[PlannedEntry], content_ids: "count[int]") -> It
     yield from _workspaces(entries)
     yield from _files(entries, content_ids)
     yield from _directories(entries)
+    yield from bucket_statements(entries)
     yield from index_statements(entries)
     yield _EVENT, [key + event for key, plan, _ in entries for event in plan.events]
     yield _OBJECT, _objects(entries)
@@ -133,7 +135,7 @@ def _directories(entries: Sequence[PlannedEntry]) -> Iterator[tuple[str, Rows]]:
     yield (
         _DIRECTORY,
         [
-            (*key, row[0], row[1], row[2], row[3], row[4].to_bytes(32, "big"), row[5], row[6])
+            (*key, row[0], row[1], row[2], row[3], row[4].to_bytes(32, "big"), *row[5:])
             for key, plan, _ in entries
             for row in plan.directories_put.values()
         ],

@@ -16,6 +16,7 @@ from relayfile.paths import ROOT, prefix_range
 from relayfile.store.engine import WorkspaceKey
 from relayfile.store.integrity.finding import Check, Finding, Tally
 from relayfile.store.integrity.recount import Bucket, Recount
+from relayfile.store.plan.buckets import BUILT
 from relayfile.store.plan.rows import DirectoryRow
 from relayfile.store.plan.rules import enforceable_count
 from relayfile.store.sqlite.audit.step import ROWS_PER_STEP, ROWS_PER_TURN, Look
@@ -56,6 +57,7 @@ def _check_one(
     buckets = {
         number: Bucket(files, size, int.from_bytes(digest, "big"))
         for number, files, size, digest in cursor.execute(_BUCKETS, (*key, row.path))
+        if row.buckets_to == BUILT
     }
     recount = Recount(with_buckets=bool(buckets))
     holding = yield from _add_files(cursor, key, row.path, recount)

@@ -132,11 +132,12 @@ DAMAGE = {
     "directory lost": ("DELETE FROM directory WHERE path = '/a/2'", {"DIRECTORY_MISSING"}),
     "root lost": ("DELETE FROM directory WHERE path = '/' AND workspace_id = 'acme'", {"DIRECTORY_MISSING"}),
     "directory left over": (
-        f"INSERT INTO directory VALUES ({SHARD}, 'acme', '/a/ghost', 0, 0, 0, zeroblob(32), 0, 1)",
+        f"INSERT INTO directory VALUES ({SHARD}, 'acme', '/a/ghost', 0, 0, 0, zeroblob(32), 0, 1, NULL)",
         {"DIRECTORY_EMPTY"},
     ),
     "bucket": (
-        f"INSERT INTO directory_bucket VALUES ({SHARD}, 'acme', '/a', 7, 1, 1, zeroblob(32))",
+        f"""INSERT INTO directory_bucket VALUES ({SHARD}, 'acme', '/a', 7, 1, 1, zeroblob(32));
+        UPDATE directory SET buckets_to = '/' WHERE path = '/a'""",
         {"BUCKET_MISMATCH"},
     ),
     "semantics": ("UPDATE file SET semantics = '{' WHERE path = '/a/1/ruled.json'", {"SEMANTICS_UNREADABLE"}),
