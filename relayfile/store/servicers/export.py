@@ -7,20 +7,34 @@ keeps no snapshot open and costs the memory of one message.
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
-from contextlib import contextmanager
+from contextlib import aclosing, contextmanager
 from dataclasses import dataclass
 
-from relayfile.errors import ExportRefused, InvalidArgument, ServedLater
+from relayfile.errors import ExportRefused, InvalidArgument
 from relayfile.paths import TreePath, contains
 from relayfile.store.access import ReadAccess
 from relayfile.store.engine import WorkspaceKey
 from relayfile.store.plan.rows import DirectoryRow, FileRow
+from relayfile.store.servicers.archive import Archive, archive_of
 from relayfile.store.servicers.checks import Checks
 from relayfile.store.servicers.have import HASH_BYTES, HASHES_MAX, HaveSet
-from relayfile.store.servicers.packing import Known, Packed, RowsPerMessage, chunks, fill_packed, pack
+from relayfile.store.servicers.packing import (
+    CHUNK_BYTES_MAX,
+    Known,
+    Packed,
+    RowsPerMessage,
+    chunks,
+    content_of,
+    fill_packed,
+    pack,
+)
 from relayfile.store.servicers.reading import Reading, Snapshot, TimeLeft
 from relayfile.store.servicers.wire import fill_totals
 from relayfile.v1 import file_pb2
+
+NOTHING_KNOWN: Known = frozenset()
+_ROWS_PER_TURN = 100
+"""Heads of a tar that are made without a pause: 2 ms."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +58,11 @@ class _Progress:
     total_bytes: int = 0
     at_end: bool = False
 
+    def count(self, row: FileRow) -> None:
+        """A file is in a message."""
+        self.file_count += 1
+        self.total_bytes += row.size_bytes
+
 
 class TreeExport:
     """Serves exports, a bounded number at once."""
@@ -59,9 +78,14 @@ class TreeExport:
         """The whole answer to one call."""
         with self._admitted():
             start, have = await _question(requests)
-            progress = self._checked(start)
+            progress, archive = self._checked(start, has_known=have is not NOTHING_KNOWN)
             await self._reading.reached(progress.key, start.min_revision, call)
             yield await self._opening(progress)
+            if archive is not None:
+                async with aclosing(self._archived(progress, archive)) as answers:
+                    async for answer in answers:
+                        yield answer
+                return
             rows_per_message = RowsPerMessage()
             while not progress.at_end:
                 message, large, end = await self._message(progress, have, rows_per_message)
@@ -88,10 +112,46 @@ class TreeExport:
         finally:
             self._running -= 1
 
-    def _checked(self, start: file_pb2.ExportStart) -> _Progress:
-        if start.format:
-            raise ServedLater(rpc="relayfile.v1.FileService/ExportTree as tar or JSON lines")
+    async def _archived(
+        self, progress: _Progress, archive: Archive
+    ) -> AsyncGenerator[file_pb2.ExportTreeResponse, None]:
+        """Files as bytes of one stream. Each piece is sent before the next is read: memory is that of a message."""
+        rows_per_message = RowsPerMessage()
+        while not progress.at_end:
+            message, packed, end = await self._next(progress, NOTHING_KNOWN, rows_per_message)
+            buffer = bytearray()
+            for index, row in enumerate(packed.rows):
+                assert row is not None, "listed rows exist"
+                progress.count(row)
+                buffer += archive.head(row)
+                if row is packed.large:
+                    break
+                buffer += archive.piece(content_of(row, packed)) + archive.tail(row)
+                if index % _ROWS_PER_TURN == _ROWS_PER_TURN - 1:
+                    await asyncio.sleep(0)
+            if packed.large is not None:
+                for piece in _pieces(message, buffer):
+                    yield piece
+                async for chunk in chunks(self._reading.engine, progress.key, packed.large):
+                    for piece in _pieces(message, archive.piece(chunk.data)):
+                        yield piece
+                buffer = bytearray(archive.tail(packed.large))
+            if end is not None:
+                buffer += archive.end()
+            for piece in _pieces(message, buffer, ends=end is not None):
+                yield piece
+            if end is not None:
+                end.file_count, end.total_bytes = progress.file_count, progress.total_bytes
+                yield file_pb2.ExportTreeResponse(revision=end.revision, history_id=message.history_id, end=end)
+
+    def _checked(self, start: file_pb2.ExportStart, *, has_known: bool) -> tuple[_Progress, Archive | None]:
         checks = Checks()
+        archive = None
+        try:
+            archive = archive_of(start.format)
+        except ValueError:
+            checks.refuse("start.format", f"is {start.format}, which names no format")
+        checks.require(archive is None or not has_known, "have_sha256", "is for messages of files, not for an archive")
         checks.workspace(start.workspace_id, "start.workspace_id")
         path = checks.directory_path(start.path, "start.path")
         checks.not_negative(start.min_revision, "start.min_revision")
@@ -100,7 +160,7 @@ class TreeExport:
             after = checks.file_path(start.after_path, "start.after_path")
             checks.require(contains(path, after), "start.after_path", f"is not below {path!r}")
         checks.done()
-        return _Progress(self._reading.key(start.workspace_id), path, after, ReadAccess.current())
+        return _Progress(self._reading.key(start.workspace_id), path, after, ReadAccess.current()), archive
 
     async def _opening(self, progress: _Progress) -> file_pb2.ExportTreeResponse:
         async with self._reading.snapshot(progress.key) as (view, workspace):
@@ -115,6 +175,20 @@ class TreeExport:
     async def _message(
         self, progress: _Progress, have: Known, per_message: RowsPerMessage
     ) -> tuple[file_pb2.ExportTreeResponse, FileRow | None, file_pb2.ExportEnd | None]:
+        message, packed, end = await self._next(progress, have, per_message)
+        add = message.files.add
+        for row in packed.rows:
+            assert row is not None, "listed rows exist"
+            fill_packed(add(), row, packed, have)
+            progress.count(row)
+        if end is not None:
+            end.file_count, end.total_bytes = progress.file_count, progress.total_bytes
+        return message, packed.large, end
+
+    async def _next(
+        self, progress: _Progress, have: Known, per_message: RowsPerMessage
+    ) -> tuple[file_pb2.ExportTreeResponse, Packed, file_pb2.ExportEnd | None]:
+        """(a message without files, the next files with their contents, the end if they are the last)."""
         tree: DirectoryRow | None = None
         async with self._reading.snapshot(progress.key) as snapshot:
             rows, at_end = await _next_rows(snapshot, progress, per_message.limit)
@@ -127,16 +201,28 @@ class TreeExport:
                 tree = (await self._reading.totals.tree(sight, progress.path)).row
             revision, history_id = snapshot.workspace.revision, snapshot.workspace.history_id
         per_message.learn(len(rows) if whole else len(packed.rows))
-        await asyncio.sleep(0)  # rows and contents are half of a message's time: others get a turn before the rest
-        message = file_pb2.ExportTreeResponse(revision=revision, history_id=history_id)
-        _fill(message, packed, have, progress)
         if whole and rows:
             progress.after = rows[-1].path
+        elif packed.rows:
+            progress.after = seen[len(packed.rows) - 1].path
+        await asyncio.sleep(0)  # rows and contents are half of a message's time: others get a turn before the rest
+        message = file_pb2.ExportTreeResponse(revision=revision, history_id=history_id)
         if not progress.at_end:
-            return message, packed.large, None
-        end = file_pb2.ExportEnd(file_count=progress.file_count, total_bytes=progress.total_bytes, revision=revision)
+            return message, packed, None
+        end = file_pb2.ExportEnd(revision=revision)
         fill_totals(end.totals, tree)
-        return message, packed.large, end
+        return message, packed, end
+
+
+def _pieces(
+    message: file_pb2.ExportTreeResponse, data: bytes | bytearray, *, ends: bool = False
+) -> Iterator[file_pb2.ExportTreeResponse]:
+    """Bytes of an archive, of the snapshot that `message` names."""
+    for start in range(0, len(data), CHUNK_BYTES_MAX):
+        piece = file_pb2.ExportTreeResponse(revision=message.revision, history_id=message.history_id)
+        piece.chunk.data = bytes(data[start : start + CHUNK_BYTES_MAX])
+        piece.chunk.last = ends and start + CHUNK_BYTES_MAX >= len(data)
+        yield piece
 
 
 async def _question(
@@ -160,7 +246,7 @@ async def _question(
             break
     else:
         raise InvalidArgument.of("have_complete", "did not come before the end of the requests")
-    return start, frozenset() if have is None else have
+    return start, NOTHING_KNOWN if have is None else have
 
 
 def _take(have: HaveSet, hashes: bytes) -> None:
@@ -178,13 +264,3 @@ async def _next_rows(snapshot: Snapshot, progress: _Progress, limit: int) -> tup
         file = await snapshot.view.file(progress.path)
         return ([] if file is None else [file]), True
     return rows, len(rows) < limit
-
-
-def _fill(message: file_pb2.ExportTreeResponse, packed: Packed, have: Known, progress: _Progress) -> None:
-    add = message.files.add
-    for row in packed.rows:
-        assert row is not None, "listed rows exist"
-        fill_packed(add(), row, packed, have)
-        progress.file_count += 1
-        progress.total_bytes += row.size_bytes
-        progress.after = row.path

@@ -87,10 +87,17 @@ def fill_packed(into: file_pb2.FileWithContent, row: FileRow, packed: Packed, kn
     elif row is packed.large:
         into.content_follows_bytes = row.size_bytes
     elif row.size_bytes:
-        content = packed.contents.get(row.content_id)
-        if content is None or len(content) != row.size_bytes:
-            raise DataCorrupted(what=f"the content of {row.path!r}")
-        into.content = content
+        into.content = content_of(row, packed)
+
+
+def content_of(row: FileRow, packed: Packed) -> bytes:
+    """The bytes of one file of `packed` that is not large."""
+    if not row.size_bytes:
+        return b""
+    content = packed.contents.get(row.content_id)
+    if content is None or len(content) != row.size_bytes:
+        raise DataCorrupted(what=f"the content of {row.path!r}")
+    return content
 
 
 async def chunks(

@@ -427,10 +427,6 @@ class TestExportTree:
         assert isinstance(error, errors.InvalidArgument)
         assert error.violations[0].field == field
 
-    async def test_other_packings_are_served_later(self, tree: TestNode) -> None:
-        error = await refused(exporting(tree.client, start(format=file_pb2.EXPORT_FORMAT_TAR)))
-        assert isinstance(error, errors.ServedLater)
-
     async def test_trees_that_are_too_large_and_too_many_exports_are_refused(self, tmp_path: Path) -> None:
         limits = ReadLimits(
             page_entries_default=LIMITS.page_entries_default,
