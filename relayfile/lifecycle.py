@@ -6,7 +6,6 @@ The first SIGTERM or SIGINT asks to stop; the second ends the process at once. R
 """
 
 import asyncio
-import gc
 import logging
 import os
 import signal
@@ -18,6 +17,7 @@ import uvloop
 
 from relayfile.errors import SettingError, StartRefused
 from relayfile.status import leading_error
+from relayfile.upkeep import settle_memory, upkeep
 
 EXIT_OK = 0
 EXIT_FAILED = 1
@@ -25,9 +25,6 @@ EXIT_REFUSED = 2
 """A setting or what is on disk forbids to start; trying again changes nothing."""
 EXIT_NOT_EMPTY = 3
 """Stopped in order, but something durable is left that another process should take (a spool with rows)."""
-
-COLLECTOR_THRESHOLDS = (100_000, 20, 100)
-"""Of the youngest generation: containers; a pass over them takes about 5 ms."""
 
 SWITCH_INTERVAL_S = 0.0005
 """How long a thread that comes back from the disk waits for a busy event loop, several times in each transaction.
@@ -128,23 +125,12 @@ def run_process(main: Callable[[Stop], Awaitable[int]]) -> int:
     ``main`` returns its exit code when it has stopped in order. Errors of ours end as one line in the log:
     2 for a refusal to start, 1 for the rest; anything else is logged with its traceback.
     """
-    quiet_collector()
+    settle_memory()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         try:
             return runner.run(_with_signals(main))
         except Exception as raised:  # noqa: BLE001 - the end of the process: said, and turned into its exit code
             return exit_code(raised)
-
-
-def quiet_collector() -> None:
-    """Let the cyclic collector look seldom, and never at what was there before the work began.
-
-    Batches of changes are many small values without cycles, freed when the batch is; collecting while they live, at the
-    interpreter's defaults, costs a store node a quarter of its time (measured).
-    """
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(*COLLECTOR_THRESHOLDS)
 
 
 def prompt_threads() -> None:
@@ -176,7 +162,8 @@ async def _with_signals(main: Callable[[Stop], Awaitable[int]]) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, received, number)
     try:
-        return await main(stop)
+        with upkeep():
+            return await main(stop)
     finally:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.remove_signal_handler(number)

@@ -179,5 +179,5 @@ class IngestSettings(ClusterSettings):
         "2ms", "0s", "100ms", "longest wait for company before an fsync; adaptive: 0 for a lone sender"
     )
     spool_commit_bytes_max: int = size("8MiB", "64KiB", "256MiB", "bytes in one spool transaction")
-    spool_read_bytes_max: int = size("16MiB", "1MiB", "1GiB", "content read ahead from the spool into memory")
+    spool_read_bytes_max: int = size("8MiB", "1MiB", "1GiB", "content read ahead from the spool into memory")
     spool_verify: bool = flag(True, "check the spool's integrity at start")

@@ -21,8 +21,8 @@ from pathlib import Path
 import grpc.aio
 import uvloop
 
-from relayfile.lifecycle import quiet_collector
 from relayfile.placement import shard_of
+from relayfile.upkeep import quiet_collector
 from relayfile.v1 import shard_pb2
 from tests.support.running_node import SHARDS, fold, running_node, upsert
 

@@ -156,12 +156,13 @@ class NodeStream:
 
     async def run(self) -> None:
         """Keep a stream open, until cancelled."""
+        # One for all lives: each is a cycle of references.
+        attempts = AsyncRetrying(
+            wait=wait_random_exponential(multiplier=0.1, max=RETRY_S_MAX),
+            retry=retry_if_exception_type(_Cut),
+            sleep=asyncio.sleep,
+        )
         while True:
-            attempts = AsyncRetrying(
-                wait=wait_random_exponential(multiplier=0.1, max=RETRY_S_MAX),
-                retry=retry_if_exception_type(_Cut),
-                sleep=asyncio.sleep,
-            )
             async for attempt in attempts:
                 with attempt:
                     await self._live_once()
@@ -205,10 +206,12 @@ class NodeStream:
             for task in both:
                 task.cancel()
             await asyncio.wait(both)
-            ended = [task.exception() for task in both if not task.cancelled()]
-        for failure in ended:
-            if failure is not None:
-                raise failure
+        first = next((failure for failure in map(_failure, both) if failure is not None), None)
+        try:
+            if first is not None:
+                raise first
+        finally:
+            del both, task, first  # else the failure holds this frame, and this frame the failure
 
     async def _greet(self, call: _Call) -> None:
         async with asyncio.timeout(self._limits.welcome_timeout_s):
@@ -339,6 +342,10 @@ async def _next(
     if not isinstance(response, shard_pb2.ApplyEnvelopesResponse):
         raise _Cut("the node ended the stream")
     return response
+
+
+def _failure(task: "asyncio.Future[None]") -> BaseException | None:
+    return None if task.cancelled() else task.exception()
 
 
 def _reason(ended: BaseExceptionGroup) -> str:
