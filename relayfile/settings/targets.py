@@ -12,7 +12,7 @@ from relayfile.settings.definition import Definition, declare
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,63}(?:/[A-Za-z0-9_.-]{1,64})?\Z")
 _FIELD = re.compile(r"\{([^{}]*)\}")
-FETCH_FIELDS: Final = frozenset({"workspace", "type", "id"})
+FETCH_FIELDS: Final = frozenset({"workspace", "folder", "type", "id"})
 CONCURRENCY_DEFAULT: Final = 4
 CONCURRENCY_MAX: Final = 256
 RATE_MAX: Final = 1_000.0
@@ -29,7 +29,7 @@ class TargetDefinition:
     object_type: str
     """Only for objects of this type; empty: for all others."""
     url: str
-    """Of a fetch a template with {workspace}, {type} and {id}."""
+    """Of a fetch a template with {workspace}, {folder}, {type} and {id}."""
     credential_file: Path
     """Of a writer the secret that signs requests; of a fetcher header lines such as `Authorization: Bearer ...`."""
     concurrency_max: int
@@ -73,7 +73,9 @@ def _target(name: str, value: object, *, template: bool) -> TargetDefinition:
 def _check_url(name: str, url: str, *, template: bool) -> None:
     fields = set(_FIELD.findall(url)) if template else set()
     if fields - FETCH_FIELDS:
-        raise ValueError(f"has in the url of {name!r} a field other than {{workspace}}, {{type}} and {{id}}")
+        raise ValueError(
+            f"has in the url of {name!r} a field other than {{workspace}}, {{folder}}, {{type}} and {{id}}"
+        )
     if template and "id" not in fields:
         raise ValueError(f"has no {{id}} in the url of {name!r}")
     parts = urlsplit(_FIELD.sub("x", url) if template else url)

@@ -109,6 +109,9 @@ def _fetched(row: OperationRow, fetched: Fetched | TargetFault) -> Done | Target
         return fetched
     success = writeback_pb2.OperationSuccess(provider_status=fetched.status)
     success.change.provider_object_id = object_id_of(row)
+    if not row.revision:
+        # There was no file when the signal came, which says where one belongs; a file since then stays where it is.
+        success.change.path = row.path
     if fetched.content is None:
         success.change.kind = types_pb2.CHANGE_KIND_DELETE
         return Done(success)

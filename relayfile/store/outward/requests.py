@@ -52,9 +52,11 @@ def write_request(
 
 
 def fetch_request(url: str, headers: Mapping[str, str], workspace_id: str, row: OperationRow) -> TargetRequest:
-    """The request for an object's content; what fills the template is percent-encoded, slashes too."""
+    """The request for an object's content. {folder} is the last directory of its file; what fills the template is
+    percent-encoded, slashes too."""
     object_type, _, object_id = object_id_of(row).partition("/")
-    for name, value in (("workspace", workspace_id), ("type", object_type), ("id", object_id)):
+    folder = row.path.split("/")[-2]
+    for name, value in (("workspace", workspace_id), ("folder", folder), ("type", object_type), ("id", object_id)):
         url = url.replace(f"{{{name}}}", _segment(value))
     return TargetRequest("GET", url, {"accept": "application/json, */*;q=0.5", **headers})
 
