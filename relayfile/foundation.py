@@ -9,7 +9,7 @@ from pathlib import Path
 from prometheus_client import CollectorRegistry
 
 from relayfile import faults
-from relayfile.auth import KeyStore, ServiceCredentials, TokenSigner, TokenVerifier
+from relayfile.auth import FetchedKeys, KeyStore, KeyUrl, ServiceCredentials, TokenSigner, TokenVerifier
 from relayfile.clock import Clock, SystemClock
 from relayfile.ids import IdSource
 from relayfile.serving import CallPolicy
@@ -48,13 +48,19 @@ def lay(process: str, settings: CommonSettings) -> Foundation:
         registry=registry,
         tracing=tracing,
         policy=CallPolicy(
-            verifier=TokenVerifier(public_keys, clock),
+            verifier=TokenVerifier(public_keys, clock, _fetched_keys(settings, clock)),
             instruments=RpcInstruments.declare(registry),
             tracing=tracing,
             clock=clock,
         ),
         credentials=credentials,
     )
+
+
+def _fetched_keys(settings: CommonSettings, clock: Clock) -> FetchedKeys | None:
+    if not settings.jwks_url:
+        return None
+    return FetchedKeys(KeyUrl.parse(settings.jwks_url).fetch, clock, settings.jwks_refresh_s)
 
 
 def _keys(process: str, settings: CommonSettings, clock: Clock) -> tuple[ServiceCredentials, Path]:

@@ -51,6 +51,11 @@ workspaces that it grants, one, a list, or `*`; `sub` (or `agent_name`) the call
 do. A leading `relay_pa_`, `relay_ws_`, `relay_id_` or `relay_ag_` is dropped. `relayfile token` makes one with the
 system's own key.
 
+Keys come from the file of public keys (`RELAYFILE_JWKS_FILE`, or the system's own) and from `RELAYFILE_JWKS_URL`, an
+https URL that is fetched every `RELAYFILE_JWKS_REFRESH`; sooner when a token names a key that is not known, at most
+every 10 s. Keys that cannot be fetched again count for one minute longer; then new tokens of that issuer get
+`UNAVAILABLE`. A token that was verified counts until it expires, or until the keys change.
+
 Reflection and health (`grpc.reflection.v1alpha`, `grpc.health.v1`) need no token: they tell what the API is and
 whether it is up, and nothing of anybody's. The admin ports need none either and belong on loopback or inside the
 cluster.

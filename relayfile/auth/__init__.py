@@ -5,6 +5,8 @@ scopes to what they grant, from the rules of files to what they decide. Which ro
 decided with these where the rows are, in ``relayfile.store.access``.
 """
 
+from relayfile.auth.fetched_keys import FetchedKeys
+from relayfile.auth.key_url import KeyUrl
 from relayfile.auth.keys import KeyStore
 from relayfile.auth.principal import (
     ALL,
@@ -22,7 +24,9 @@ __all__ = [
     "EVERY_SCOPE",
     "PUBLISH_SCOPE",
     "REQUIREMENTS",
+    "FetchedKeys",
     "KeyStore",
+    "KeyUrl",
     "Principal",
     "Reach",
     "Requirement",

@@ -18,6 +18,7 @@ from relayfile.errors import StartRefused
 SIGNING_FILE = "signing.jwk"
 PUBLIC_FILE = "jwks.json"
 ALGORITHM = "EdDSA"
+KEYS_MAX = 100
 _WAY_OUT = f"bring it back, or remove it and {PUBLIC_FILE} for new ones"
 
 
@@ -48,14 +49,24 @@ class KeyStore:
 def read_public_keys(path: Path) -> KeySet:
     """The key set in a JWKS file. ``StartRefused`` when it cannot be read."""
     try:
-        content = json.loads(path.read_bytes())
-        if not isinstance(content, dict) or not content.get("keys"):
-            raise StartRefused(why=f"{path} holds no public keys (a JWKS is expected)")
-        if any(key.get("kty") == "oct" or not key.get("kid") for key in content["keys"]):
-            raise StartRefused(why=f"{path} holds a key without kid, or a shared secret, which cannot verify tokens")
-        return KeySet.import_key_set(cast(Any, content))
-    except (OSError, ValueError, KeyError, AttributeError, JoseError) as error:
+        return keys_in(path.read_bytes(), str(path))
+    except OSError as error:
         raise StartRefused(why=f"the public keys in {path} cannot be read ({error})") from error
+
+
+def keys_in(document: bytes, where: str) -> KeySet:
+    """The public keys of a JWKS. ``StartRefused`` when it is none."""
+    try:
+        content = json.loads(document)
+        if not isinstance(content, dict) or not content.get("keys"):
+            raise StartRefused(why=f"{where} holds no public keys (a JWKS is expected)")
+        if len(content["keys"]) > KEYS_MAX:
+            raise StartRefused(why=f"{where} holds more than {KEYS_MAX} keys")
+        if any(key.get("kty") == "oct" or not key.get("kid") for key in content["keys"]):
+            raise StartRefused(why=f"{where} holds a key without kid, or a shared secret, which cannot verify tokens")
+        return KeySet.import_key_set(cast(Any, content))
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError, JoseError) as error:
+        raise StartRefused(why=f"the public keys in {where} cannot be read ({error})") from error
 
 
 def _new_key() -> OKPKey:

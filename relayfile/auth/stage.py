@@ -36,7 +36,7 @@ def auth_stage(verifier: TokenVerifier) -> Stage:
 
     @asynccontextmanager
     async def stage(call: Call) -> AsyncIterator[None]:
-        principal = verifier.verify(bearer_token(call.metadata.get("authorization")))
+        principal = await verifier.identify(bearer_token(call.metadata.get("authorization")))
         set_current_principal(principal)
         call.on_request = request_check(principal, REQUIREMENTS[call.method])
         yield

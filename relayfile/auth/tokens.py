@@ -17,6 +17,7 @@ from joserfc.errors import BadSignatureError
 from joserfc.jwk import KeySet, OKPKey
 from joserfc.jws import JWSRegistry
 
+from relayfile.auth.fetched_keys import FetchedKeys
 from relayfile.auth.keys import ALGORITHM, read_public_keys
 from relayfile.auth.principal import ALL, Principal
 from relayfile.clock import Clock
@@ -32,6 +33,10 @@ NOT_BEFORE_LEEWAY_S = 60
 TTL_MAX_S = 10 * 365 * 86_400
 EVERY_SCOPE = "relayfile:*:*"
 """Grants everything that the workspaces of a token allow."""
+
+
+class UnknownKey(Unauthenticated):
+    """The caller is not known: {why}."""
 
 
 class _Registry(JWSRegistry):
@@ -83,10 +88,11 @@ class TokenSigner:
 class TokenVerifier:
     """Token to principal. Verified tokens are remembered until they expire or the file of public keys changes.
 
-    A key that is added to the file, or taken out of it, counts ``RELOAD_INTERVAL_S`` later at the latest.
+    A key that is added to the file, or taken out of it, counts ``RELOAD_INTERVAL_S`` later at the latest. ``fetched``
+    are more keys, from a URL; a name that both have is the file's.
     """
 
-    def __init__(self, jwks_file: Path, clock: Clock) -> None:
+    def __init__(self, jwks_file: Path, clock: Clock, fetched: FetchedKeys | None = None) -> None:
         self._jwks_file = jwks_file
         self._clock = clock
         # Before it is read: what is written in between is seen as a change.
@@ -94,6 +100,23 @@ class TokenVerifier:
         self._keys: KeySet = read_public_keys(jwks_file)
         self._looked_at = clock.monotonic()
         self._verified: dict[bytes, Principal] = {}
+        self._fetched = fetched
+        self._fetched_version = 0
+
+    async def run(self) -> None:
+        """Keep keys of a URL fresh, until cancelled; returns at once without one."""
+        if self._fetched is not None:
+            await self._fetched.run()
+
+    async def identify(self, token: str) -> Principal:
+        """As ``verify``; a key that nobody knows is looked for once more at the URL before the token is refused."""
+        try:
+            return self.verify(token)
+        except UnknownKey:
+            if self._fetched is None:
+                raise
+            await self._fetched.look_again()
+            return self.verify(token)
 
     def verify(self, token: str) -> Principal:
         """The principal of ``token``. ``Unauthenticated`` says why there is none; never echoes the token."""
@@ -117,7 +140,7 @@ class TokenVerifier:
         bare = next((token[len(prefix) :] for prefix in PREFIXES if token.startswith(prefix)), token)
         try:
             return jwt.decode(bare, self._key_for, registry=_REGISTRY).claims
-        except Unauthenticated:
+        except (Unauthenticated, Unavailable):
             raise
         except BadSignatureError:
             raise Unauthenticated(why="the token's signature is wrong") from None
@@ -129,11 +152,16 @@ class TokenVerifier:
         if not isinstance(kid, str) or not kid:
             raise Unauthenticated(why="the token names no key (kid)")
         key = next((key for key in self._keys.keys if key.kid == kid), None)
+        if key is None and self._fetched is not None:
+            key = self._fetched.find(kid)
         if key is None:
-            raise Unauthenticated(why="the token is signed with a key that is not known here")
+            raise UnknownKey(why="the token is signed with a key that is not known here")
         return key
 
     def _look_for_changed_keys(self) -> None:
+        if self._fetched is not None and self._fetched.version != self._fetched_version:
+            self._fetched_version = self._fetched.version
+            self._verified.clear()
         now = self._clock.monotonic()
         if now - self._looked_at < RELOAD_INTERVAL_S:
             return

@@ -174,6 +174,7 @@ async def _serve(
 
     def work(tasks: asyncio.TaskGroup) -> None:
         tasks.create_task(mode.run(), name="intake")
+        tasks.create_task(foundation.policy.verifier.run(), name="keys")
         tasks.create_task(http.serve(), name="http")
         tasks.create_task(admin.http.serve(), name="admin-http")
         tasks.create_task(_measure(mode, routes, instruments), name="meter")

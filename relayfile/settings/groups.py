@@ -35,6 +35,14 @@ class CommonSettings:
         "where the signing key and the public keys are; default: keys/ in the data directory"
     )
     jwks_file: Path | None = optional_path("public keys (JWKS) that tokens are checked with, instead of keys_dir's")
+    jwks_url: str = text(
+        "",
+        "public keys (JWKS) of somebody else who issues tokens, besides the file's; fetched again and again",
+        accepts="an https URL (http only on loopback), or empty",
+    )
+    jwks_refresh_s: float = duration(
+        "5m", "10s", "1d", "how often JWKS_URL is fetched; after failures its keys count for 1 min longer"
+    )
     service_token_file: Path | None = optional_path(
         "token that this process shows to other processes; without one it signs its own with the signing key"
     )

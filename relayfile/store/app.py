@@ -97,6 +97,7 @@ async def _serve(
         tasks.create_task(node.run(), name="store-node")
         if outward.has_targets:
             tasks.create_task(call_targets(node.operations, engine, clock, outward), name="store-outward")
+        tasks.create_task(foundation.policy.verifier.run(), name="keys")
         tasks.create_task(admin.http.serve(), name="admin-http")
 
     await admin.open(settings, server)

@@ -82,6 +82,7 @@ async def _serve(registry: Registry, settings: SyncdSettings, foundation: Founda
 
     def work(tasks: asyncio.TaskGroup) -> None:
         tasks.create_task(registry.serve(), name="mirrors")
+        tasks.create_task(foundation.policy.verifier.run(), name="keys")
         tasks.create_task(admin.http.serve(), name="admin-http")
 
     await admin.open(settings, server)

@@ -292,7 +292,7 @@ class WebhookFront:
     ) -> bool:
         """Refuse before the body is read what its head decides; whether a token proves the request already."""
         if provider.accepts_token and "authorization" in headers and provider.scheme_for(headers) is None:
-            principal = self._access.tokens.verify(bearer_token(headers["authorization"]))
+            principal = await self._access.tokens.identify(bearer_token(headers["authorization"]))
             authorise_workspace(principal, route.workspace)
             require_scope(principal, PUBLISH_SCOPE)
             await self._access.workspaces.admit(route.workspace, has_secret=has_secret)
