@@ -28,7 +28,8 @@ class WriteLoad:
     writes: int
     callers: int = 100
     content_bytes: int = 1024
-    first_caller: int = 0
+    folder: str = "/notes"
+    """A top-level directory: of a provider, each write also makes an operation."""
     channels: int = 4
 
 
@@ -57,7 +58,7 @@ async def _caller(channel: aio.Channel, load: WriteLoad, number: int, left: list
         count += 1
         if count % 2:
             revision = 0
-        path = f"/github/repos/acme/repo-{number % 10}/notes-{number:04d}-{(count + 1) // 2:06d}.json"
+        path = f"{load.folder}/teams/team-{number % 10}/caller-{number:04d}-{(count + 1) // 2:06d}.json"
         content = b'{"caller":"%06d","count":"%08d"}' % (number, count) + filler
         request = file_pb2.WriteFileRequest(
             workspace_id=load.workspace, path=path, content=content, if_revision=revision
@@ -85,7 +86,7 @@ async def send(load: WriteLoad) -> Written:
         written.started_s = time.time()
         start = time.perf_counter()
         async with asyncio.TaskGroup() as group:
-            for number in range(load.first_caller, load.first_caller + load.callers):
+            for number in range(load.callers):
                 group.create_task(_caller(channels[number % load.channels], load, number, left, written))
         written.seconds = time.perf_counter() - start
     finally:
