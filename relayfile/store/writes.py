@@ -67,8 +67,13 @@ class WriteBatch:
     """Its one mutation is the request: when it is refused the request is, and may succeed when it is repeated."""
     access: WriteAccess | None = None
     """Of the caller; None is held to no rules."""
-    is_withdrawn: bool = False
-    """Its caller has gone; what is not planned yet has no effect."""
+    answer: "asyncio.Future[BatchAnswer] | None" = None
+    """What its caller waits for, once it is queued."""
+
+    @property
+    def is_withdrawn(self) -> bool:
+        """Whether its caller has gone: what is not planned yet has no effect."""
+        return self.answer is not None and self.answer.cancelled()
 
 
 class BatchAnswer(NamedTuple):
@@ -259,11 +264,7 @@ class FileWriter:
         key = self._ownership.local_key(workspace_id)
         count = len(batch.mutations)
         size = sum(len(each.content) for each in batch.mutations if isinstance(each, FileWrite))
-        answer = self._committer.submit(
+        batch.answer = self._committer.submit(
             key, self._kind, Asked(batch, mark), change_count=count, byte_count=size + count * BYTES_PER_MUTATION
         )
-        try:
-            return await answer
-        except asyncio.CancelledError:
-            batch.is_withdrawn = True
-            raise
+        return await batch.answer

@@ -1,5 +1,6 @@
 """Batches of mutations as one entry, on a real engine: who shares it, who left, what follows, what is kept."""
 
+import asyncio
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
@@ -21,7 +22,7 @@ from relayfile.store.plan.rows import RequestKey
 from relayfile.store.plan.slice import Slice
 from relayfile.store.sqlite.engine import SqliteEngine
 from relayfile.store.writes import BatchAnswer, FileMutations, WriteBatch, decode_answer, encode_answer
-from tests.support.running_node import SHARDS, open_test_engine
+from tests.support.running_node import SHARDS, open_test_engine, running_node
 
 KEY = WorkspaceKey(shard_of("acme", SHARDS), "acme")
 BY = Author(Origin.AGENT, "agent-1", "c", "t")
@@ -109,7 +110,9 @@ async def test_batches_share_a_commit_and_each_has_its_own_results(store: Store)
 
 
 async def test_a_batch_that_was_withdrawn_has_no_effect_and_the_others_theirs(store: Store) -> None:
-    gone = WriteBatch((write("/gone"),), is_withdrawn=True)
+    gone = WriteBatch((write("/gone"),), answer=asyncio.get_running_loop().create_future())
+    assert gone.answer is not None
+    gone.answer.cancel()
     left, there = await store.ask(Asked(gone), Asked(WriteBatch((write("/a"),))))
     assert isinstance(left, DeadlineExpired)
     [result] = results(there)
@@ -166,3 +169,17 @@ async def test_an_answer_survives_its_record(store: Store) -> None:
     assert isinstance(conflict, RevisionConflict)
     assert (conflict.expected, conflict.current) == (7, 1)
     assert (made, gone) == (first.results[0], first.results[2])
+
+
+async def test_a_cancelled_call_withdraws_its_batch(tmp_path: Path) -> None:
+    async with running_node(tmp_path) as running:
+        files = running.node.files
+        stays = asyncio.ensure_future(files.mutate("acme", WriteBatch((write("/stays"),)), None))
+        goes = asyncio.ensure_future(files.mutate("acme", WriteBatch((write("/goes"),)), None))
+        await asyncio.sleep(0)  # both are queued
+        goes.cancel()
+        answer = await stays
+        assert answer.revision == 1
+        with pytest.raises(asyncio.CancelledError):
+            await goes
+        assert (await files.mutate("acme", WriteBatch((write("/after"),)), None)).revision == 2
