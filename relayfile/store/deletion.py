@@ -88,6 +88,7 @@ class WorkspaceDeletions:
         pauses: PauseNews,
         tombstone_retention_us: int,
     ) -> None:
+        self.tombstone_retention_us = tombstone_retention_us
         self._committer = committer
         self._ownership = ownership
         self._feed = feed

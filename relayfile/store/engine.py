@@ -188,6 +188,25 @@ class TreeView(Protocol):
         ...
 
 
+class WorkspaceFilter(NamedTuple):
+    """Which workspaces of a list."""
+
+    prefix: str = ""
+    deleted: bool = False
+    """Tombstones too."""
+    system: bool = False
+    """The system's own too, whose names start with `_`."""
+
+
+class ListedWorkspace(NamedTuple):
+    """A workspace in a list, as of one commit."""
+
+    key: WorkspaceKey
+    row: WorkspaceRow
+    root: DirectoryRow | None
+    oldest_event_revision: int | None
+
+
 class TermPath(NamedTuple):
     """A file that has one term of several."""
 
@@ -342,6 +361,10 @@ class Engine(Protocol):
 
     async def workspaces_at_work(self) -> list[WorkspaceKey]:
         """This node's workspaces in which an operation waits or is claimed, or a change is held."""
+        ...
+
+    async def workspaces(self, chosen: WorkspaceFilter, after: str, limit: int) -> list[ListedWorkspace]:
+        """This node's workspaces by name, after the name `after`."""
         ...
 
     async def bucket_builds(self, limit: int) -> list[tuple[WorkspaceKey, str]]:

@@ -164,7 +164,7 @@ class OwnerRouting(grpc.aio.ServerInterceptor):
         context: Context,
     ) -> bytes | None:
         channel = self._peers.channel(address)
-        options: dict[str, Any] = {"metadata": _metadata(), "timeout": context.time_remaining()}
+        options: dict[str, Any] = {"metadata": passed_on(), "timeout": context.time_remaining()}
         if handler.request_streaming:
             sent: Any = _serialised(requests)
         else:
@@ -220,7 +220,8 @@ async def _serialised(requests: Any) -> AsyncIterator[bytes]:
         yield request.SerializeToString()
 
 
-def _metadata() -> tuple[tuple[str, str | bytes], ...]:
+def passed_on() -> tuple[tuple[str, str | bytes], ...]:
+    """The metadata of the call that is being served, for another node, with the mark."""
     call = current_call()
     passed = tuple((key, call.metadata[key]) for key in PASSED_ON if key in call.metadata)
     return (*passed, (CORRELATION_KEY, call.correlation_id), (PROXIED_KEY, "1"))

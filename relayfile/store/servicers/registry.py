@@ -23,6 +23,7 @@ from relayfile.store.servicers.operation_reading import OperationReading
 from relayfile.store.servicers.reading import Reading
 from relayfile.store.servicers.route_service import RouteService, RouteStore
 from relayfile.store.servicers.topology_service import TopologyService
+from relayfile.store.servicers.workspace_listing import WorkspaceListing
 from relayfile.store.servicers.workspace_service import WorkspaceMaker, WorkspaceService
 from relayfile.store.servicers.writeback_service import WritebackService
 from relayfile.v1 import (
@@ -68,7 +69,11 @@ def store_services(parts: ServiceParts) -> list[Service]:
     uploads = FileUpload(writing, write_limits.upload_bytes_max, write_limits.upload_idle_s)
     files = FileService(parts.reading, parts.limits, writing, uploads)
     events = EventService(parts.reading, parts.clock, parts.mark_interval_s)
-    workspaces = WorkspaceService(parts.reading, parts.maker, parts.deletions)
+    existence = parts.existence
+    listing = WorkspaceListing(
+        parts.reading, existence.peers, existence.timeout_s, parts.deletions.tombstone_retention_us
+    )
+    workspaces = WorkspaceService(parts.reading, parts.maker, parts.deletions, listing)
     dead_letters = DeadLetterService(parts.reading, parts.dead_letters, parts.dead_letter_retention_us)
     topology = TopologyService(parts.ownership, parts.cluster_id, parts.version, parts.started_us)
     admin = AdminService(parts.reading, parts.clock, parts.admin)

@@ -8,10 +8,10 @@ hundred thousand times.
 from typing import Final
 
 from relayfile.model import NO_SEMANTICS, MemberKind
-from relayfile.store.engine import KeptDeadLetter, ProviderOutcomes
+from relayfile.store.engine import KeptDeadLetter, ProviderOutcomes, WorkspaceKey
 from relayfile.store.plan import digest
-from relayfile.store.plan.rows import DirectoryRow, EventRow, FileRow
-from relayfile.v1 import dead_letter_pb2, event_pb2, file_pb2, ingest_pb2, types_pb2
+from relayfile.store.plan.rows import DirectoryRow, EventRow, FileRow, WorkspaceRow
+from relayfile.v1 import dead_letter_pb2, event_pb2, file_pb2, ingest_pb2, types_pb2, workspace_pb2
 from relayfile.wire import set_us
 
 OBJECT_PREFIX: Final = "o:"
@@ -102,6 +102,19 @@ def fill_provider(into: ingest_pb2.ProviderStatus, outcomes: ProviderOutcomes) -
         set_us(into.last_received_time, outcomes.last_received_us)
     into.failure_reasons.update(outcomes.failure_reasons)
     into.paused = outcomes.paused
+
+
+def fill_workspace(into: workspace_pb2.Workspace, key: WorkspaceKey, row: WorkspaceRow) -> None:
+    """A workspace as its own row has it."""
+    into.workspace_id = key.workspace_id
+    into.history_id = row.history_id
+    into.revision = row.revision
+    set_us(into.create_time, row.created_us)
+    if row.modified_us is not None:
+        set_us(into.modify_time, row.modified_us)
+    into.quota.files_max = row.files_max
+    into.quota.total_bytes_max = row.total_bytes_max
+    into.shard_id = key.shard_id
 
 
 def fill_dead_letter(into: dead_letter_pb2.DeadLetter, workspace_id: str, kept: KeptDeadLetter) -> None:

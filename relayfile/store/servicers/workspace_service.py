@@ -8,20 +8,20 @@ from typing import TYPE_CHECKING, Protocol
 
 from relayfile.alerts import BALANCED
 from relayfile.errors import WorkspaceDeleted, WorkspaceNotFound
-from relayfile.interception import not_served
 from relayfile.model import Outcome
 from relayfile.paths import ROOT
 from relayfile.placement import check_workspace_id
 from relayfile.store.access import ReadAccess
 from relayfile.store.deletion import Deletion, WorkspaceDeletions
-from relayfile.store.engine import DeadLetterFilter, ProviderOutcomes, WorkspaceKey, WorkspaceView
+from relayfile.store.engine import DeadLetterFilter, ProviderOutcomes, WorkspaceView
 from relayfile.store.once import RequestMark, mark_of
 from relayfile.store.order import current_order
 from relayfile.store.plan.letters import LetterState
 from relayfile.store.plan.rows import WorkspaceRow
 from relayfile.store.servicers.checks import Checks
 from relayfile.store.servicers.reading import Reading
-from relayfile.store.servicers.wire import fill_provider, fill_totals
+from relayfile.store.servicers.wire import fill_provider, fill_totals, fill_workspace
+from relayfile.store.servicers.workspace_listing import WorkspaceListing
 from relayfile.v1 import ingest_pb2, workspace_pb2, workspace_pb2_grpc
 from relayfile.wire import set_us
 
@@ -48,10 +48,11 @@ class WorkspaceMaker(Protocol):
 class WorkspaceService(workspace_pb2_grpc.WorkspaceServiceServicer):
     """Workspaces of this node."""
 
-    ListWorkspaces = not_served
-
-    def __init__(self, reading: Reading, maker: WorkspaceMaker, deletions: WorkspaceDeletions) -> None:
+    def __init__(
+        self, reading: Reading, maker: WorkspaceMaker, deletions: WorkspaceDeletions, listing: WorkspaceListing
+    ) -> None:
         self._reading = reading
+        self._listing = listing
         self._maker = maker
         self._deletions = deletions
 
@@ -70,7 +71,7 @@ class WorkspaceService(workspace_pb2_grpc.WorkspaceServiceServicer):
         row = await self._maker.create_workspace(request.workspace_id, quota.files_max, quota.total_bytes_max, mark)
         answer = workspace_pb2.CreateWorkspaceResponse()
         # As it was made, for a repeat too, whatever happened to it since.
-        _fill_workspace(answer.workspace, key, row)
+        fill_workspace(answer.workspace, key, row)
         fill_totals(answer.workspace.totals, None)
         return answer
 
@@ -92,6 +93,11 @@ class WorkspaceService(workspace_pb2_grpc.WorkspaceServiceServicer):
                     raise WorkspaceDeleted(workspace=request.workspace_id) from None
             raise
 
+    async def ListWorkspaces(
+        self, request: workspace_pb2.ListWorkspacesRequest, context: "Context"
+    ) -> workspace_pb2.ListWorkspacesResponse:
+        return await self._listing.page(request, context)
+
     async def DeleteWorkspace(
         self, request: workspace_pb2.DeleteWorkspaceRequest, context: "Context"
     ) -> workspace_pb2.DeleteWorkspaceResponse:
@@ -112,7 +118,7 @@ class WorkspaceService(workspace_pb2_grpc.WorkspaceServiceServicer):
         key = self._reading.key(workspace_id)
         async with self._reading.snapshot(key) as (view, row):
             message = workspace_pb2.Workspace(oldest_event_revision=await view.oldest_event_revision() or 0)
-            _fill_workspace(message, key, row)
+            fill_workspace(message, key, row)
             tree = await (await ReadAccess.current().sight(view)).whole_tree(ROOT)
             if tree is not None:  # else the caller may not know how much there is beside what it may read
                 fill_totals(message.totals, tree.row)
@@ -131,18 +137,6 @@ def _check_new_name(checks: Checks, workspace_id: str) -> None:
         checks.refuse("workspace_id", "must not start with _, as the system's own workspaces do")
     elif (why := check_workspace_id(workspace_id)) is not None:
         checks.refuse("workspace_id", why)
-
-
-def _fill_workspace(into: workspace_pb2.Workspace, key: WorkspaceKey, row: WorkspaceRow) -> None:
-    into.workspace_id = key.workspace_id
-    into.history_id = row.history_id
-    into.revision = row.revision
-    set_us(into.create_time, row.created_us)
-    if row.modified_us is not None:
-        set_us(into.modify_time, row.modified_us)
-    into.quota.files_max = row.files_max
-    into.quota.total_bytes_max = row.total_bytes_max
-    into.shard_id = key.shard_id
 
 
 async def _fill_sync(into: workspace_pb2.ProviderSync, outcomes: ProviderOutcomes, view: WorkspaceView) -> None:

@@ -26,7 +26,16 @@ from relayfile import faults
 from relayfile.clock import Clock
 from relayfile.data_directory import DataDirectory
 from relayfile.errors import DataCorrupted, StorageFailed, Unavailable
-from relayfile.store.engine import Fence, PlannedEntry, ProviderOutcomes, ShardRow, Sweep, WorkspaceKey
+from relayfile.store.engine import (
+    Fence,
+    ListedWorkspace,
+    PlannedEntry,
+    ProviderOutcomes,
+    ShardRow,
+    Sweep,
+    WorkspaceFilter,
+    WorkspaceKey,
+)
 from relayfile.store.plan.entry import Entry
 from relayfile.store.plan.needs import first_needs, more_needs
 from relayfile.store.plan.slice import Needs, Slice
@@ -50,6 +59,7 @@ from relayfile.store.sqlite.removal import remove_deleted
 from relayfile.store.sqlite.schema import NodeIdentity, check_identity, migrate
 from relayfile.store.sqlite.state import WriterState, errors_as_ours, read_errors_as_ours
 from relayfile.store.sqlite.view import NODE_FAILURES, NODE_OUTCOMES, NODE_PROVIDERS_SEEN, SqliteView, provider_outcomes
+from relayfile.store.sqlite.workspaces import list_workspaces
 from relayfile.store.sqlite.write import statements
 
 DATABASE_NAME: Final = "store.db"
@@ -233,6 +243,15 @@ class SqliteEngine:
     async def workspaces_at_work(self) -> list[WorkspaceKey]:
         with read_errors_as_ours(self._fail):
             return workspaces_at_work(self._loader, self._state.shard_ids)
+
+    async def workspaces(self, chosen: WorkspaceFilter, after: str, limit: int) -> list[ListedWorkspace]:
+        with read_errors_as_ours(self._fail):
+            reader = self._readers.pop() if self._readers else self._open_reader()
+            try:
+                reader.execute("BEGIN")
+                return list_workspaces(reader, self._state.shard_ids, chosen, after, limit)
+            finally:
+                self._give_back(reader, reader.cursor())
 
     async def bucket_builds(self, limit: int) -> list[tuple[WorkspaceKey, str]]:
         with read_errors_as_ours(self._fail):

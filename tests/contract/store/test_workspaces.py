@@ -5,6 +5,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import grpc.aio
 import pytest
 
 from relayfile.auth import set_current_principal
@@ -19,8 +20,10 @@ from relayfile.errors import (
 )
 from relayfile.store.engine import DeadLetterFilter
 from relayfile.store.order import Order
+from relayfile.store.proxy import Peers
 from relayfile.store.servicers.dead_letter_service import DeadLetterService
 from relayfile.store.servicers.reading import Reading
+from relayfile.store.servicers.workspace_listing import WorkspaceListing
 from relayfile.store.servicers.workspace_service import WorkspaceService
 from relayfile.v1 import dead_letter_pb2, ingest_pb2, shard_pb2, types_pb2, workspace_pb2
 from tests.support.running_node import RunningNode, Sender, fold, running_node, sub_batch, upsert
@@ -45,7 +48,8 @@ async def services(path: Path) -> AsyncIterator[tuple[RunningNode, WorkspaceServ
     async with running_node(path) as running:
         reading = Reading(running.engine, running.node.feed, running.node.ownership, 1.0)
         letters = DeadLetterService(reading, running.node.dead_letters, 7 * 86_400_000_000)
-        yield running, WorkspaceService(reading, running.node, running.node.deletions), letters
+        listing = WorkspaceListing(reading, Peers(grpc.aio.insecure_channel), 1.0, 0)
+        yield running, WorkspaceService(reading, running.node, running.node.deletions, listing), letters
 
 
 def failed(number: int, reason: str) -> shard_pb2.FoldMember:
