@@ -9,12 +9,14 @@ import asyncio
 import hashlib
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
+from typing import Protocol
 
 from relayfile.errors import DeadlineExpired, InvalidArgument, Overloaded, TooLarge
+from relayfile.model import Semantics
 from relayfile.store.once import RequestMark
+from relayfile.store.plan.file_write import FileResult
 from relayfile.store.plan.rows import RequestKey
 from relayfile.store.servicers.checks import Checks
-from relayfile.store.servicers.file_writing import FileWriting
 from relayfile.store.servicers.wire import fill_file
 from relayfile.v1 import file_pb2
 
@@ -23,10 +25,35 @@ RETRY_AFTER_S = 0.5
 _METHOD = "relayfile.v1.FileService/UploadFile"
 
 
+class Writing(Protocol):
+    """The part of a write that an upload shares with `WriteFile`: see `FileWriting`."""
+
+    @property
+    def content_bytes_max(self) -> int:
+        """Of one file."""
+        ...
+
+    def checked_head(self, checks: Checks, request: file_pb2.WriteFileRequest) -> tuple[str, Semantics | None]:
+        """(normalised path, given semantics); violations are noted."""
+        ...
+
+    async def put(
+        self,
+        request: file_pb2.WriteFileRequest,
+        path: str,
+        semantics: Semantics | None,
+        content: bytes,
+        content_sha256: bytes,
+        mark: RequestMark | None,
+    ) -> FileResult:
+        """Write the file, durably."""
+        ...
+
+
 class FileUpload:
     """Uploads of one node."""
 
-    def __init__(self, writing: FileWriting, bytes_max: int, idle_s: float) -> None:
+    def __init__(self, writing: Writing, bytes_max: int, idle_s: float) -> None:
         """`idle_s`: longest wait for the next chunk."""
         self._writing = writing
         self._bytes_max = max(bytes_max, writing.content_bytes_max)
