@@ -56,6 +56,7 @@ CODES: Mapping[type[RelayfileError], grpc.StatusCode] = {
     errors.DeadLetterReplaying: _Code.FAILED_PRECONDITION,
     errors.MirrorRefused: _Code.FAILED_PRECONDITION,
     errors.NotOwner: _Code.FAILED_PRECONDITION,
+    errors.PlacementStatic: _Code.FAILED_PRECONDITION,
     errors.ProxyLoop: _Code.UNAVAILABLE,
     errors.ClaimExpired: _Code.FAILED_PRECONDITION,
     errors.OperationNotDeadLettered: _Code.FAILED_PRECONDITION,

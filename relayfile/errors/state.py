@@ -62,6 +62,14 @@ class NotOwner(RelayfileError):
 
 
 @dataclass(kw_only=True, eq=False)
+class PlacementStatic(RelayfileError):
+    """Node {node} keeps its shards: in a fixed list of nodes they cannot move to others."""
+
+    reason: ClassVar[str] = "PLACEMENT_STATIC"
+    node: int
+
+
+@dataclass(kw_only=True, eq=False)
 class ProxyLoop(RelayfileError):
     """A call that was proxied once for shard {shard} arrived at another wrong node."""
 

@@ -48,6 +48,7 @@ class Row:
     source: str
     """``default``, ``environment`` or ``option``."""
     used_by: tuple[str, ...]
+    is_secret: bool = False
 
 
 def load(group: type[S], environ: Mapping[str, str] | None = None, options: Mapping[str, str] | None = None) -> S:
@@ -109,6 +110,7 @@ def describe(environ: Mapping[str, str] | None = None, options: Mapping[str, str
                 meaning=definition.why,
                 source=source,
                 used_by=(*earlier.used_by, process) if earlier else (process,),
+                is_secret=definition.secret,
             )
     return list(rows.values())
 

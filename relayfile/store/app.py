@@ -14,6 +14,7 @@ from relayfile.foundation import Foundation, lay
 from relayfile.lifecycle import EXIT_OK, Lifecycle, Phase, Stop, prompt_threads, until_stopped
 from relayfile.serving import AdminPorts, GrpcServer, Service, channel
 from relayfile.settings import StoreSettings
+from relayfile.store.all_nodes import AllNodes
 from relayfile.store.commit import CommitLimits
 from relayfile.store.existence import WorkspaceExistence
 from relayfile.store.letters.replayer import ReplayPolicy
@@ -28,9 +29,11 @@ from relayfile.store.queues import QueueBounds
 from relayfile.store.servicers.admin_service import AdminParts
 from relayfile.store.servicers.file_service import ReadLimits
 from relayfile.store.servicers.file_writing import WriteLimits
+from relayfile.store.servicers.node_figures import NodeFigures
 from relayfile.store.servicers.reading import Reading
 from relayfile.store.servicers.registry import ServiceParts, store_services
 from relayfile.store.sqlite.audit.run import SqliteAudit
+from relayfile.store.sqlite.census import Census
 from relayfile.store.sqlite.engine import SqliteEngine, SqliteLimits, open_engine
 from relayfile.store.sqlite.schema import NodeIdentity
 from relayfile.store.streams.shard_service import ShardService
@@ -66,8 +69,9 @@ async def _serve(
     node = await Node.start(engine, placement, clock, new_id, instruments, _policy(settings), foundation.tracing)
     shards = ShardService(node, settings.stream_credit_bytes)
     peers = Peers(partial(channel, settings=settings))
+    operating = _admin_parts(node, engine, settings, peers, foundation)
     services = [
-        *store_services(_parts(node, engine, settings, peers, foundation)),
+        *store_services(_parts(node, engine, settings, peers, foundation, operating)),
         Service("relayfile.v1.ShardService", shard_pb2_grpc.add_ShardServiceServicer_to_server, shards),
     ]
     routing = OwnerRouting(node.ownership, peers)
@@ -98,6 +102,7 @@ async def _serve(
         if outward.has_targets:
             tasks.create_task(call_targets(node.operations, engine, clock, outward), name="store-outward")
         tasks.create_task(foundation.policy.verifier.run(), name="keys")
+        tasks.create_task(operating.figures.run(), name="store-figures")
         tasks.create_task(admin.http.serve(), name="admin-http")
 
     await admin.open(settings, server)
@@ -165,8 +170,27 @@ def _outward(settings: StoreSettings) -> OutwardPolicy:
     )
 
 
-def _parts(
+def _admin_parts(
     node: Node, engine: SqliteEngine, settings: StoreSettings, peers: Peers, foundation: Foundation
+) -> AdminParts:
+    count = Census(engine.snapshot, node.clock).count
+    started_us = node.clock.now_us()
+    return AdminParts(
+        auditor=SqliteAudit(engine.snapshot, node.clock, settings.shard_count),
+        scrub_bytes_per_second_max=settings.scrub_bytes_per_second_max,
+        nodes=AllNodes(node.ownership, peers, settings.call_timeout_s),
+        figures=NodeFigures(node, count, foundation.registry, settings.data_dir, __version__, started_us),
+        version=__version__,
+    )
+
+
+def _parts(
+    node: Node,
+    engine: SqliteEngine,
+    settings: StoreSettings,
+    peers: Peers,
+    foundation: Foundation,
+    admin: AdminParts,
 ) -> ServiceParts:
     credentials = foundation.credentials.metadata
     return ServiceParts(
@@ -188,10 +212,7 @@ def _parts(
         mutating=node.files,
         write_limits=WriteLimits(settings.content_bytes_max, settings.upload_bytes_max, settings.upload_idle_s),
         existence=WorkspaceExistence(engine, node.ownership, peers, credentials, settings.call_timeout_s),
-        admin=AdminParts(
-            auditor=SqliteAudit(engine.snapshot, node.clock, settings.shard_count),
-            scrub_bytes_per_second_max=settings.scrub_bytes_per_second_max,
-        ),
+        admin=admin,
         clock=node.clock,
         mark_interval_s=settings.watch_mark_interval_s,
         cluster_id=engine.cluster_id,

@@ -132,6 +132,11 @@ class Committer:
         """Whether what waits has reached the node's bound: who can be refused is refused."""
         return self._queues.full
 
+    @property
+    def waiting(self) -> tuple[int, int]:
+        """(changes, bytes) that wait for a commit."""
+        return self._queues.change_count, self._queues.byte_count
+
     async def room(self) -> None:
         """Return when what waits is within the node's bound: whoever brings streams of work waits here first."""
         while self._queues.full:

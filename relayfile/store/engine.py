@@ -355,6 +355,13 @@ class Engine(Protocol):
         """(workspace, provider) of every pause of this node's shards, those of a workspace together."""
         ...
 
+    async def admin_actions(
+        self, chosen: AdminActionFilter, before_id: str, limit: int
+    ) -> list[tuple[str, AdminActionRow]]:
+        """(workspace, action) of all workspaces of this node, newest first, older than the id `before_id` (empty: from
+        the newest)."""
+        ...
+
     async def replaying_workspaces(self) -> list[WorkspaceKey]:
         """This node's workspaces with dead letters that are queued for another try."""
         ...

@@ -26,6 +26,7 @@ from relayfile.store.plan.limits import PlanLimits
 from relayfile.store.plan.rows import WorkspaceRow
 from relayfile.store.routes import RouteWriter
 from relayfile.store.streams.pausing import ChangePauses, PauseNews
+from relayfile.store.streams.sessions import Reports
 from relayfile.store.watch import RevisionFeed
 from relayfile.store.writes import FileMutations, FileWriter
 from relayfile.telemetry import StoreInstruments, Tracing
@@ -75,6 +76,7 @@ class Node:
         self.apply_folds = ApplyFolds(context, policy.plan, creates_workspaces=policy.creates_workspaces)
         self.change_pauses = Once(context, ChangePauses(context), encode=lambda _: b"", decode=lambda _: None)
         self.pauses = PauseNews(engine)
+        self.reports = Reports()
         self.deletions = WorkspaceDeletions(
             context, self.committer, ownership, self.feed, self.pauses, policy.tombstone_retention_us
         )

@@ -20,14 +20,18 @@ from relayfile.ids import IdSource
 from relayfile.interception import Call, CallInterceptor
 from relayfile.placement import shard_of
 from relayfile.status import error_stage
+from relayfile.store.all_nodes import AllNodes
 from relayfile.store.commit import CommitLimits
 from relayfile.store.node import Node, NodePolicy
 from relayfile.store.ownership import StaticPlacement
 from relayfile.store.plan.limits import PlanLimits
+from relayfile.store.proxy import Peers
 from relayfile.store.servicers.admin_service import AdminParts
 from relayfile.store.servicers.dead_letter_service import DeadLetterService
+from relayfile.store.servicers.node_figures import NodeFigures
 from relayfile.store.servicers.reading import Reading
 from relayfile.store.sqlite.audit.run import SqliteAudit
+from relayfile.store.sqlite.census import Census
 from relayfile.store.sqlite.engine import SqliteEngine, SqliteLimits, open_engine
 from relayfile.store.sqlite.schema import NodeIdentity
 from relayfile.store.streams.shard_service import ShardService
@@ -51,8 +55,15 @@ class RunningNode:
 
     def admin_parts(self) -> AdminParts:
         """What operators see of it."""
-        auditor = SqliteAudit(self.engine.snapshot, self.node.clock, SHARDS)
-        return AdminParts(auditor=auditor, scrub_bytes_per_second_max=1 << 30)
+        node, engine = self.node, self.engine
+        count = Census(engine.snapshot, node.clock).count
+        return AdminParts(
+            auditor=SqliteAudit(engine.snapshot, node.clock, SHARDS),
+            scrub_bytes_per_second_max=1 << 30,
+            nodes=AllNodes(node.ownership, Peers(grpc.aio.insecure_channel), 5.0),
+            figures=NodeFigures(node, count, self.registry, Path("/"), "0", 0),
+            version="0",
+        )
 
 
 def open_test_engine(

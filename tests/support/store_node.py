@@ -17,6 +17,7 @@ from relayfile.ids import IdSource
 from relayfile.interception import CallInterceptor
 from relayfile.serving import HandlersByName
 from relayfile.status import error_stage
+from relayfile.store.all_nodes import AllNodes
 from relayfile.store.commit import CommitLimits
 from relayfile.store.engine import Engine
 from relayfile.store.existence import WorkspaceExistence
@@ -27,9 +28,11 @@ from relayfile.store.proxy import OwnerRouting, Peers
 from relayfile.store.servicers.admin_service import AdminParts
 from relayfile.store.servicers.file_service import ReadLimits
 from relayfile.store.servicers.file_writing import WriteLimits
+from relayfile.store.servicers.node_figures import NodeFigures
 from relayfile.store.servicers.reading import Reading
 from relayfile.store.servicers.registry import ServiceParts, store_services
 from relayfile.store.sqlite.audit.run import SqliteAudit
+from relayfile.store.sqlite.census import Census
 from relayfile.store.sqlite.engine import open_engine
 from relayfile.store.sqlite.schema import NodeIdentity
 from relayfile.store.watch import RevisionFeed
@@ -152,7 +155,8 @@ async def started_nodes(
             engine = open_engine(data, NodeIdentity(SHARDS, index, count, "test"), store_clock)
             stack.push_async_callback(engine.close)
             ownership = await Ownership.acquire(engine, StaticPlacement(SHARDS, index, tuple(addresses)))
-            instruments = StoreInstruments.declare(CollectorRegistry())
+            registry = CollectorRegistry()
+            instruments = StoreInstruments.declare(registry)
             node = Node(engine, ownership, store_clock, IdSource(store_clock).new_id, instruments, policy)
             await stack.enter_async_context(_running(node))
             feed = node.feed
@@ -175,7 +179,13 @@ async def started_nodes(
                 write_limits=WRITE_LIMITS,
                 existence=WorkspaceExistence(engine, ownership, peers, partial(_bearer, service_token), 5.0),
                 admin=AdminParts(
-                    auditor=SqliteAudit(engine.snapshot, clock, SHARDS), scrub_bytes_per_second_max=1 << 30
+                    auditor=SqliteAudit(engine.snapshot, clock, SHARDS),
+                    scrub_bytes_per_second_max=1 << 30,
+                    nodes=AllNodes(ownership, peers, 5.0),
+                    figures=NodeFigures(
+                        node, Census(engine.snapshot, clock).count, registry, data.path, "0", clock.now_us()
+                    ),
+                    version="0",
                 ),
                 clock=store_clock,
                 mark_interval_s=mark_interval_s,

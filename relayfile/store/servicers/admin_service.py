@@ -1,35 +1,43 @@
-"""AdminService: audits and scrubs of this node, and what was ordered in a workspace. Copies and the state of nodes are
-not served yet.
+"""AdminService: audits and scrubs of this node, its settings and figures, and what was ordered. Copies are not served
+yet.
 
-Owns the filter and the pages of the list. What a row says was recorded with its effect, by `relayfile.store.order`.
+Owns what the requests have in common: which node they are about. Each concern has a module of its own.
 """
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import grpc.aio
+
 from relayfile.clock import Clock
+from relayfile.errors import PlacementStatic
 from relayfile.interception import not_served
-from relayfile.page_token import seal, unseal
-from relayfile.store.engine import AdminActionFilter
+from relayfile.settings import Row, describe
+from relayfile.store.all_nodes import AllNodes, Metadata
 from relayfile.store.integrity.seam import Auditor
-from relayfile.store.plan.rows import AdminActionRow
+from relayfile.store.servicers.admin_listing import AdminListing
 from relayfile.store.servicers.audit_stream import audit_messages, audit_order, scrub_messages, scrub_order
 from relayfile.store.servicers.checks import Checks
+from relayfile.store.servicers.node_config import fill_config
+from relayfile.store.servicers.node_figures import NodeFigures
 from relayfile.store.servicers.reading import Reading
 from relayfile.v1 import admin_pb2, admin_pb2_grpc
-from relayfile.wire import set_us, to_us
 
 if TYPE_CHECKING:
     from typing import TypeAlias
 
     from relayfile.interception import Context
 
-    AboutNode: TypeAlias = admin_pb2.AuditRequest | admin_pb2.ScrubRequest
-
-PAGE_DEFAULT = 100
-PAGE_MAX = 1_000
+    AboutNode: TypeAlias = (
+        admin_pb2.AuditRequest
+        | admin_pb2.ScrubRequest
+        | admin_pb2.BackupRequest
+        | admin_pb2.DrainNodeRequest
+        | admin_pb2.GetConfigRequest
+        | admin_pb2.GetStatsRequest
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,20 +46,23 @@ class AdminParts:
 
     auditor: Auditor
     scrub_bytes_per_second_max: int
+    nodes: AllNodes
+    figures: NodeFigures
+    version: str
+    settings: Callable[[], Sequence[Row]] = describe
+    """Those in force in this process."""
 
 
 class AdminService(admin_pb2_grpc.AdminServiceServicer):
     """What operators do with this node."""
 
     Backup = not_served
-    DrainNode = not_served
-    GetConfig = not_served
-    GetStats = not_served
 
     def __init__(self, reading: Reading, clock: Clock, parts: AdminParts) -> None:
         self._reading = reading
         self._clock = clock
         self._parts = parts
+        self._listing = AdminListing(reading, parts.nodes)
 
     async def Audit(
         self, request: admin_pb2.AuditRequest, context: "Context"
@@ -78,27 +89,48 @@ class AdminService(admin_pb2_grpc.AdminServiceServicer):
     async def ListAdminActions(
         self, request: admin_pb2.ListAdminActionsRequest, context: "Context"
     ) -> admin_pb2.ListAdminActionsResponse:
+        return await self._listing.page(request)
+
+    async def DrainNode(self, request: admin_pb2.DrainNodeRequest, context: "Context") -> admin_pb2.DrainNodeResponse:
         checks = Checks()
-        checks.workspace(request.workspace_id)
-        size = checks.page_size(request.page_size, PAGE_DEFAULT, PAGE_MAX)
-        checks.page_token(request.page_token)
+        checks.require(request.HasField("node_index"), "node_index", "is required: 0 must be said")
+        self._check_node(checks, request)
+        checks.reason(request.reason)
+        checks.request_id(request.request_id)
         checks.done()
-        chosen = AdminActionFilter(
-            actor=request.actor,
-            method=request.method,
-            from_us=to_us(request.action_from) if request.HasField("action_from") else None,
-            before_us=to_us(request.action_before) if request.HasField("action_before") else None,
-        )
-        binding = ("ListAdminActions", request.workspace_id, repr(chosen))
-        before_id = unseal(binding, request.page_token)
-        # Not of existing workspaces only: that one was deleted is in its list.
-        async with self._reading.engine.view(self._reading.key(request.workspace_id)) as view:
-            rows = await view.admin_actions(chosen, before_id, size + 1)
-        answer = admin_pb2.ListAdminActionsResponse()
-        for row in rows[:size]:
-            _fill_action(answer.actions.add(), request.workspace_id, row)
-        if len(rows) > size:
-            answer.next_page_token = seal(binding, rows[size - 1].action_id)
+        raise PlacementStatic(node=request.node_index)
+
+    async def GetConfig(self, request: admin_pb2.GetConfigRequest, context: "Context") -> admin_pb2.GetConfigResponse:
+        checks = Checks()
+        self._check_node(checks, request)
+        checks.done()
+        nodes = self._parts.nodes
+        answer = admin_pb2.GetConfigResponse(node_index=nodes.own_index, version=self._parts.version)
+        fill_config(answer, self._parts.settings(), request.name_prefix)
+        return answer
+
+    async def GetStats(self, request: admin_pb2.GetStatsRequest, context: "Context") -> admin_pb2.GetStatsResponse:
+        checks = Checks()
+        self._check_node(checks, request)
+        checks.not_negative(request.top_workspaces_max, "top_workspaces_max")
+        checks.done()
+        nodes = self._parts.nodes
+        is_own = not request.HasField("node_index") or request.node_index == nodes.own_index
+        answer = admin_pb2.GetStatsResponse()
+        if is_own:
+            await self._parts.figures.fill(answer.nodes.add(), include_shards=request.include_shards)
+        if (request.HasField("node_index") and is_own) or nodes.is_asked_by_another:
+            return answer
+
+        async def ask(channel: grpc.aio.Channel, metadata: Metadata, timeout_s: float) -> admin_pb2.GetStatsResponse:
+            stub: admin_pb2_grpc.AdminServiceAsyncStub = admin_pb2_grpc.AdminServiceStub(channel)
+            return await stub.GetStats(request, metadata=metadata, timeout=timeout_s)
+
+        answers = await nodes.ask(ask, [request.node_index] if request.HasField("node_index") else None)
+        for other in answers.by_node.values():
+            answer.nodes.extend(other.nodes)
+        answer.nodes.sort(key=lambda stats: stats.node.node_index)
+        answer.unreachable_node_indexes.extend(answers.unreachable)
         return answer
 
     def _check_node(self, checks: Checks, request: "AboutNode") -> None:
@@ -107,17 +139,3 @@ class AdminService(admin_pb2_grpc.AdminServiceServicer):
             last = len(self._reading.ownership.placement.addresses) - 1
             index = request.node_index
             checks.require(0 <= index <= last, "node_index", f"is {index}, and nodes have the indexes 0 to {last}")
-
-
-def _fill_action(into: admin_pb2.AdminAction, workspace_id: str, row: AdminActionRow) -> None:
-    into.action_id = row.action_id
-    set_us(into.action_time, row.action_us)
-    into.actor = row.actor
-    into.method = row.method
-    into.workspace_id = workspace_id
-    into.subject = row.subject
-    into.reason = row.reason
-    into.result = row.result.value  # type: ignore[assignment]  # the numbers of the two enums are the same
-    into.detail = row.detail
-    into.request_id = row.request_id
-    into.correlation_id = row.correlation_id

@@ -27,6 +27,7 @@ from relayfile.clock import Clock
 from relayfile.data_directory import DataDirectory
 from relayfile.errors import DataCorrupted, StorageFailed, Unavailable
 from relayfile.store.engine import (
+    AdminActionFilter,
     Fence,
     ListedWorkspace,
     PlannedEntry,
@@ -38,6 +39,7 @@ from relayfile.store.engine import (
 )
 from relayfile.store.plan.entry import Entry
 from relayfile.store.plan.needs import first_needs, more_needs
+from relayfile.store.plan.rows import AdminActionRow
 from relayfile.store.plan.slice import Needs, Slice
 from relayfile.store.sqlite.buckets import add_digest_sum, bucket_builds
 from relayfile.store.sqlite.checkpoints import PAGE_BYTES, Checkpoints
@@ -53,12 +55,19 @@ from relayfile.store.sqlite.expiry import (
 from relayfile.store.sqlite.letters import remove_acknowledged, replaying_workspaces
 from relayfile.store.sqlite.load import load_slice
 from relayfile.store.sqlite.operations import remove_ended, workspaces_at_work
-from relayfile.store.sqlite.orders import NODE_PAUSES
+from relayfile.store.sqlite.orders import NODE_PAUSES, find_node_actions
 from relayfile.store.sqlite.periods import slot_of
 from relayfile.store.sqlite.removal import remove_deleted
 from relayfile.store.sqlite.schema import NodeIdentity, check_identity, migrate
 from relayfile.store.sqlite.state import WriterState, errors_as_ours, read_errors_as_ours
-from relayfile.store.sqlite.view import NODE_FAILURES, NODE_OUTCOMES, NODE_PROVIDERS_SEEN, SqliteView, provider_outcomes
+from relayfile.store.sqlite.view import (
+    LAST_ID,
+    NODE_FAILURES,
+    NODE_OUTCOMES,
+    NODE_PROVIDERS_SEEN,
+    SqliteView,
+    provider_outcomes,
+)
 from relayfile.store.sqlite.workspaces import list_workspaces
 from relayfile.store.sqlite.write import statements
 
@@ -235,6 +244,12 @@ class SqliteEngine:
     async def pauses(self) -> list[tuple[str, str]]:
         with read_errors_as_ours(self._fail):
             return list(self._loader.execute(NODE_PAUSES))
+
+    async def admin_actions(
+        self, chosen: AdminActionFilter, before_id: str, limit: int
+    ) -> list[tuple[str, AdminActionRow]]:
+        with read_errors_as_ours(self._fail):
+            return find_node_actions(self._loader, chosen, before_id or LAST_ID, limit)
 
     async def replaying_workspaces(self) -> list[WorkspaceKey]:
         with read_errors_as_ours(self._fail):

@@ -71,22 +71,41 @@ def find_actions(
     cursor: apsw.Cursor, key: WorkspaceKey, chosen: AdminActionFilter, before_id: str, limit: int
 ) -> list[AdminActionRow]:
     """See `OrderView.admin_actions`. Looks at no more than `ACTIONS_PER_WORKSPACE_MAX` rows."""
-    conditions = ["shard_id = ? AND workspace_id = ? AND action_id < ?"]
-    bindings: list[str | int] = [*key, before_id]
-    for condition, value in (
-        ("actor = ?", chosen.actor or None),
-        ("method = ?", chosen.method or None),
-        ("action_us >= ?", chosen.from_us),
-        ("action_us < ?", chosen.before_us),
-    ):
-        if value is not None:
-            conditions.append(condition)
-            bindings.append(value)
+    conditions, bindings = _conditions(chosen)
     rows = cursor.execute(
-        f"SELECT {_ACTION_COLUMNS} FROM admin_action WHERE {' AND '.join(conditions)} ORDER BY action_id DESC LIMIT ?",
-        (*bindings, limit),
+        f"SELECT {_ACTION_COLUMNS} FROM admin_action WHERE shard_id = ? AND workspace_id = ? AND action_id < ?"
+        f"{conditions} ORDER BY action_id DESC LIMIT ?",
+        (*key, before_id, *bindings, limit),
     )
     return [AdminActionRow(*row)._replace(result=ActionResult(row[6])) for row in rows]
+
+
+def find_node_actions(
+    connection: apsw.Connection, chosen: AdminActionFilter, before_id: str, limit: int
+) -> list[tuple[str, AdminActionRow]]:
+    """See `Engine.admin_actions`."""
+    conditions, bindings = _conditions(chosen)
+    rows = connection.execute(
+        f"SELECT workspace_id, {_ACTION_COLUMNS} FROM admin_action INDEXED BY admin_action_by_id WHERE action_id < ?"
+        f"{conditions} ORDER BY action_id DESC LIMIT ?",
+        (before_id, *bindings, limit),
+    )
+    return [(row[0], AdminActionRow(*row[1:])._replace(result=ActionResult(row[7]))) for row in rows]
+
+
+def _conditions(chosen: AdminActionFilter) -> tuple[str, list[str | int]]:
+    """What follows WHERE conditions, and its bindings."""
+    asked = [
+        (condition, value)
+        for condition, value in (
+            ("actor = ?", chosen.actor or None),
+            ("method = ?", chosen.method or None),
+            ("action_us >= ?", chosen.from_us),
+            ("action_us < ?", chosen.before_us),
+        )
+        if value is not None
+    ]
+    return "".join(f" AND {condition}" for condition, _ in asked), [value for _, value in asked]
 
 
 def find_pauses(connection: apsw.Connection, key: WorkspaceKey) -> list[PauseRow]:

@@ -83,7 +83,8 @@ NODE_PROVIDERS_SEEN = (
     "SELECT provider, max(last_received_us), max(last_applied_us) FROM provider_seen_total GROUP BY provider"
 )
 
-_LAST_ID = "\U0010ffff"
+LAST_ID = "\U0010ffff"
+"""After every id."""
 
 
 def load_workspace(cursor: apsw.Cursor, key: WorkspaceKey) -> WorkspaceRow | None:
@@ -170,7 +171,7 @@ class SqliteView:
 
     async def dead_letters(self, chosen: DeadLetterFilter, before_id: str, limit: int) -> list[KeptDeadLetter]:
         conditions = [_KEY, "dead_letter_id < ?"]
-        bindings: list[str | int] = [*self._key, before_id or _LAST_ID]
+        bindings: list[str | int] = [*self._key, before_id or LAST_ID]
         equal = (("provider", chosen.provider), ("reason", chosen.reason), ("stage", chosen.stage))
         for column, value in (*equal, ("state", chosen.state)):
             if value:
@@ -211,7 +212,7 @@ class SqliteView:
         return find_requests(self._cursor, self._key, keys)
 
     async def admin_actions(self, chosen: AdminActionFilter, before_id: str, limit: int) -> list[AdminActionRow]:
-        return find_actions(self._cursor, self._key, chosen, before_id or _LAST_ID, limit)
+        return find_actions(self._cursor, self._key, chosen, before_id or LAST_ID, limit)
 
     async def pauses(self) -> list[PauseRow]:
         return find_pauses(self._cursor.connection, self._key)

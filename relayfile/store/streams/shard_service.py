@@ -16,7 +16,7 @@ from relayfile.store.servicers.wire import fill_provider
 from relayfile.store.streams.apply_stream import ApplyStream
 from relayfile.store.streams.content_chunks import ChunkedContent
 from relayfile.store.streams.pausing import PauseChange
-from relayfile.store.streams.sessions import Reports, Sequences
+from relayfile.store.streams.sessions import Sequences
 from relayfile.telemetry import get_logger
 from relayfile.v1 import shard_pb2, shard_pb2_grpc
 from relayfile.wire import from_us, is_provider_name
@@ -42,7 +42,7 @@ class ShardService(shard_pb2_grpc.ShardServiceServicer):
         self._node = node
         self._credit_bytes = credit_bytes
         self._sequences = Sequences()
-        self._reports = Reports()
+        self._reports = node.reports
         self._pauses = node.pauses
         self._streams: set[ApplyStream] = set()
 

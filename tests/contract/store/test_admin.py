@@ -9,7 +9,7 @@ import grpc
 import grpc.aio
 import pytest
 
-from relayfile.errors import InvalidArgument, WorkspaceDeleted, WorkspaceNotFound
+from relayfile.errors import InvalidArgument, PlacementStatic, WorkspaceDeleted, WorkspaceNotFound
 from relayfile.status import from_rpc_error
 from relayfile.v1 import admin_pb2, event_pb2, workspace_pb2
 from tests.support.store_node import TestNode, started_nodes
@@ -171,3 +171,80 @@ async def test_bad_deletions_are_named(nodes: list[TestNode], fields: dict[str, 
     error = from_rpc_error(raised.value)
     assert isinstance(error, InvalidArgument)
     assert [violation.field for violation in error.violations] == [field]
+
+
+async def test_actions_of_all_nodes_are_one_list(nodes: list[TestNode]) -> None:
+    names = [f"w{number}" for number in range(8)]
+    for name in names:
+        owner, other = home(nodes, name)
+        await owner.writer.create_workspace(name)
+        request = workspace_pb2.DeleteWorkspaceRequest(workspace_id=name, reason=name)
+        await other.client.workspaces.DeleteWorkspace(request, metadata=other.client.metadata)
+    assert {home(nodes, name)[0].address for name in names} == {node.address for node in nodes}
+    for node in nodes:
+        listed: list[str] = []
+        page = admin_pb2.ListAdminActionsRequest(page_size=3)
+        while page.page_token or not listed:
+            answer = await node.client.admin.ListAdminActions(page, metadata=node.client.metadata)
+            assert not answer.unreachable_node_indexes
+            listed += [action.workspace_id for action in answer.actions]
+            page.page_token = answer.next_page_token
+        assert listed == names[::-1]
+    await nodes[1].stop()
+    client = nodes[0].client
+    answer = await client.admin.ListAdminActions(admin_pb2.ListAdminActionsRequest(), metadata=client.metadata)
+    assert list(answer.unreachable_node_indexes) == [1]
+    own = [name for name in names if home(nodes, name)[0] is nodes[0]]
+    assert [action.workspace_id for action in answer.actions] == own[::-1]
+
+
+async def test_settings_of_a_node_without_secrets(nodes: list[TestNode]) -> None:
+    client = nodes[0].client
+    request = admin_pb2.GetConfigRequest(node_index=1, name_prefix="RELAYFILE_WAL")
+    config = await client.admin.GetConfig(request, metadata=client.metadata)
+    assert config.node_index == 1
+    [setting] = config.settings
+    assert (setting.name, setting.value, setting.default_value) == ("RELAYFILE_WAL_BYTES_MAX", "64MiB", "64MiB")
+    assert (setting.source, setting.secret) == (admin_pb2.SETTING_SOURCE_DEFAULT, False)
+    every = (await client.admin.GetConfig(admin_pb2.GetConfigRequest(), metadata=client.metadata)).settings
+    names = [each.name for each in every]
+    assert names == sorted(names)
+    assert all(not each.value for each in every if each.secret)
+
+
+async def test_figures_of_all_nodes(nodes: list[TestNode]) -> None:
+    owner, other = home(nodes, "acme")
+    await owner.writer.create_workspace("acme")
+    await owner.writer.put("acme", FILES)
+    client = other.client
+    request = admin_pb2.GetStatsRequest(include_shards=True)
+    answer = await client.admin.GetStats(request, metadata=client.metadata)
+    assert [each.node.node_index for each in answer.nodes] == [0, 1]
+    stats = answer.nodes[nodes.index(owner)]
+    assert (stats.workspace_count, stats.file_count) == (1, 200)
+    assert stats.total_bytes == sum(map(len, FILES.values()))
+    assert stats.owned_shard_count == 4
+    assert [shard.file_count for shard in stats.shards if shard.workspace_count] == [200]
+    assert stats.resident_bytes > 0
+    assert stats.thread_count > 0
+    assert stats.data_bytes > 0
+    [queue] = stats.queues
+    assert (queue.name, queue.depth, queue.bytes_max) == ("commits", 0, 64 << 20)
+    request = admin_pb2.GetStatsRequest(node_index=nodes.index(owner))
+    [only] = (await client.admin.GetStats(request, metadata=client.metadata)).nodes
+    assert only.file_count == 200
+    await owner.stop()
+    gone = await client.admin.GetStats(admin_pb2.GetStatsRequest(), metadata=client.metadata)
+    assert list(gone.unreachable_node_indexes) == [nodes.index(owner)]
+
+
+async def test_nodes_with_files_cannot_be_drained(nodes: list[TestNode]) -> None:
+    client = nodes[0].client
+    for request, kind in (
+        (admin_pb2.DrainNodeRequest(), InvalidArgument),
+        (admin_pb2.DrainNodeRequest(node_index=9), InvalidArgument),
+        (admin_pb2.DrainNodeRequest(node_index=1), PlacementStatic),
+    ):
+        with pytest.raises(grpc.aio.AioRpcError) as raised:
+            await client.admin.DrainNode(request, metadata=client.metadata)
+        assert isinstance(from_rpc_error(raised.value), kind)

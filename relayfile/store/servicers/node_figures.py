@@ -1,0 +1,170 @@
+"""GetStats: the counters and gauges of this node as one message.
+
+Owns where each figure comes from: the node's instruments, the kernel, the engine's sums. Nothing is counted for it on
+the way of a change.
+"""
+
+import asyncio
+import os
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Final, TypeAlias
+
+from prometheus_client import CollectorRegistry
+
+from relayfile.clock import Clock
+from relayfile.placement import shards_of_node
+from relayfile.store.node import Node
+from relayfile.store.sqlite.census import NodeCount, ShardCount
+from relayfile.telemetry.window import LOOK_S, Labels, LastMinute, Spread
+from relayfile.v1 import admin_pb2, topology_pb2
+from relayfile.wire import set_us
+
+MICROSECONDS: Final = 1_000_000
+REPORT_S: Final = 60
+_STATUS: Final = Path("/proc/self/status")
+_DESCRIPTORS: Final = "/proc/self/fd"
+_NO_SHARD: Final = ShardCount()
+_CALLS: Final = "relayfile_rpc_calls_total"
+_OPEN: Final = "relayfile_rpc_open"
+
+Samples: TypeAlias = dict[tuple[str, Labels], float]
+Spreads: TypeAlias = dict[tuple[str, Labels], Spread]
+
+
+class NodeFigures:
+    """The figures of one node."""
+
+    def __init__(
+        self,
+        node: Node,
+        count: Callable[[], Awaitable[NodeCount]],
+        registry: CollectorRegistry,
+        data_dir: Path,
+        version: str,
+        started_us: int,
+    ) -> None:
+        self._node = node
+        self._clock: Clock = node.clock
+        self._count = count
+        self._registry = registry
+        self._data_dir = data_dir
+        self._version = version
+        self._started_us = started_us
+        self._minute = LastMinute(registry)
+
+    async def run(self) -> None:
+        """Keep the windows of the last minute, until cancelled."""
+        while True:
+            self._minute.look(self._clock.monotonic())
+            await asyncio.sleep(LOOK_S)
+
+    async def fill(self, into: admin_pb2.NodeStats, *, include_shards: bool) -> None:
+        """Fill an empty message."""
+        now_us = self._clock.now_us()
+        placement = self._node.ownership.placement
+        into.node.node_index = placement.node_index
+        into.node.address = placement.addresses[placement.node_index]
+        into.node.state = topology_pb2.STORE_NODE_STATE_SERVING
+        into.node.version = self._version
+        set_us(into.node.start_time, self._started_us)
+        set_us(into.read_time, now_us)
+        into.uptime.FromMicroseconds(now_us - self._started_us)
+        self._fill_process(into)
+        samples = {
+            (sample.name, tuple(sorted(sample.labels.items()))): sample.value
+            for family in self._registry.collect()
+            for sample in family.samples
+        }
+        spreads = self._minute.spreads()
+        _fill_commits(into.commits, samples, spreads)
+        _fill_rpcs(into, samples, spreads)
+        self._fill_queues(into)
+        await self._fill_rows(into, include_shards=include_shards)
+        for report in self._node.reports.about("", now_us):
+            if now_us - report.reported_us > REPORT_S * MICROSECONDS:
+                continue
+            process = into.ingest_processes.add(ingest_id=report.ingest_id)
+            process.report_age.FromMicroseconds(max(0, now_us - report.reported_us))
+            process.pending_count = sum(each.pending for each in report.pending)
+        into.ingest_processes.sort(key=lambda process: process.ingest_id)
+
+    def _fill_process(self, into: admin_pb2.NodeStats) -> None:
+        times = os.times()
+        into.cpu_time.FromMicroseconds(round((times.user + times.system) * MICROSECONDS))
+        status = dict(line.split(":", 1) for line in _STATUS.read_text().splitlines() if ":" in line)
+        into.resident_bytes = int(status["VmRSS"].split()[0]) * 1024
+        into.thread_count = int(status["Threads"])
+        into.open_descriptor_count = len(os.listdir(_DESCRIPTORS))
+        files = self._data_dir.glob("store.db*")
+        into.data_bytes = sum(file.stat().st_size for file in files if file.is_file())
+        disk = os.statvfs(self._data_dir)
+        into.data_free_bytes = disk.f_bavail * disk.f_frsize
+
+    def _fill_queues(self, into: admin_pb2.NodeStats) -> None:
+        changes, size_bytes = self._node.committer.waiting
+        bounds = self._node.policy.commit.bounds
+        into.queues.add(name="commits", depth=changes, depth_bytes=size_bytes, bytes_max=bounds.node_bytes_max)
+
+    async def _fill_rows(self, into: admin_pb2.NodeStats, *, include_shards: bool) -> None:
+        count = await self._count()
+        for shard in count.shards.values():
+            into.workspace_count += shard.workspace_count
+            into.file_count += shard.file_count
+            into.total_bytes += shard.total_bytes
+        into.pending_dead_letter_count = count.pending_letters
+        for outcomes in await self._node.engine.node_outcomes():
+            for outcome, number in outcomes.counts.items():
+                into.outcome_counts[outcome.name.lower()] += number
+        placement = self._node.ownership.placement
+        owned = shards_of_node(placement.node_index, len(placement.addresses), placement.shard_count)
+        into.owned_shard_count = len(owned)
+        for shard_id in owned if include_shards else ():
+            held = count.shards.get(shard_id, _NO_SHARD)
+            into.shards.add(
+                shard_id=shard_id,
+                epoch=self._node.ownership.epoch_of(shard_id),
+                state=topology_pb2.SHARD_STATE_SERVING,
+                workspace_count=held.workspace_count,
+                file_count=held.file_count,
+                total_bytes=held.total_bytes,
+            )
+
+
+def _fill_commits(into: admin_pb2.CommitStats, samples: Samples, spreads: Spreads) -> None:
+    transactions = int(samples.get(("relayfile_store_commits_total", ()), 0))
+    into.transaction_count = transactions
+    into.fsync_count = transactions
+    into.mutation_count = int(samples.get(("relayfile_store_commit_changes_sum", ()), 0))
+    into.fenced_count = int(samples.get(("relayfile_store_fenced_total", ()), 0))
+    _fill_latency(into.latency, spreads.get(("relayfile_store_commit_seconds", ())))
+
+
+def _fill_rpcs(into: admin_pb2.NodeStats, samples: Samples, spreads: Spreads) -> None:
+    rpcs: dict[str, admin_pb2.RpcStats] = {}
+    for (name, labels), value in samples.items():
+        named = dict(labels)
+        method = named.get("method", "")
+        if not method or name not in (_CALLS, _OPEN):
+            continue
+        stats = rpcs.setdefault(method, admin_pb2.RpcStats(method=method))
+        if name == _OPEN:
+            stats.active_count = int(value)
+            stats.started_count += int(value)
+            if method.endswith("EventService/WatchEvents"):
+                into.watcher_count = int(value)
+        else:
+            stats.ended_counts[named["code"]] = int(value)
+            stats.started_count += int(value)
+    for method in sorted(rpcs):
+        _fill_latency(rpcs[method].latency, spreads.get(("relayfile_rpc_seconds", (("method", method),))))
+        if rpcs[method].started_count:
+            into.rpcs.append(rpcs[method])
+
+
+def _fill_latency(into: admin_pb2.LatencyStats, spread: Spread | None) -> None:
+    if spread is None:
+        return
+    into.count = spread.measured
+    for field, seconds in ((into.p50, spread.p50_s), (into.p99, spread.p99_s), (into.longest, spread.longest_s)):
+        field.FromMicroseconds(round(seconds * MICROSECONDS))
