@@ -48,7 +48,9 @@ class DataDirectory:
         missing = [each for each in (self.path, *self.path.parents) if not each.exists()]
         self.path.mkdir(parents=True, exist_ok=True)
         for each in missing:
-            _sync(each.parent)  # or a power cut would take the new directory away, with all that was synced in it
+            sync_directory(
+                each.parent
+            )  # or a power cut would take the new directory away, with all that was synced in it
 
     def release(self) -> None:
         """Let the next owner in. The kernel does the same when the process dies."""
@@ -90,10 +92,11 @@ class DataDirectory:
 
     def sync(self) -> None:
         """Make the directory's entries durable (a file made in it survives a power cut only after this)."""
-        _sync(self.path)
+        sync_directory(self.path)
 
 
-def _sync(directory: Path) -> None:
+def sync_directory(directory: Path) -> None:
+    """Make what is named in a directory durable."""
     descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)

@@ -40,6 +40,7 @@ CODES: Mapping[type[RelayfileError], grpc.StatusCode] = {
     errors.TooLarge: _Code.INVALID_ARGUMENT,
     errors.WorkspaceNotFound: _Code.NOT_FOUND,
     errors.WorkspaceAlreadyExists: _Code.ALREADY_EXISTS,
+    errors.BackupExists: _Code.ALREADY_EXISTS,
     errors.WorkspaceDeleted: _Code.FAILED_PRECONDITION,
     errors.FileNotFound: _Code.NOT_FOUND,
     errors.ProviderNotFound: _Code.NOT_FOUND,

@@ -16,6 +16,7 @@ from relayfile import __version__
 from relayfile.cli import (
     address,
     config,
+    copies,
     dead_letters,
     demo,
     exporting,
@@ -71,6 +72,8 @@ COMMANDS: tuple[tuple[str, Callable[..., None]], ...] = (
     ("config", config.config),
     ("audit", integrity.audit),
     ("scrub", integrity.scrub),
+    ("backup", copies.backup),
+    ("restore", copies.restore),
     ("store", processes.store),
     ("ingest", processes.ingest),
     ("syncd", processes.syncd),

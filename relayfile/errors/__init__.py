@@ -26,6 +26,7 @@ from relayfile.errors.availability import (
 )
 from relayfile.errors.existence import (
     AppNotFound,
+    BackupExists,
     DeadLetterNotFound,
     FileNotFound,
     MirrorAlreadyExists,
@@ -92,6 +93,7 @@ __all__ = [
     "FileNotFound",
     "ProviderNotFound",
     "AppNotFound",
+    "BackupExists",
     "DeadLetterNotFound",
     "OperationContentGone",
     "OperationNotDeadLettered",

@@ -31,6 +31,14 @@ class WorkspaceDeleted(RelayfileError):
 
 
 @dataclass(kw_only=True, eq=False)
+class BackupExists(RelayfileError):
+    """The node has a copy named {directory!r} already."""
+
+    reason: ClassVar[str] = "BACKUP_EXISTS"
+    directory: str
+
+
+@dataclass(kw_only=True, eq=False)
 class FileNotFound(RelayfileError):
     """There is no file {path!r}."""
 

@@ -1,9 +1,10 @@
 """Settings of a store node."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from relayfile.errors import SettingError
-from relayfile.settings.definition import count, duration, endpoint, names, optional_endpoint, size
+from relayfile.settings.definition import count, duration, endpoint, names, optional_endpoint, optional_path, size
 from relayfile.settings.groups import ClusterSettings
 from relayfile.settings.targets import Network, TargetDefinition, declare_targets, networks
 
@@ -116,6 +117,9 @@ class StoreSettings(ClusterSettings):
         "30d", "1d", "3650d", "age after its end at which a write-back operation is removed; dead-lettered ones too"
     )
     retention_interval_s: float = duration("1m", "100ms", "1d", "pause between two rounds of removing what expired")
+    backup_dir: Path | None = optional_path(
+        "where copies go that stay on the node, and streamed ones while they are made; default: backups in DATA_DIR"
+    )
     scrub_bytes_per_second_max: int = size(
         "32MiB", "64KiB", "16GiB", "content that a scrub reads and hashes in one second, unless it is told otherwise"
     )

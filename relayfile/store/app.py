@@ -27,14 +27,16 @@ from relayfile.store.plan.writeback.limits import WritebackLimits
 from relayfile.store.proxy import OwnerRouting, Peers
 from relayfile.store.queues import QueueBounds
 from relayfile.store.servicers.admin_service import AdminParts
+from relayfile.store.servicers.backup_stream import BackupParts
 from relayfile.store.servicers.file_service import ReadLimits
 from relayfile.store.servicers.file_writing import WriteLimits
 from relayfile.store.servicers.node_figures import NodeFigures
 from relayfile.store.servicers.reading import Reading
 from relayfile.store.servicers.registry import ServiceParts, store_services
 from relayfile.store.sqlite.audit.run import SqliteAudit
+from relayfile.store.sqlite.backup import SqliteBackup
 from relayfile.store.sqlite.census import Census
-from relayfile.store.sqlite.engine import SqliteEngine, SqliteLimits, open_engine
+from relayfile.store.sqlite.engine import DATABASE_NAME, SqliteEngine, SqliteLimits, open_engine
 from relayfile.store.sqlite.schema import NodeIdentity
 from relayfile.store.streams.shard_service import ShardService
 from relayfile.telemetry import StoreInstruments
@@ -177,6 +179,22 @@ def _admin_parts(
     started_us = node.clock.now_us()
     return AdminParts(
         auditor=SqliteAudit(engine.snapshot, node.clock, settings.shard_count),
+        backups=BackupParts(
+            copier=SqliteBackup(
+                settings.data_dir / DATABASE_NAME,
+                settings.node_index,
+                len(settings.nodes) or 1,
+                engine.cluster_id,
+                __version__,
+                node.clock,
+            ),
+            directory=settings.backup_dir or settings.data_dir / "backups",
+            new_id=foundation.ids.new_id,
+            engine=engine,
+            committer=node.committer,
+            ownership=node.ownership,
+            clock=node.clock,
+        ),
         scrub_bytes_per_second_max=settings.scrub_bytes_per_second_max,
         nodes=AllNodes(node.ownership, peers, settings.call_timeout_s),
         figures=NodeFigures(node, count, foundation.registry, settings.data_dir, __version__, started_us),

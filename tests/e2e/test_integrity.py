@@ -73,3 +73,32 @@ async def test_what_is_stored_is_checked_running_and_stopped(tmp_path: Path) -> 
         "HASH_MISMATCH",
         "1 finding",
     ]
+
+
+async def test_a_system_is_copied_while_it_runs_and_restored(tmp_path: Path) -> None:
+    only = frozenset({"store", "ingest"})
+    copy, again = tmp_path / "copy", tmp_path / "again"
+    async with started_system(tmp_path / "live", nodes=2, only=only) as system, client_of(system) as client:
+        for workspace in WORKSPACES:
+            await client.create_workspace(workspace)
+            await client.publish(*(delivery(workspace, number) for number in range(12)))
+            await client.settled(workspace, 12)
+        code, lines = await relayfile("backup", str(copy), "--quiet", "--reason", "a test", client=client)
+        assert code == 0
+        assert [line.partition(",")[0] for line in lines] == [f"node {index}: 1 workspaces" for index in range(2)]
+        kept = {workspace: await client.contents(workspace) for workspace in WORKSPACES}
+        await client.publish(*(delivery(workspace, 50) for workspace in WORKSPACES))
+        for workspace in WORKSPACES:
+            await client.settled(workspace, 13)
+    code, lines = await relayfile("restore", str(copy), str(again))
+    assert code == 0
+    assert [line.partition(",")[0] for line in lines] == [f"{again}/store-{index}: 1 workspaces" for index in range(2)]
+    async with started_system(again, nodes=2, only=only) as system, client_of(system) as client:
+        assert {workspace: await client.contents(workspace) for workspace in WORKSPACES} == kept
+        code, lines = await relayfile("audit", "--strict", client=client)
+        assert code == 0, lines
+        # What came after the copy was made is applied when it is sent again, and what came before is not.
+        await client.publish(*(delivery(workspace, number) for number in (3, 50) for workspace in WORKSPACES))
+        for workspace in WORKSPACES:
+            await client.settled(workspace, 14)
+            assert (await client.contents(workspace)).keys() - kept[workspace].keys() == {"/desk/2/50.txt"}

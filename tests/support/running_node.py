@@ -4,7 +4,7 @@ Without tokens: who may call is tested where access is. A test may drop the node
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,12 +27,14 @@ from relayfile.store.ownership import StaticPlacement
 from relayfile.store.plan.limits import PlanLimits
 from relayfile.store.proxy import Peers
 from relayfile.store.servicers.admin_service import AdminParts
+from relayfile.store.servicers.backup_stream import BackupParts
 from relayfile.store.servicers.dead_letter_service import DeadLetterService
 from relayfile.store.servicers.node_figures import NodeFigures
 from relayfile.store.servicers.reading import Reading
 from relayfile.store.sqlite.audit.run import SqliteAudit
+from relayfile.store.sqlite.backup import SqliteBackup
 from relayfile.store.sqlite.census import Census
-from relayfile.store.sqlite.engine import SqliteEngine, SqliteLimits, open_engine
+from relayfile.store.sqlite.engine import DATABASE_NAME, SqliteEngine, SqliteLimits, open_engine
 from relayfile.store.sqlite.schema import NodeIdentity
 from relayfile.store.streams.shard_service import ShardService
 from relayfile.telemetry import StoreInstruments
@@ -59,11 +61,29 @@ class RunningNode:
         count = Census(engine.snapshot, node.clock).count
         return AdminParts(
             auditor=SqliteAudit(engine.snapshot, node.clock, SHARDS),
+            backups=backup_parts(node, Path("/nowhere"), IdSource(node.clock).new_id),
             scrub_bytes_per_second_max=1 << 30,
             nodes=AllNodes(node.ownership, Peers(grpc.aio.insecure_channel), 5.0),
             figures=NodeFigures(node, count, self.registry, Path("/"), "0", 0),
             version="0",
         )
+
+
+def backup_parts(node: Node, data_dir: Path, new_id: Callable[[], str]) -> BackupParts:
+    """What copies a node of a test."""
+    placement = node.ownership.placement
+    copier = SqliteBackup(
+        data_dir / DATABASE_NAME, placement.node_index, len(placement.addresses), "test", "0", node.clock
+    )
+    return BackupParts(
+        copier=copier,
+        directory=data_dir / "backups",
+        new_id=new_id,
+        engine=node.engine,
+        committer=node.committer,
+        ownership=node.ownership,
+        clock=node.clock,
+    )
 
 
 def open_test_engine(

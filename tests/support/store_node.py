@@ -47,6 +47,7 @@ from relayfile.v1 import (
     workspace_pb2_grpc,
     writeback_pb2_grpc,
 )
+from tests.support.running_node import backup_parts
 from tests.support.trees import TreeWriter
 
 SHARDS = 8
@@ -180,6 +181,7 @@ async def started_nodes(
                 existence=WorkspaceExistence(engine, ownership, peers, partial(_bearer, service_token), 5.0),
                 admin=AdminParts(
                     auditor=SqliteAudit(engine.snapshot, clock, SHARDS),
+                    backups=backup_parts(node, data.path, IdSource(clock).new_id),
                     scrub_bytes_per_second_max=1 << 30,
                     nodes=AllNodes(ownership, peers, 5.0),
                     figures=NodeFigures(

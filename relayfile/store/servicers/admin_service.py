@@ -1,5 +1,4 @@
-"""AdminService: audits and scrubs of this node, its settings and figures, and what was ordered. Copies are not served
-yet.
+"""AdminService: audits, scrubs and copies of this node, its settings and figures, and what was ordered.
 
 Owns what the requests have in common: which node they are about. Each concern has a module of its own.
 """
@@ -13,12 +12,12 @@ import grpc.aio
 
 from relayfile.clock import Clock
 from relayfile.errors import PlacementStatic
-from relayfile.interception import not_served
 from relayfile.settings import Row, describe
 from relayfile.store.all_nodes import AllNodes, Metadata
 from relayfile.store.integrity.seam import Auditor
 from relayfile.store.servicers.admin_listing import AdminListing
 from relayfile.store.servicers.audit_stream import audit_messages, audit_order, scrub_messages, scrub_order
+from relayfile.store.servicers.backup_stream import BackupParts, Backups, check_backup
 from relayfile.store.servicers.checks import Checks
 from relayfile.store.servicers.node_config import fill_config
 from relayfile.store.servicers.node_figures import NodeFigures
@@ -45,6 +44,7 @@ class AdminParts:
     """What operators see of this node, beside its workspaces."""
 
     auditor: Auditor
+    backups: BackupParts
     scrub_bytes_per_second_max: int
     nodes: AllNodes
     figures: NodeFigures
@@ -56,13 +56,12 @@ class AdminParts:
 class AdminService(admin_pb2_grpc.AdminServiceServicer):
     """What operators do with this node."""
 
-    Backup = not_served
-
     def __init__(self, reading: Reading, clock: Clock, parts: AdminParts) -> None:
         self._reading = reading
         self._clock = clock
         self._parts = parts
         self._listing = AdminListing(reading, parts.nodes)
+        self._backups = Backups(parts.backups)
 
     async def Audit(
         self, request: admin_pb2.AuditRequest, context: "Context"
@@ -83,6 +82,17 @@ class AdminService(admin_pb2_grpc.AdminServiceServicer):
         self._check_node(checks, request)
         checks.done()
         async with aclosing(scrub_messages(self._parts.auditor, order, self._clock)) as messages:
+            async for message in messages:
+                yield message
+
+    async def Backup(
+        self, request: admin_pb2.BackupRequest, context: "Context"
+    ) -> AsyncIterator[admin_pb2.BackupResponse]:
+        checks = Checks()
+        self._check_node(checks, request)
+        check_backup(checks, request)
+        checks.done()
+        async with aclosing(self._backups.messages(request)) as messages:
             async for message in messages:
                 yield message
 
