@@ -233,6 +233,7 @@ def _parts(
         admin=admin,
         clock=node.clock,
         mark_interval_s=settings.watch_mark_interval_s,
+        holds=node.holds,
         cluster_id=engine.cluster_id,
         version=__version__,
         started_us=node.clock.now_us(),

@@ -8,9 +8,10 @@ Reads are `async` because an engine may sit behind a network; the SQLite engine 
 view is one snapshot: take it, read, leave it. Never hold one across a wait for a peer, or the write-ahead log grows.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import NamedTuple, Protocol
 
 from relayfile.model import Outcome
@@ -39,6 +40,9 @@ class WorkspaceKey(NamedTuple):
 
     shard_id: int
     workspace_id: str
+
+
+NOTHING_HELD: Mapping[WorkspaceKey, int] = MappingProxyType({})
 
 
 class Fence(NamedTuple):
@@ -382,10 +386,12 @@ class Engine(Protocol):
         """Own these shards from now on: each one's epoch grows by one. Durable when it returns."""
         ...
 
-    async def remove_expired(self, now_us: int, limit: int) -> Sweep:
+    async def remove_expired(self, now_us: int, limit: int, held: Mapping[WorkspaceKey, int] = NOTHING_HELD) -> Sweep:
         """Delete at most about `limit` rows that nothing may ask for any more: contents that were released a minute
         ago, deliveries, request ids, events, administrative actions, ended operations and acknowledged dead letters
-        beyond their retention. One transaction and a bounded step; call again until the sweep is complete."""
+        beyond their retention. One transaction and a bounded step; call again until the sweep is complete. `held`: the
+        oldest cursor of a workspace that is still read from; events after it stay up to twice as long, and twice as
+        many."""
         ...
 
     async def close(self) -> None:

@@ -13,6 +13,7 @@ from relayfile.clock import Clock
 from relayfile.errors import Unavailable
 from relayfile.store.buckets import BucketBuilder
 from relayfile.store.commit import CommitLimits, Committer
+from relayfile.store.cursor_holds import CursorHolds
 from relayfile.store.deletion import WorkspaceDeletions
 from relayfile.store.engine import Engine
 from relayfile.store.entry_kinds import ApplyFolds, CreateWorkspaces, NewWorkspace, PlanContext
@@ -71,6 +72,7 @@ class Node:
         self.instruments = instruments
         self.policy = policy
         self.feed = RevisionFeed()
+        self.holds = CursorHolds(clock)
         self.committer = Committer(engine, ownership, self.feed, clock, instruments, policy.commit, tracing)
         context = PlanContext(engine, clock, new_id)
         self.apply_folds = ApplyFolds(context, policy.plan, creates_workspaces=policy.creates_workspaces)
@@ -140,7 +142,9 @@ class Node:
     async def _remove_expired(self) -> None:
         while True:
             try:
-                sweep = await self.engine.remove_expired(self.clock.now_us(), EXPIRED_ROWS_PER_BATCH)
+                sweep = await self.engine.remove_expired(
+                    self.clock.now_us(), EXPIRED_ROWS_PER_BATCH, self.holds.oldest()
+                )
                 pause_s = self.policy.expiry_interval_s if sweep.is_complete else EXPIRY_STEP_PAUSE_S
             except Unavailable:
                 # The disk is full, and removing needs room too; it is tried again in the next round.

@@ -22,7 +22,8 @@ class RevisionFeed:
         """Told each workspace whose operations were written; they take no revision of their own."""
         self._remembered_max = remembered_max
         self._newest: OrderedDict[str, int] = OrderedDict()
-        self._waiting: dict[str, list[tuple[int, asyncio.Future[int]]]] = {}
+        self._waiting: dict[str, dict[asyncio.Future[int], int]] = {}
+        """Who waits, and after which revision."""
 
     def newest(self, workspace_id: str) -> int:
         """The newest revision told; 0 when none was of late."""
@@ -38,10 +39,10 @@ class RevisionFeed:
         waiting = self._waiting.pop(workspace_id, None)
         if waiting is None:
             return
-        patient = []
-        for after, future in waiting:
+        patient: dict[asyncio.Future[int], int] = {}
+        for future, after in waiting.items():
             if after >= revision:
-                patient.append((after, future))
+                patient[future] = after
             elif not future.done():
                 future.set_result(revision)
         if patient:
@@ -50,7 +51,7 @@ class RevisionFeed:
     def forget(self, workspace_id: str) -> None:
         """The workspace is deleted: all who wait for it look again, and its name may be used anew one day."""
         newest = self._newest.pop(workspace_id, 0)
-        for _, future in self._waiting.pop(workspace_id, ()):
+        for future in self._waiting.pop(workspace_id, ()):
             if not future.done():
                 future.set_result(newest)
 
@@ -60,17 +61,14 @@ class RevisionFeed:
         if newest > after_revision:
             return newest
         future: asyncio.Future[int] = asyncio.get_running_loop().create_future()
-        entry = (after_revision, future)
-        self._waiting.setdefault(workspace_id, []).append(entry)
+        self._waiting.setdefault(workspace_id, {})[future] = after_revision
         try:
             return await future
         finally:
             if not future.done() or future.cancelled():
-                self._forget(workspace_id, entry)
+                self._forget(workspace_id, future)
 
-    def _forget(self, workspace_id: str, entry: tuple[int, asyncio.Future[int]]) -> None:
+    def _forget(self, workspace_id: str, future: asyncio.Future[int]) -> None:
         waiting = self._waiting.get(workspace_id)
-        if waiting is not None and entry in waiting:
-            waiting.remove(entry)
-            if not waiting:
-                del self._waiting[workspace_id]
+        if waiting is not None and waiting.pop(future, None) is not None and not waiting:
+            del self._waiting[workspace_id]

@@ -191,6 +191,7 @@ async def started_nodes(
                 ),
                 clock=store_clock,
                 mark_interval_s=mark_interval_s,
+                holds=node.holds,
                 cluster_id="test",
                 version="0",
                 started_us=clock.now_us(),

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from relayfile.clock import Clock
 from relayfile.page_token import seal, unseal
 from relayfile.store.access import ReadAccess
+from relayfile.store.cursor_holds import CursorHolds
 from relayfile.store.servicers.checks import Checks
 from relayfile.store.servicers.event_filter import check_filter, chosen, compile_filter
 from relayfile.store.servicers.event_reading import PAGE_EVENTS, expired, read_log, start_of_log
@@ -32,9 +33,9 @@ PAGE_BYTES_MAX = 3 << 20
 class EventService(event_pb2_grpc.EventServiceServicer):
     """Events of this node's workspaces."""
 
-    def __init__(self, reading: Reading, clock: Clock, mark_interval_s: float) -> None:
+    def __init__(self, reading: Reading, clock: Clock, mark_interval_s: float, holds: CursorHolds) -> None:
         self._reading = reading
-        self._watch = EventWatch(reading, clock, mark_interval_s)
+        self._watch = EventWatch(reading, clock, mark_interval_s, holds)
 
     async def ListEvents(
         self, request: event_pb2.ListEventsRequest, context: "Context"

@@ -9,11 +9,13 @@ roots, as a cursor and a sign of life: the snapshot is then ahead of what was se
 
 import asyncio
 from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass
 
 from relayfile.clock import Clock
 from relayfile.paths import ROOT, TreePath
 from relayfile.store.access import ReadAccess, Tree
+from relayfile.store.cursor_holds import CursorHolds, Hold
 from relayfile.store.engine import WorkspaceKey
 from relayfile.store.plan.rows import EventRow
 from relayfile.store.servicers.checks import Checks
@@ -75,10 +77,11 @@ class _Found:
 class EventWatch:
     """Serves watch streams."""
 
-    def __init__(self, reading: Reading, clock: Clock, mark_interval_s: float) -> None:
+    def __init__(self, reading: Reading, clock: Clock, mark_interval_s: float, holds: CursorHolds) -> None:
         self._reading = reading
         self._clock = clock
         self._mark_interval_s = mark_interval_s
+        self._holds = holds
 
     async def messages(
         self, request: event_pb2.WatchEventsRequest
@@ -87,6 +90,17 @@ class EventWatch:
         question = self._checked(request)
         async with self._reading.snapshot(question.key) as snapshot:
             position = await _start(snapshot, question)
+        hold = self._holds.open(question.key, position.cursor)
+        try:
+            async with aclosing(self._following(question, position, hold)) as messages:
+                async for message in messages:
+                    yield message
+        finally:
+            self._holds.close(hold)
+
+    async def _following(
+        self, question: _Question, position: _Position, hold: Hold
+    ) -> AsyncGenerator[event_pb2.WatchEventsResponse, None]:
         while True:
             async with self._reading.snapshot(question.key) as snapshot:
                 if snapshot.workspace.history_id != position.history_id:
@@ -96,6 +110,7 @@ class EventWatch:
             position.cursor = found.page.cursor
             if message is not None:
                 yield message
+            hold.cursor = position.cursor  # only now: what is not sent may have to be sent again
             if found.page.level:
                 position.quiet = not await self._news(question, position)
             elif message is None:

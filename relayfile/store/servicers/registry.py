@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from relayfile.clock import Clock
 from relayfile.serving import Service
+from relayfile.store.cursor_holds import CursorHolds
 from relayfile.store.deletion import WorkspaceDeletions
 from relayfile.store.existence import WorkspaceExistence
 from relayfile.store.letters.dead_letters import DeadLetters
@@ -57,6 +58,7 @@ class ServiceParts:
     admin: AdminParts
     clock: Clock
     mark_interval_s: float
+    holds: CursorHolds
     cluster_id: str
     version: str
     started_us: int
@@ -68,7 +70,7 @@ def store_services(parts: ServiceParts) -> list[Service]:
     writing = FileWriting(parts.mutating, write_limits.content_bytes_max)
     uploads = FileUpload(writing, write_limits.upload_bytes_max, write_limits.upload_idle_s)
     files = FileService(parts.reading, parts.limits, writing, uploads)
-    events = EventService(parts.reading, parts.clock, parts.mark_interval_s)
+    events = EventService(parts.reading, parts.clock, parts.mark_interval_s, parts.holds)
     existence = parts.existence
     listing = WorkspaceListing(
         parts.reading, existence.peers, existence.timeout_s, parts.deletions.tombstone_retention_us

@@ -12,7 +12,7 @@ for nobody.
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -27,6 +27,7 @@ from relayfile.clock import Clock
 from relayfile.data_directory import DataDirectory
 from relayfile.errors import DataCorrupted, StorageFailed, Unavailable
 from relayfile.store.engine import (
+    NOTHING_HELD,
     AdminActionFilter,
     Fence,
     ListedWorkspace,
@@ -46,6 +47,7 @@ from relayfile.store.sqlite.checkpoints import PAGE_BYTES, Checkpoints
 from relayfile.store.sqlite.connection import open_reader, open_writer
 from relayfile.store.sqlite.expiry import (
     START,
+    EventRetention,
     empty_slot,
     expired_slot,
     remove_actions,
@@ -280,7 +282,7 @@ class SqliteEngine:
         self._state.shard_ids = tuple(row.shard_id for row in acquired)
         return acquired
 
-    async def remove_expired(self, now_us: int, limit: int) -> Sweep:
+    async def remove_expired(self, now_us: int, limit: int, held: Mapping[WorkspaceKey, int] = NOTHING_HELD) -> Sweep:
         async with self._transaction():
             removed = remove_garbage(self._writer, self._state.shard_ids, now_us, limit)
             slot = expired_slot(now_us, self._limits.delivery_retention_us)
@@ -304,11 +306,9 @@ class SqliteEngine:
                 ended_before_us = now_us - self._limits.operation_retention_us
                 removed += remove_ended(self._writer, self._state.shard_ids, ended_before_us, limit - removed)
             if removed < limit:
-                oldest_us = now_us - self._limits.event_retention_us
+                retention = EventRetention(now_us, self._limits.event_retention_us, self._limits.events_max, held)
                 swept_to = self._state.events_swept_to
-                gone, self._state.events_swept_to = remove_events(
-                    self._writer, swept_to, oldest_us, self._limits.events_max, limit - removed
-                )
+                gone, self._state.events_swept_to = remove_events(self._writer, swept_to, retention, limit - removed)
                 removed += gone
         return Sweep(removed, removed < limit and self._state.events_swept_to == START)
 

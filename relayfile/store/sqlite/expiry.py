@@ -3,10 +3,12 @@
 Released contents, deliveries and request ids of old periods, events and administrative actions past their time.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple
 
 import apsw
 
+from relayfile.store.engine import WorkspaceKey
 from relayfile.store.sqlite.periods import PERIOD_US, SLOTS
 
 CONTENT_GRACE_US = 60_000_000
@@ -86,15 +88,26 @@ def empty_slot(connection: apsw.Connection, slot: int, limit: int) -> int:
     return count
 
 
+class EventRetention(NamedTuple):
+    """Which events stay (D16)."""
+
+    now_us: int
+    retention_us: int
+    events_max: int
+    """Of one workspace."""
+    held: Mapping[WorkspaceKey, int]
+    """The oldest cursor of a workspace that is still read from: what is after it stays up to twice as long."""
+
+
 def remove_events(
-    connection: apsw.Connection, after: tuple[int, str], older_than_us: int, events_max: int, limit: int
+    connection: apsw.Connection, after: tuple[int, str], retention: EventRetention, limit: int
 ) -> tuple[int, tuple[int, str]]:
     """Inside the caller's transaction, of some workspaces after `after`: (how many events went, where to go on)."""
     removed = 0
     workspaces: list[tuple[int, str, int]] = list(connection.execute(_WORKSPACES, (*after, WORKSPACES_PER_BATCH)))
     for shard_id, workspace_id, revision in workspaces:
-        key = (shard_id, workspace_id)
-        last = connection.execute(_LAST_OLD_EVENT, (*key, limit - removed, older_than_us, revision - events_max)).get
+        key = WorkspaceKey(shard_id, workspace_id)
+        last = _last_removable(connection, key, revision, retention, limit - removed)
         if last is not None:
             connection.execute(_EVENTS_DELETE, (*key, last))
             removed += connection.changes()
@@ -102,3 +115,21 @@ def remove_events(
                 return removed, after  # perhaps not all of this workspace's
         after = key
     return removed, after if len(workspaces) == WORKSPACES_PER_BATCH else START
+
+
+def _last_removable(
+    connection: apsw.Connection, key: WorkspaceKey, newest: int, retention: EventRetention, limit: int
+) -> int | None:
+    """The last of the next `limit` events that may go; None when none may."""
+
+    def last_beyond(times: int) -> int | None:
+        older_than_us = retention.now_us - times * retention.retention_us
+        bindings = (*key, limit, older_than_us, newest - times * retention.events_max)
+        found: int | None = connection.execute(_LAST_OLD_EVENT, bindings).get
+        return found
+
+    last = last_beyond(1)
+    cursor = retention.held.get(key)
+    if last is None or cursor is None or last <= cursor:
+        return last
+    return max(cursor, last_beyond(2) or 0)
