@@ -9,7 +9,7 @@ from pathlib import Path
 from prometheus_client import CollectorRegistry
 
 from relayfile import faults
-from relayfile.auth import FetchedKeys, KeyStore, KeyUrl, ServiceCredentials, TokenSigner, TokenVerifier
+from relayfile.auth import FetchedKeys, KeyStore, KeyUrl, RateLimits, ServiceCredentials, TokenSigner, TokenVerifier
 from relayfile.clock import Clock, SystemClock
 from relayfile.ids import IdSource
 from relayfile.serving import CallPolicy
@@ -52,6 +52,12 @@ def lay(process: str, settings: CommonSettings) -> Foundation:
             instruments=RpcInstruments.declare(registry),
             tracing=tracing,
             clock=clock,
+            rates=RateLimits(
+                workspace_calls=settings.workspace_calls_per_second_max,
+                caller_calls=settings.caller_calls_per_second_max,
+                workspace_bytes=settings.workspace_bytes_per_second_max,
+                caller_bytes=settings.caller_bytes_per_second_max,
+            ),
         ),
         credentials=credentials,
     )

@@ -44,6 +44,8 @@ class Call:
     correlation_id: str
     on_request: Callable[[Any], None] | None = None
     """Sees every request message before the handler does, and may raise."""
+    on_answer: Callable[[Any], None] | None = None
+    """Sees every answer before it is sent; bytes, where it is passed on."""
     traceparent: str = ""
     """The W3C trace context that work for this call passes on; set by the telemetry stage."""
 
@@ -112,13 +114,18 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
                         return
                     async with aclosing(source) as messages:
                         async for message in messages:
+                            if call.on_answer is not None:
+                                call.on_answer(message)
                             await call.context.write(message)
 
             serve = serve_stream
         else:
 
             async def serve_unary(call: Call, request: Any) -> Any:
-                return await behaviour(_checked(handler, call, request), call.context)
+                answer = await behaviour(_checked(handler, call, request), call.context)
+                if call.on_answer is not None:
+                    call.on_answer(answer)
+                return answer
 
             serve = serve_unary
         staged = self._staged(serve)

@@ -21,7 +21,7 @@ from grpc_reflection.v1alpha import reflection
 from prometheus_client import CollectorRegistry, generate_latest
 
 from relayfile.asgi import AsgiApp, Receive, Scope, Send
-from relayfile.auth import TokenVerifier, auth_stage, require_entries
+from relayfile.auth import RateLimits, Rates, TokenVerifier, auth_stage, rate_stage, require_entries
 from relayfile.clock import Clock
 from relayfile.errors import StartRefused
 from relayfile.ids import IdSource
@@ -67,10 +67,14 @@ class CallPolicy:
     instruments: RpcInstruments
     tracing: Tracing
     clock: Clock
+    rates: RateLimits = RateLimits()
 
     def interceptor(self) -> CallInterceptor:
-        """Telemetry outermost, so that it sees the status; then errors; then access, whose refusals are errors."""
-        stages = (telemetry_stage(self.instruments, self.tracing, self.clock), error_stage, auth_stage(self.verifier))
+        """Telemetry outermost, so that it sees the status; then errors; then access, whose refusals are errors; then
+        rates, of those who may."""
+        stages = [telemetry_stage(self.instruments, self.tracing, self.clock), error_stage, auth_stage(self.verifier)]
+        if self.rates:
+            stages.append(rate_stage(Rates(self.rates), self.clock))
         return CallInterceptor(stages, IdSource(self.clock).new_id, OPEN_SERVICES)
 
 

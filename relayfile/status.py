@@ -68,6 +68,7 @@ CODES: Mapping[type[RelayfileError], grpc.StatusCode] = {
     errors.Overloaded: _Code.RESOURCE_EXHAUSTED,
     errors.DeadLettersFull: _Code.RESOURCE_EXHAUSTED,
     errors.QuotaExceeded: _Code.RESOURCE_EXHAUSTED,
+    errors.RateLimited: _Code.RESOURCE_EXHAUSTED,
     errors.ExportRefused: _Code.RESOURCE_EXHAUSTED,
     errors.Unavailable: _Code.UNAVAILABLE,
     errors.Draining: _Code.UNAVAILABLE,

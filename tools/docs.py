@@ -89,6 +89,14 @@ overrides the rules for that one write, so that they can be taken back. Provider
 a change is dead-lettered. A directory that a caller may read in part has no totals in listings; its digest is served
 over what the caller may read, when it asks for a `partial` one.
 
+## Rates
+
+Each process may hold callers to rates, which are off unless set: calls and bytes in one second, for each workspace
+(`RELAYFILE_WORKSPACE_CALLS_PER_SECOND_MAX`, `RELAYFILE_WORKSPACE_BYTES_PER_SECOND_MAX`) and for each caller in it
+(`RELAYFILE_CALLER_...`). Two seconds' worth may come at once. What is more is `RESOURCE_EXHAUSTED` / `RATE_LIMITED`,
+with the time to wait. Answers are counted when they are sent, and delay the next call. The processes of the cluster
+are not held; webhooks over HTTP have shares of the spool instead.
+
 ## What each RPC needs
 
 The scope `fs:read` in the table means `relayfile:fs:read:<path>`; the path is in the fields named behind it, `~`

@@ -15,6 +15,8 @@ from relayfile.auth.principal import (
     current_principal,
     set_current_principal,
 )
+from relayfile.auth.rate_stage import rate_stage
+from relayfile.auth.rates import RateLimits, Rates
 from relayfile.auth.requirements import PUBLISH_SCOPE, REQUIREMENTS, Reach, Requirement, require_entries
 from relayfile.auth.stage import auth_stage, bearer_token, require_scope
 from relayfile.auth.tokens import EVERY_SCOPE, ServiceCredentials, TokenSigner, TokenVerifier
@@ -28,6 +30,8 @@ __all__ = [
     "KeyStore",
     "KeyUrl",
     "Principal",
+    "RateLimits",
+    "Rates",
     "Reach",
     "Requirement",
     "ServiceCredentials",
@@ -37,6 +41,7 @@ __all__ = [
     "authorise_workspace",
     "bearer_token",
     "current_principal",
+    "rate_stage",
     "require_entries",
     "require_scope",
     "set_current_principal",

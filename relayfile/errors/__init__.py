@@ -21,6 +21,7 @@ from relayfile.errors.availability import (
     Overloaded,
     Paused,
     QuotaExceeded,
+    RateLimited,
     ServedLater,
     Unavailable,
 )
@@ -116,6 +117,7 @@ __all__ = [
     "PlacementStatic",
     "Overloaded",
     "QuotaExceeded",
+    "RateLimited",
     "DeadLettersFull",
     "ExportRefused",
     "Unavailable",

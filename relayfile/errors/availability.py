@@ -16,6 +16,15 @@ class Overloaded(RelayfileError):
 
 
 @dataclass(kw_only=True, eq=False)
+class RateLimited(RelayfileError):
+    """The caller asks for more of workspace {workspace!r} than its rates admit; try again after {retry_after_s:g} s."""
+
+    reason: ClassVar[str] = "RATE_LIMITED"
+    workspace: str
+    retry_after_s: float
+
+
+@dataclass(kw_only=True, eq=False)
 class QuotaExceeded(RelayfileError):
     """The workspace's quota of {limit} {what} is used up."""
 

@@ -46,6 +46,18 @@ class CommonSettings:
     service_token_file: Path | None = optional_path(
         "token that this process shows to other processes; without one it signs its own with the signing key"
     )
+    workspace_calls_per_second_max: int = count(
+        0, 0, 10_000_000, "gRPC calls about one workspace that this process admits in one second; 0: any number"
+    )
+    caller_calls_per_second_max: int = count(
+        0, 0, 10_000_000, "the same for each caller in a workspace (the subject of its token); 0: any number"
+    )
+    workspace_bytes_per_second_max: int = size(
+        "0", "0", "100GiB", "bytes of requests and answers about one workspace in one second; 0: any number"
+    )
+    caller_bytes_per_second_max: int = size(
+        "0", "0", "100GiB", "the same for each caller in a workspace; 0: any number"
+    )
     log_level: LogLevel = choice("info", ("debug", "info", "warning", "error"), "the least severe log lines written")
     log_format: LogFormat = choice("json", ("json", "console"), "json for machines, console for eyes")
     otlp_endpoint: str = optional_endpoint("gRPC address of an OpenTelemetry collector; empty: spans are not exported")
