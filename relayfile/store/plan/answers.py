@@ -133,6 +133,8 @@ class Answers:
 
     def _succeed(self, row: OperationRow, success: Success) -> RelayfileError | None:
         queue = self._queue
+        if row.kind is OperationKind.FETCH and success.change is None:
+            return InvalidArgument.of("head.success.change", "is required: a fetch brings an upsert or a delete")
         if success.object_id and row.object_key != "o:" + success.object_id:
             if row.object_key.startswith("o:"):
                 why = f"is {success.object_id!r}, but the operation is of {row.object_key[2:]!r}"
