@@ -21,6 +21,7 @@ from relayfile.store.plan.rows import ObjectKey
 from relayfile.store.plan.settle import settle_files
 from relayfile.store.plan.working_tree import WorkingTree
 from relayfile.store.plan.writeback import lifecycle
+from relayfile.store.plan.writeback.edits import put_back
 from relayfile.store.plan.writeback.queue import OperationQueue
 from relayfile.store.plan.writeback.rows import HeldChange, OperationRow
 
@@ -109,7 +110,8 @@ class AnswerClaims:
             return OperationNotFound(operation=answer.operation_id)
         if lifecycle.is_overdue(row, now_us):
             row = lifecycle.expired(row, self._limits.writeback, now_us)
-            desk.queue.put(row)
+            put_back(desk.queue, row)
+            row = desk.queue.get(row.operation_id) or row
         return desk.answers.take(row, answer, self._random())
 
     async def _held(self, key: WorkspaceKey, folds: Iterable[Fold]) -> Mapping[ObjectKey, HeldChange]:
@@ -148,7 +150,7 @@ class TendOperations:
         if not desk.exists:
             return None, [Tended(0, 0, is_complete=True)] * len(mutations)
         for row in late:
-            desk.queue.put(lifecycle.expired(row, self._limits.writeback, now_us))
+            put_back(desk.queue, lifecycle.expired(row, self._limits.writeback, now_us))
             desk.answers.releases.after_edit(row.key, None)
         for each in due:
             if held_of(desk.tree, desk.tree.object(each)) is not None:

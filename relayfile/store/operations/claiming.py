@@ -13,6 +13,7 @@ from relayfile.store.entry_kinds import PlanContext
 from relayfile.store.operation_view import OperationView
 from relayfile.store.plan.result import Plan
 from relayfile.store.plan.writeback import lifecycle
+from relayfile.store.plan.writeback.edits import put_back
 from relayfile.store.plan.writeback.limits import WritebackLimits
 from relayfile.store.plan.writeback.queue import OperationQueue
 from relayfile.store.plan.writeback.rows import OperationRow, OperationState
@@ -99,7 +100,7 @@ class ClaimOperations:
             rows = [row for rows in loaded.rows.values() for row in rows]
             queue = OperationQueue(rows, self._limits, now_us, self._context.new_id)
             for row in late:
-                queue.put(lifecycle.expired(row, self._limits, now_us))
+                put_back(queue, lifecycle.expired(row, self._limits, now_us))
             queue.line_up()
             claims = _Claims(view, queue)
             answers = [await claims.answer(request) for request in mutations]

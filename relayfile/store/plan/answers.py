@@ -19,7 +19,7 @@ from relayfile.store.plan.verdict import Verdict
 from relayfile.store.plan.watermark import advanced
 from relayfile.store.plan.working_tree import WorkingTree
 from relayfile.store.plan.writeback import lifecycle
-from relayfile.store.plan.writeback.edits import queue_again
+from relayfile.store.plan.writeback.edits import put_back, queue_again
 from relayfile.store.plan.writeback.queue import OperationQueue, is_edit
 from relayfile.store.plan.writeback.rows import OperationFault, OperationKind, OperationRow, OperationState
 from relayfile.watermark import provider_time
@@ -99,9 +99,9 @@ class Answers:
         if answer.success is not None:
             return self._succeed(row, answer.success)
         if answer.fault is not None:
-            queue.put(lifecycle.failed(row, answer.fault, queue.limits, now_us, jitter))
+            put_back(queue, lifecycle.failed(row, answer.fault, queue.limits, now_us, jitter))
         else:
-            queue.put(lifecycle.released(row, now_us, answer.release_us or 0))
+            put_back(queue, lifecycle.released(row, now_us, answer.release_us or 0))
         self.releases.after_edit(row.key, None)
         return None
 

@@ -1,7 +1,7 @@
-"""Write-back for whoever looks on, waits or steers: lists, watch streams, waiting claims, access, records, bad requests."""
+"""Write-back for whoever looks on, waits or steers: lists, watch streams, waiting, access, records, bad requests."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterable, AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
@@ -106,7 +106,7 @@ async def test_filters_select(stage: Stage) -> None:
 
 
 async def watched(
-    call: AsyncIterator[writeback_pb2.WatchOperationsResponse],
+    call: AsyncIterable[writeback_pb2.WatchOperationsResponse],
     until: Callable[[writeback_pb2.WatchOperationsResponse], bool],
 ) -> list[writeback_pb2.Operation]:
     found: list[writeback_pb2.Operation] = []
@@ -287,7 +287,7 @@ BAD: list[tuple[str, Any, str]] = [
         LIST,
         writeback_pb2.ListOperationsRequest(
             workspace_id="acme",
-            filter=writeback_pb2.OperationFilter(states=[0]),
+            filter=writeback_pb2.OperationFilter(states=[writeback_pb2.OPERATION_STATE_UNSPECIFIED]),
         ),
         "filter.states[0]",
     ),

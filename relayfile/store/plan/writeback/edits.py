@@ -140,6 +140,38 @@ def refreshed(row: OperationRow, file: FileRow | None) -> OperationRow:
     )
 
 
+def put_back(queue: OperationQueue, row: OperationRow) -> None:
+    """A claim has ended without success, and `row` is what that makes of it.
+
+    Where it is pending again and the object was edited since, the two fold.
+    """
+    newer = queue.unclaimed_edit(row.key) if row.kind is not _FETCH else queue.unclaimed_fetch(row.key)
+    queue.put(row)
+    if row.state is not OperationState.PENDING or newer is None:
+        return
+    if row.kind is _FETCH:
+        queue.put(lifecycle.canceled(newer, queue.now_us))
+        queue.put(row._replace(folded_count=row.folded_count + newer.folded_count))
+    elif newer.kind is _DELETE and newer.is_draft:
+        # Nobody knows an object that could be deleted.
+        queue.put(lifecycle.canceled(row, queue.now_us))
+        queue.put(lifecycle.canceled(newer, queue.now_us))
+    else:
+        moved_from = "" if newer.kind is _DELETE else row.moved_from or newer.moved_from
+        is_move = newer.kind is _MOVE and row.kind is _MOVE and moved_from != newer.path
+        queue.put(lifecycle.superseded(row, newer.operation_id, queue.now_us))
+        queue.put(
+            newer._replace(
+                kind=newer.kind if newer.kind is _DELETE or is_move else _WRITE,
+                moved_from="" if moved_from == newer.path else moved_from,
+                base_revision=row.base_revision,
+                folded_count=row.folded_count + newer.folded_count,
+                known=row.known,
+                claimable_us=max(row.claimable_us, newer.claimable_us),
+            )
+        )
+
+
 def queue_fetch(queue: OperationQueue, row: OperationRow) -> None:
     """Make a fetch, or count it in the one that waits already."""
     waiting = queue.unclaimed_fetch(row.key)
