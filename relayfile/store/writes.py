@@ -31,9 +31,9 @@ from relayfile.store.plan.file_write import (
     FileResult,
     FileWrite,
     InTheWay,
+    MutationPlanner,
     MutationsPlan,
     more_write_needs,
-    plan_mutations,
     write_needs,
 )
 from relayfile.store.plan.limits import PlanLimits
@@ -44,6 +44,8 @@ from relayfile.store.plan.slice import Needs, Slice
 
 BYTES_PER_MUTATION = 1_024
 """What a waiting mutation counts for in the node's queue, beside its content."""
+MUTATIONS_AT_ONCE = 100
+"""Planned without a turn for other calls: about 3 ms."""
 PREVIEW_BYTES_MAX = 1_000
 RETRY_AFTER_S = 0.5
 
@@ -145,7 +147,9 @@ class FileMutations:
     async def plan(
         self, key: WorkspaceKey, batches: Sequence[WriteBatch]
     ) -> tuple[Plan | None, Sequence[BatchAnswer | Exception]]:
-        mutations = [each for batch in batches if not batch.is_withdrawn for each in batch.mutations]
+        # Asked once: a caller may leave while others have their turn below.
+        live = [None if batch.is_withdrawn else batch for batch in batches]
+        mutations = [each for batch in live if batch is not None for each in batch.mutations]
         loaded = await self._context.engine.load_rounds(key, write_needs(mutations), partial(_more_needs, mutations))
         now_us = self._context.clock.now_us()
         is_first = loaded.workspace is None
@@ -153,31 +157,35 @@ class FileMutations:
             loaded.workspace = WorkspaceRow(self._context.new_id(), 0, now_us)
         if loaded.workspace is None or loaded.workspace.deleted_us is not None:
             return None, [WorkspaceNotFound(workspace=key.workspace_id)] * len(batches)
-        mutations = await self._permitted(key, loaded, batches)
-        planned = plan_mutations(key.workspace_id, mutations, loaded, now_us=now_us, limits=self._limits)
+        mutations = await self._permitted(key, loaded, [batch for batch in live if batch is not None])
+        planner = MutationPlanner(key.workspace_id, loaded, now_us=now_us, limits=self._limits)
+        for start in range(0, len(mutations), MUTATIONS_AT_ONCE):
+            if start:
+                await asyncio.sleep(0)
+            planner.plan_next(mutations[start : start + MUTATIONS_AT_ONCE])
+        planned = planner.finished()
         if planned.plan is not None and planned.edits:
             operation_ids = await self._edits_hook(key, loaded, planned.edits, planned.plan)
             _name_operations(planned, operation_ids)
         workspace = loaded.workspace if planned.plan is None else planned.plan.workspace
         assert workspace is not None, "it exists"
-        return planned.plan, await self._answers(key, batches, planned, workspace.revision)
+        return planned.plan, await self._answers(key, live, planned, workspace.revision)
 
     async def _permitted(self, key: WorkspaceKey, loaded: Slice, batches: Sequence[WriteBatch]) -> list[FileMutation]:
         """The mutations in order, those marked that the rules of files refuse: the rules as they were committed."""
-        live = [batch for batch in batches if not batch.is_withdrawn]
         root = loaded.directories.get(ROOT)
         if root is None or not root.rule_count:
-            return [each for batch in live for each in batch.mutations]
+            return [each for batch in batches for each in batch.mutations]
         async with self._context.engine.view(key) as view:
-            return [await _judged(view, batch.access, each, loaded) for batch in live for each in batch.mutations]
+            return [await _judged(view, batch.access, each, loaded) for batch in batches for each in batch.mutations]
 
     async def _answers(
-        self, key: WorkspaceKey, batches: Sequence[WriteBatch], planned: MutationsPlan, revision: int
+        self, key: WorkspaceKey, live: Sequence[WriteBatch | None], planned: MutationsPlan, revision: int
     ) -> list[BatchAnswer | Exception]:
         answers: list[BatchAnswer | Exception] = []
         start = 0
-        for batch in batches:
-            if batch.is_withdrawn:
+        for batch in live:
+            if batch is None:
                 answers.append(DeadlineExpired(what="its turn"))
                 continue
             end = start + len(batch.mutations)

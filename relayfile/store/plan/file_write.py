@@ -165,39 +165,43 @@ def plan_mutations(
     Refusals: `FileNotFound`, `InvalidPath`, `PermissionDenied`, `PreconditionRequired`, `QuotaExceeded`,
     `RevisionConflict`, `TooLarge`.
     """
-    assert loaded.workspace is not None, "nothing is written in a workspace that does not exist"
-    planner = _Planner(workspace_id, loaded, limits, now_us)
-    results: list[FileResult | RelayfileError] = []
-    for place, mutation in enumerate(mutations):
-        planner.place = place
-        try:
-            results.append(planner.mutate(mutation))
-        except RelayfileError as refusal:
-            results.append(refusal)
-    plan = planner.settled() if planner.plan.events else None
-    return MutationsPlan(plan, results, planner.edits, planner.edit_places, planner.in_the_way)
+    planner = MutationPlanner(workspace_id, loaded, now_us=now_us, limits=limits)
+    planner.plan_next(mutations)
+    return planner.finished()
 
 
 def _paths_of(mutation: FileMutation) -> tuple[str, ...]:
     return (mutation.path, mutation.to_path) if isinstance(mutation, FileMove) else (mutation.path,)
 
 
-class _Planner:
-    """Goes through the mutations of an entry."""
+class MutationPlanner:
+    """Goes through the mutations of an entry, all at once or some at a time."""
 
-    def __init__(self, workspace_id: str, loaded: Slice, limits: PlanLimits, now_us: int) -> None:
-        assert loaded.workspace is not None
-        self.tree = WorkingTree(loaded, limits)
-        self.plan = Plan(workspace_id, loaded.workspace)
-        self.place = 0
-        """Of the mutation that is being planned."""
-        self.edits: list[AgentEdit] = []
-        self.edit_places: list[int] = []
-        self.in_the_way: dict[int, InTheWay] = {}
+    def __init__(self, workspace_id: str, loaded: Slice, *, now_us: int, limits: PlanLimits) -> None:
+        assert loaded.workspace is not None, "nothing is written in a workspace that does not exist"
+        self._tree = WorkingTree(loaded, limits)
+        self._plan = Plan(workspace_id, loaded.workspace)
+        self._results: list[FileResult | RelayfileError] = []
+        self._edits: list[AgentEdit] = []
+        self._edit_places: list[int] = []
+        self._in_the_way: dict[int, InTheWay] = {}
         self._revision = loaded.workspace.revision
         self._now_us = now_us
 
-    def mutate(self, mutation: FileMutation) -> FileResult:
+    def plan_next(self, mutations: Iterable[FileMutation]) -> None:
+        """Plan some more."""
+        for mutation in mutations:
+            try:
+                self._results.append(self._mutate(mutation))
+            except RelayfileError as refusal:
+                self._results.append(refusal)
+
+    def finished(self) -> MutationsPlan:
+        """The whole of it. Called once, after the last ones."""
+        plan = self._settled() if self._plan.events else None
+        return MutationsPlan(plan, self._results, self._edits, self._edit_places, self._in_the_way)
+
+    def _mutate(self, mutation: FileMutation) -> FileResult:
         """One mutation, whole or not at all."""
         if mutation.by.refusal is not None:
             raise mutation.by.refusal
@@ -207,9 +211,9 @@ class _Planner:
             return self._delete(mutation)
         return self._move(mutation)
 
-    def settled(self) -> Plan:
+    def _settled(self) -> Plan:
         """The rows that outlive the entry."""
-        tree, plan = self.tree, self.plan
+        tree, plan = self._tree, self._plan
         loaded = tree.loaded.files
         final = [(path, loaded.get(path), tree.files[path]) for path in tree.touched]
         carried = {new.content_id for _, _, new in final if new is not None and new.content_id >= 0}
@@ -231,7 +235,7 @@ class _Planner:
         return plan
 
     def _write(self, write: FileWrite) -> FileResult:
-        tree, path, size = self.tree, write.path, len(write.content)
+        tree, path, size = self._tree, write.path, len(write.content)
         there = tree.file(path)
         if size > tree.limits.content_bytes_max:
             raise TooLarge(what="content", size=size, limit=tree.limits.content_bytes_max)
@@ -256,18 +260,18 @@ class _Planner:
         return FileResult(row, row.revision, created=there is None)
 
     def _delete(self, delete: FileDelete) -> FileResult:
-        there = self.tree.file(delete.path)
+        there = self._tree.file(delete.path)
         self._require(delete, there)
         assert there is not None, "required"
         revision = self._remove(there, delete.by)
         if there.object_key:
-            subject = self.tree.object(ObjectKey(there.provider, there.object_key))
+            subject = self._tree.object(ObjectKey(there.provider, there.object_key))
             subject.path, subject.changed = None, True
         self._note(delete, EditKind.DELETE, there, None, revision)
         return FileResult(None, revision)
 
     def _move(self, move: FileMove) -> FileResult:
-        tree, to_path = self.tree, move.to_path
+        tree, to_path = self._tree, move.to_path
         there = tree.file(move.path)
         self._require(move, there)
         assert there is not None, "required"
@@ -288,8 +292,8 @@ class _Planner:
         self._tell_of_rules(row.path, old, row, by)
         self._revision += 1
         new = row._replace(revision=self._revision, modified_us=self._now_us)
-        account(self.tree, new.path, old, new, self._revision)
-        self.tree.set_file(new.path, new, by)
+        account(self._tree, new.path, old, new, self._revision)
+        self._tree.set_file(new.path, new, by)
         kind = EventType.FILE_CREATED if old is None else EventType.FILE_UPDATED
         self._tell(kind, new.path, by, new.content_sha256, new.size_bytes, moved_from=moved_from)
         return new
@@ -297,20 +301,20 @@ class _Planner:
     def _remove(self, there: FileRow, by: Author, moved_to: str = "") -> int:
         self._tell_of_rules(there.path, there, None, by)
         self._revision += 1
-        account(self.tree, there.path, there, None, self._revision)
-        self.tree.set_file(there.path, None, by)
+        account(self._tree, there.path, there, None, self._revision)
+        self._tree.set_file(there.path, None, by)
         self._tell(EventType.FILE_DELETED, there.path, by, b"", 0, moved_to=moved_to)
         return self._revision
 
     def _tell_of_rules(self, path: str, old: FileRow | None, new: FileRow | None, by: Author) -> None:
         if (ruled := ruled_anew(path, old, new)) is not None:
             self._revision += 1
-            self.plan.events.append(access_event(ruled, self._revision, by, self._now_us))
+            self._plan.events.append(access_event(ruled, self._revision, by, self._now_us))
 
     def _tell(
         self, kind: EventType, path: str, by: Author, sha256: bytes, size: int, moved_to: str = "", moved_from: str = ""
     ) -> None:
-        self.plan.events.append(EventRow(
+        self._plan.events.append(EventRow(
             self._revision, kind, path, moved_to, moved_from, sha256, size, by.origin, by.provider,
             by.correlation_id, by.traceparent, self._now_us,
         ))  # fmt: skip
@@ -325,12 +329,12 @@ class _Planner:
         assert file is not None
         if after is not None and after.content_id < 0:
             after = after._replace(content_id=0)
-        self.edits.append(AgentEdit(
+        self._edits.append(AgentEdit(
             kind, file.path, mutation.path if kind is EditKind.MOVE else "", file.provider, file.object_key,
             revision or file.revision, 0 if before is None else before.revision, before, after,
             by.actor, by.correlation_id, by.traceparent,
         ))  # fmt: skip
-        self.edit_places.append(self.place)
+        self._edit_places.append(len(self._results))
 
     def _require(self, mutation: FileMutation, there: FileRow | None) -> None:
         """The precondition."""
@@ -344,12 +348,12 @@ class _Planner:
             self._conflict(there, expected)
 
     def _conflict(self, there: FileRow, expected: int) -> NoReturn:
-        content = self.tree.content(there.content_id) if there.content_id < 0 else None
-        self.in_the_way[self.place] = InTheWay(there, content)
+        content = self._tree.content(there.content_id) if there.content_id < 0 else None
+        self._in_the_way[len(self._results)] = InTheWay(there, content)
         raise RevisionConflict(expected=expected, current=there.revision)
 
     def _require_free(self, path: str, field: str, leaving: str | None = None) -> None:
-        failure = self.tree.obstacle(path, leaving)
+        failure = self._tree.obstacle(path, leaving)
         if failure is not None:
             raise InvalidPath(path=path, why=_why(path, failure), field=field)
 

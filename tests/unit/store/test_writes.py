@@ -120,6 +120,18 @@ async def test_a_batch_that_was_withdrawn_has_no_effect_and_the_others_theirs(st
     assert result.revision == 1
 
 
+async def test_who_leaves_while_a_long_entry_is_planned_takes_nobody_s_results(store: Store) -> None:
+    long = WriteBatch(tuple(write(f"/long/{number}") for number in range(450)), is_single=False)
+    leaves = WriteBatch((write("/leaves"),), answer=asyncio.get_running_loop().create_future())
+    asking = asyncio.ensure_future(store.ask(Asked(long), Asked(leaves), Asked(WriteBatch((write("/last"),)))))
+    await asyncio.sleep(0)
+    assert leaves.answer is not None
+    leaves.answer.cancel()
+    answers = await asking
+    revisions = [each.revision for answer in answers for each in results(answer) if isinstance(each, FileResult)]
+    assert revisions == list(range(1, 453))
+
+
 async def test_what_follows_from_edits_is_named_in_the_results(store: Store) -> None:
     await store.ask(Asked(WriteBatch((write("/a"), write("/b")), is_single=False)))
     store.edits.clear()
