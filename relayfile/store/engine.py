@@ -347,7 +347,8 @@ class Engine(Protocol):
         ...
 
     async def content_chunk(self, key: WorkspaceKey, content_id: int, offset: int, length: int) -> bytes | None:
-        """A piece of a content, outside of any snapshot. Replaced content stays readable for a minute; then None."""
+        """A piece of a content, outside of any snapshot. Replaced content stays readable for a minute, one of at most
+        64 KiB for five seconds; then None."""
         ...
 
     async def node_outcomes(self) -> list[ProviderOutcomes]:

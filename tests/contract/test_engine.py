@@ -237,12 +237,13 @@ class TestLists:
 
 class TestContent:
     async def test_pieces_and_what_is_replaced_stays_for_a_minute(self, opened: Opened) -> None:
-        await opened.commit((KEY, writing(("/a", b"0123456789"))))
+        content = b"0123456789" + bytes(70_000)
+        await opened.commit((KEY, writing(("/a", content))))
         async with opened.engine.view(KEY) as view:
             row = await view.file("/a")
         assert row is not None
         assert await opened.engine.content_chunk(KEY, row.content_id, 3, 4) == b"3456"
-        assert await opened.engine.content_chunk(KEY, row.content_id, 8, 4) == b"89"
+        assert await opened.engine.content_chunk(KEY, row.content_id, len(content) - 2, 4) == bytes(2)
         replacing = writing(("/a", b"new"), first_revision=2)
         replacing.contents_released.append(row.content_id)
         await opened.commit((KEY, replacing))
@@ -253,6 +254,31 @@ class TestContent:
         assert await opened.engine.remove_expired(opened.clock.now_us(), 100) == Sweep(1, True)
         assert await opened.engine.content_chunk(KEY, row.content_id, 0, 2) is None
         assert await opened.engine.remove_expired(opened.clock.now_us(), 100) == Sweep(0, True)
+
+    async def test_a_small_one_stays_for_seconds_and_goes_with_the_next_edit(self, opened: Opened) -> None:
+        await opened.commit((KEY, writing(("/a", b"first"))))
+        async with opened.engine.view(KEY) as view:
+            first = await view.file("/a")
+        assert first is not None
+        replacing = writing(("/a", b"second"), first_revision=2)
+        replacing.contents_released.append(first.content_id)
+        await opened.commit((KEY, replacing))
+        async with opened.engine.view(KEY) as view:
+            second = await view.file("/a")
+        assert second is not None
+        opened.clock.advance(5)
+        again = writing(("/a", b"third"), first_revision=3)
+        again.contents_released.append(second.content_id)
+        await opened.commit((KEY, again))
+        assert await opened.engine.content_chunk(KEY, first.content_id, 0, 9) == b"first"
+        opened.clock.advance(1)
+        await opened.commit((KEY, writing(("/b", b"other"), first_revision=4)))
+        assert await opened.engine.content_chunk(KEY, first.content_id, 0, 9) == b"first"
+        releasing = writing(("/a", b"fourth"), first_revision=5)
+        releasing.contents_released.append(0)
+        await opened.commit((KEY, releasing))
+        assert await opened.engine.content_chunk(KEY, first.content_id, 0, 9) is None
+        assert await opened.engine.content_chunk(KEY, second.content_id, 0, 9) == b"second"
 
     async def test_metadata_keeps_its_content(self, opened: Opened) -> None:
         await opened.commit((KEY, writing(("/a", b"same"))))

@@ -46,6 +46,7 @@ from relayfile.store.sqlite.buckets import add_digest_sum, bucket_builds
 from relayfile.store.sqlite.checkpoints import PAGE_BYTES, Checkpoints
 from relayfile.store.sqlite.connection import open_reader, open_writer
 from relayfile.store.sqlite.expiry import (
+    GARBAGE_PER_COMMIT,
     START,
     EventRetention,
     empty_slot,
@@ -203,6 +204,10 @@ class SqliteEngine:
             fenced = self._fenced(fences)
             live = [entry for entry in entries if entry.key.shard_id not in fenced] if fenced else entries
             await self._write(live)
+            if any(entry.plan.contents_released for entry in live):
+                # While edits go on, as much room is freed as they take: a sweep comes only once in a while.
+                shard_ids = {entry.key.shard_id for entry in live}
+                remove_garbage(self._writer, shard_ids, self._clock.now_us(), GARBAGE_PER_COMMIT)
             faults.point("store.commit.before_commit")
         return fenced
 

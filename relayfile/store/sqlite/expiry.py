@@ -13,6 +13,14 @@ from relayfile.store.sqlite.periods import PERIOD_US, SLOTS
 
 CONTENT_GRACE_US = 60_000_000
 """How long a replaced content stays, so that a reader in chunks can finish."""
+SMALL_GRACE_US = 5_000_000
+"""As long for one that is read in one piece, right after its file's row."""
+SMALL_BYTES_MAX = 64 << 10
+"""Such contents; no message is set to carry less."""
+GARBAGE_BYTES_PER_STEP = 32 << 20
+"""SQLite visits every page of a content that it deletes."""
+GARBAGE_PER_COMMIT = 200
+"""Contents that go with a commit, so that edits without end take no more room than those of some seconds."""
 
 WORKSPACES_PER_BATCH = 200
 """Looked at in one step, which is some milliseconds of the event loop."""
@@ -29,7 +37,9 @@ _LAST_OLD_EVENT = (
 )
 _EVENTS_DELETE = "DELETE FROM event WHERE shard_id = ? AND workspace_id = ? AND revision <= ?"
 _GARBAGE = (
-    "SELECT shard_id, released_us, content_id FROM content_garbage WHERE shard_id = ? AND released_us < ? LIMIT ?"
+    "SELECT g.released_us, g.content_id, coalesce(length(c.data), 0) FROM content_garbage AS g"
+    " LEFT JOIN content AS c ON c.content_id = g.content_id WHERE g.shard_id = ?1 AND g.released_us < ?2"
+    " AND (g.released_us < ?3 OR length(c.data) <= ?4) LIMIT ?5"
 )
 _GARBAGE_DELETE = "DELETE FROM content_garbage WHERE shard_id = ? AND released_us = ? AND content_id = ?"
 _CONTENT_DELETE = "DELETE FROM content WHERE content_id = ?"
@@ -45,12 +55,19 @@ PERIOD_TABLES = tuple(table for table, _ in _PERIOD_KEYS)
 
 
 def remove_garbage(connection: apsw.Connection, shard_ids: Iterable[int], now_us: int, limit: int) -> int:
-    """Inside the caller's transaction; how many contents went."""
+    """Inside the caller's transaction; how many contents went: at most `limit`, and about `GARBAGE_BYTES_PER_STEP`."""
     found: list[tuple[int, int, int]] = []
+    size_bytes = 0
     for shard_id in shard_ids:
-        if len(found) >= limit:
+        if len(found) >= limit or size_bytes >= GARBAGE_BYTES_PER_STEP:
             break
-        found += connection.execute(_GARBAGE, (shard_id, now_us - CONTENT_GRACE_US, limit - len(found)))
+        bindings = (shard_id, now_us - SMALL_GRACE_US, now_us - CONTENT_GRACE_US, SMALL_BYTES_MAX, limit - len(found))
+        due: Iterable[tuple[int, int, int]] = connection.execute(_GARBAGE, bindings)
+        for released_us, content_id, content_bytes in due:
+            found.append((shard_id, released_us, content_id))
+            size_bytes += content_bytes
+            if size_bytes >= GARBAGE_BYTES_PER_STEP:
+                break
     connection.executemany(_CONTENT_DELETE, [(content_id,) for _, _, content_id in found])
     connection.executemany(_GARBAGE_DELETE, found)
     return len(found)
