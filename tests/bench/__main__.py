@@ -9,7 +9,7 @@ from pathlib import Path
 
 import uvloop
 
-from tests.bench import machine, p1a, p1b, p2, p3, p3b, p4, p5, p8, p9, p12i, p16, w100
+from tests.bench import machine, p1a, p1b, p2, p3, p3b, p4, p5, p8, p9, p10, p12i, p12s, p13, p14, p16, w100
 from tests.bench.harness import Bench, bench_folder, measurement_folder
 from tests.bench.result import Figure, Result, table
 
@@ -23,7 +23,11 @@ BENCHMARKS: dict[str, Callable[[Bench], Awaitable[Result]]] = {
     "P5": p5.run,
     "P8": p8.run,
     "P9": p9.run,
+    "P10": p10.run,
     "P12i": p12i.run,
+    "P12s": p12s.run,
+    "P13": p13.run,
+    "P14": p14.run,
     "P16": p16.run,
     "W100": w100.run,
 }
@@ -32,11 +36,11 @@ BENCHMARKS: dict[str, Callable[[Bench], Awaitable[Result]]] = {
 FOLDER = Path(__file__).resolve().parents[2] / "build" / "bench"
 
 
-async def measure(name: str, *, quick: bool, folder: Path) -> Result:
+async def measure(name: str, *, quick: bool, folder: Path, million: Path | None = None) -> Result:
     """Run one benchmark on a machine that is described in the same minute. A failure is a result: not met."""
     started = time.monotonic()
     measurement_folder(folder)
-    bench = Bench(quick, folder, {"machine": machine.describe(folder)})
+    bench = Bench(quick, folder, {"machine": machine.describe(folder)}, million)
     try:
         result = await BENCHMARKS[name](bench)
     except Exception as error:
@@ -54,12 +58,17 @@ def main() -> int:
     )
     parser.add_argument("--quick", action="store_true", help="scaled down, at most 45 s each")
     parser.add_argument("--folder", type=Path, default=FOLDER, help="where data go: on the disk to be measured")
+    parser.add_argument(
+        "--million", type=Path, help="keep the store of 1,000,000 files here, for other runs; P4 adds files to it"
+    )
     options = parser.parse_args()
     results = []
     with bench_folder(options.folder) as folder:
         for name in options.names or BENCHMARKS:
             print(f"{name}: {'quick, scaled down' if options.quick else 'full'}", file=sys.stderr, flush=True)
-            results.append(uvloop.run(measure(name, quick=options.quick, folder=folder / name)))
+            results.append(
+                uvloop.run(measure(name, quick=options.quick, folder=folder / name, million=options.million))
+            )
             print(results[-1].line(), flush=True)
     if len(results) > 1:
         print(table(results))

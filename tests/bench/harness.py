@@ -36,6 +36,8 @@ class Bench:
     quick: bool
     folder: Path
     detail: dict[str, object] = field(default_factory=dict)
+    million: Path | None = None
+    """Where the store of 1,000,000 files is kept over runs; None: made anew in each."""
 
     @asynccontextmanager
     async def system(

@@ -45,7 +45,14 @@ class PublishLoad:
     delivery: str = "counted"
     """`counted`: delivery ids grow. `random`: they look random, as those of providers do."""
 
+    per_s: float = 0.0
+    """Envelopes offered in a second on each stream; 0: as many as are taken."""
+    names: tuple[str, ...] = ()
+    """The workspaces, when they have other names than prefix and number."""
+
     def workspace(self, index: int) -> str:
+        if self.names:
+            return self.names[index % self.workspaces]
         return f"{self.workspace_prefix}{index % self.workspaces:03d}"
 
 
@@ -198,6 +205,8 @@ class _Stream:
             self._next += 1
             self._under_way[self._next] = (indexes, time.perf_counter())
             yield framed([self._make(index) for index in indexes], self._next)
+            if self._load.per_s:
+                await asyncio.sleep(len(indexes) / self._load.per_s)
 
     def _take(self) -> list[int]:
         if self._again:

@@ -53,10 +53,10 @@ def workspace_of(index: int) -> int:
 async def million(bench: Bench) -> Million:
     """The store, built now or by an earlier benchmark of this run. Nothing runs on it when this returns."""
     files = QUICK_FILES if bench.quick else FILES
-    root = bench.folder.parent / f"million-{files}"
+    root = (bench.million or bench.folder.parent) / f"million-{files}"
     found = Million(root, files, workspace_names())
     if not (root / _BUILT).exists():
-        root.mkdir(exist_ok=True)
+        root.mkdir(parents=True, exist_ok=True)
         async with started_system(root, nodes=1, only=frozenset({"store"})) as system:
             token = mint(system.layout, service="ingest")
             await fill(system.ports.node_addresses[0], token, files)
@@ -139,6 +139,18 @@ def fold_of(index: int) -> shard_pb2.Fold:
         traceparent=f"00-{identity}-{identity[:16]}-00",
     )
     return shard_pb2.Fold(provider="generic", change_key=f"o:file/{index}", members=[member])
+
+
+def leave_page_cache(root: Path) -> None:
+    """Drop what the system keeps of these files in memory: whoever opens them next reads the disk."""
+    for folder, _, names in os.walk(root):
+        for name in names:
+            descriptor = os.open(Path(folder) / name, os.O_RDONLY)
+            try:
+                os.fsync(descriptor)
+                os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+            finally:
+                os.close(descriptor)
 
 
 def store_bytes(root: Path) -> int:
