@@ -8,12 +8,15 @@ import asyncio
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
-from relayfile.errors import Draining, NotOwner, Overloaded, Unavailable
+from relayfile.errors import Draining, NotOwner, Overloaded, RelayfileError, Unavailable
 from relayfile.paths import join
 from relayfile.store.commit import Committer
 from relayfile.store.engine import Engine, WorkspaceKey
 from relayfile.store.plan.buckets import BUILT, STARTED, BucketChanges, next_step
 from relayfile.store.plan.result import Plan
+from relayfile.telemetry import get_logger
+
+_log = get_logger(__name__)
 
 STEP_ENTRIES: Final = 400
 """About 2 ms of the loop."""
@@ -42,7 +45,9 @@ class BuildBuckets:
         async with self._engine.view(key) as view:
             workspace = await view.workspace()
             row = await view.directory(step.path)
-            if workspace is None or row is None or row.buckets_to in (None, BUILT):
+            # Of a deleted workspace nothing is written any more: its rows are being removed.
+            is_gone = workspace is None or workspace.deleted_us is not None
+            if is_gone or row is None or row.buckets_to in (None, BUILT):
                 return Plan(key.workspace_id, workspace, buckets=BucketChanges(finished=[step.path])), [None]
             after = "" if row.buckets_to == STARTED else join(row.path, row.buckets_to or "")
             entries = await view.list_level(row.path, 1, after, STEP_ENTRIES)
@@ -71,11 +76,17 @@ class BucketBuilder:
                 await asyncio.sleep(REST_S)
 
     async def round(self) -> int:
-        """A step of each directory; how many there were."""
-        builds = await self._engine.bucket_builds(BUILDS_PER_ROUND)
-        for key, path in builds:
-            await self._committer.submit(
-                key, self._kind, BuildStep(path), change_count=1, byte_count=0, merge_key=object()
-            )
+        """A step of each directory; how many were done."""
+        done = 0
+        for key, path in await self._engine.bucket_builds(BUILDS_PER_ROUND):
+            try:
+                await self._committer.submit(
+                    key, self._kind, BuildStep(path), change_count=1, byte_count=0, merge_key=object()
+                )
+                done += 1
+            except (RelayfileError, asyncio.CancelledError):
+                raise
+            except Exception:  # noqa: BLE001 - a fault of ours in one directory: the others go on, and the node lives
+                _log.exception("buckets could not be built", workspace=key.workspace_id)
             await asyncio.sleep(STEP_PAUSE_S)
-        return len(builds)
+        return done

@@ -7,10 +7,10 @@ import pytest
 
 from relayfile.model import Semantics
 from relayfile.paths import name
-from relayfile.store.buckets import BucketBuilder
+from relayfile.store.buckets import BucketBuilder, BuildBuckets, BuildStep
 from relayfile.store.plan import buckets
 from relayfile.store.plan.digest import file_term
-from relayfile.v1 import file_pb2
+from relayfile.v1 import file_pb2, workspace_pb2
 from tests.support.indexed_files import IndexedFiles
 from tests.support.store_node import TestNode, started_nodes
 
@@ -85,3 +85,15 @@ async def test_a_directory_that_is_no_longer_wide_has_none(node: TestNode) -> No
     assert answer.directory.entry_count == 290
     assert not answer.buckets
     assert not (await digest_of(node, "/nothing")).buckets
+
+
+async def test_of_a_deleted_workspace_nothing_is_written(node: TestNode) -> None:
+    files = IndexedFiles(node.node, W)
+    await files.put("github", {f"/wide/{number}.json": Semantics() for number in range(600)})
+    client = node.client
+    request = workspace_pb2.DeleteWorkspaceRequest(workspace_id=W)
+    await client.workspaces.DeleteWorkspace(request, metadata=client.metadata)
+    plan, _ = await BuildBuckets(node.engine).plan(files.key, [BuildStep("/wide")])
+    assert plan is not None
+    assert not plan.directories_put
+    assert not plan.buckets.sums
