@@ -59,7 +59,8 @@ def _check_one(
         for number, files, size, digest in cursor.execute(_BUCKETS, (*key, row.path))
         if row.buckets_to == BUILT
     }
-    recount = Recount(with_buckets=bool(buckets))
+    is_built = row.buckets_to == BUILT  # until then they hold what was counted so far
+    recount = Recount(with_buckets=is_built)
     holding = yield from _add_files(cursor, key, row.path, recount)
     tally.file_count += recount.entry_count
     for columns in _level(cursor.connection, _DIRECTORIES, key, row.path):
@@ -76,7 +77,7 @@ def _check_one(
         yield _finding(key, path, "DIRECTORY_MISSING", "there are files below the directory, and it has no row")
     for reason, message in recount.differences(row):
         yield _finding(key, row.path, reason, message)
-    if buckets and (wrong := recount.wrong_buckets(buckets)):
+    if is_built and (wrong := recount.wrong_buckets(buckets)):
         shown = ", ".join(map(str, wrong[:8]))
         yield _finding(key, row.path, "BUCKET_MISMATCH", f"{len(wrong)} buckets are not the sums of theirs: {shown}")
     yield None

@@ -20,6 +20,7 @@ from relayfile.store.integrity.finding import (
     Finding,
     Tally,
 )
+from relayfile.store.plan.buckets import BUILT
 from relayfile.store.sqlite.audit import directories, files, log, node, step
 from relayfile.store.sqlite.audit.run import SqliteAudit
 from relayfile.store.sqlite.periods import slot_of
@@ -135,11 +136,7 @@ DAMAGE = {
         f"INSERT INTO directory VALUES ({SHARD}, 'acme', '/a/ghost', 0, 0, 0, zeroblob(32), 0, 1, NULL)",
         {"DIRECTORY_EMPTY"},
     ),
-    "bucket": (
-        f"""INSERT INTO directory_bucket VALUES ({SHARD}, 'acme', '/a', 7, 1, 1, zeroblob(32));
-        UPDATE directory SET buckets_to = '/' WHERE path = '/a'""",
-        {"BUCKET_MISMATCH"},
-    ),
+    "bucket": (f"UPDATE directory SET buckets_to = {BUILT!r} WHERE path = '/a'", {"BUCKET_MISMATCH"}),
     "semantics": ("UPDATE file SET semantics = '{' WHERE path = '/a/1/ruled.json'", {"SEMANTICS_UNREADABLE"}),
     "file lost": ("DELETE FROM file WHERE path = '/moved/1.json'", {"DIGEST_MISMATCH", "OBJECT_PATH_MISMATCH"}),
     "hash of a file": (
@@ -219,6 +216,11 @@ async def test_damage_is_named(damaged: Path, statement: str, reasons: set[str])
     assert reasons <= {finding.reason for finding in found}
     assert not end.is_clean
     assert end.finding_count == len(found)
+
+
+async def test_buckets_count_when_they_are_built(damaged: Path) -> None:
+    plant(damaged, f"INSERT INTO directory_bucket VALUES ({SHARD}, 'acme', '/a', 7, 1, 1, zeroblob(32))")
+    assert (await audited(damaged))[1].is_clean
 
 
 async def test_what_heals_by_itself_counts_only_in_a_strict_audit(damaged: Path) -> None:
