@@ -87,7 +87,8 @@ events. A file that rules hide is not there for a reader (`FILE_NOT_FOUND`, left
 Changing rules (`permissions`, or any change of a `.relayfile.acl`) needs `fs:manage` on the directory, which also
 overrides the rules for that one write, so that they can be taken back. Providers cannot touch `.relayfile.acl`: such
 a change is dead-lettered. A directory that a caller may read in part has no totals in listings; its digest is served
-over what the caller may read, when it asks for a `partial` one.
+over what the caller may read, when it asks for a `partial` one. A backup of a node holds everything: who may make one
+may read it all.
 
 ## Rates
 
