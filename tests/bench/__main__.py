@@ -9,7 +9,7 @@ from pathlib import Path
 
 import uvloop
 
-from tests.bench import machine, p1a, p1b, p2, p3, p3b, p4, p5, p8, p9, p10, p12i, p12s, p13, p14, p16, w100
+from tests.bench import machine, p1a, p1b, p2, p3, p3b, p4, p5, p8, p9, p10, p12i, p12s, p13, p14, p16, w100, wiso
 from tests.bench.harness import Bench, bench_folder, measurement_folder
 from tests.bench.result import Figure, Result, table
 
@@ -30,6 +30,7 @@ BENCHMARKS: dict[str, Callable[[Bench], Awaitable[Result]]] = {
     "P14": p14.run,
     "P16": p16.run,
     "W100": w100.run,
+    "WISO": wiso.run,
 }
 
 
