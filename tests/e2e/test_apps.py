@@ -4,8 +4,6 @@ import asyncio
 import base64
 import hmac
 import json
-import subprocess
-import sys
 from collections.abc import AsyncIterator
 from urllib.request import urlopen
 
@@ -16,6 +14,7 @@ from relayfile.local.delivery import Delivery, Sender
 from relayfile.local.system import LocalSystem
 from relayfile.v1 import ingest_pb2
 from tests.support.client import Client, client_of
+from tests.support.command import relayfile
 from tests.support.system import started_system, workspace_on
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -93,18 +92,7 @@ async def post(system: LocalSystem, *contacts: dict[str, object]) -> None:
 
 async def command(system: LocalSystem, client: Client, *arguments: str) -> str:
     """What `relayfile routes ...` prints."""
-    environment = {
-        "PATH": "/usr/bin:/bin",
-        "RELAYFILE_STORE": client.node_addresses[0],
-        "RELAYFILE_TOKEN": client.token,
-        "RELAYFILE_DATA_DIR": str(system.layout.root),
-    }
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "relayfile", "routes", *arguments, env=environment, stdout=subprocess.PIPE
-    )
-    out, _ = await process.communicate()
-    assert process.returncode == 0
-    return out.decode()
+    return (await relayfile(system, client, "routes", *arguments)).out.decode()
 
 
 async def known(system: LocalSystem, count: int) -> None:

@@ -3,8 +3,6 @@
 import asyncio
 import json
 import shlex
-import subprocess
-import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -15,6 +13,7 @@ from relayfile.local.delivery import Delivery, Sender
 from relayfile.local.system import LocalSystem
 from relayfile.v1 import dead_letter_pb2
 from tests.support.client import Client, client_of
+from tests.support.command import relayfile
 from tests.support.system import started_system
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -65,18 +64,7 @@ async def post(system: LocalSystem, number: int, order: dict[str, object]) -> No
 
 async def command(system: LocalSystem, client: Client, *arguments: str, code: int = 0) -> str:
     """What `relayfile dead-letters ...` prints."""
-    environment = {
-        "PATH": "/usr/bin:/bin",
-        "RELAYFILE_STORE": client.node_addresses[0],
-        "RELAYFILE_TOKEN": client.token,
-        "RELAYFILE_DATA_DIR": str(system.layout.root),
-    }
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "relayfile", "dead-letters", *arguments, env=environment, stdout=subprocess.PIPE
-    )
-    out, _ = await process.communicate()
-    assert process.returncode == code, out
-    return out.decode()
+    return (await relayfile(system, client, "dead-letters", *arguments, code=code)).out.decode()
 
 
 def documented() -> list[list[str]]:

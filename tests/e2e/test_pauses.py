@@ -1,16 +1,12 @@
 """An operator pauses a provider: only the others' files appear, over a restart too, until it is resumed."""
 
-import asyncio
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-from relayfile.local.system import LocalSystem
 from relayfile.v1 import admin_pb2, admin_pb2_grpc, ingest_pb2, types_pb2
 from tests.support.client import Client, client_of
+from tests.support.command import relayfile
 from tests.support.envelopes import upsert
 from tests.support.system import started_system
 
@@ -21,21 +17,6 @@ W = "acme"
 def delivery(provider: str, number: int) -> types_pb2.Envelope:
     change = upsert(f"/{provider}/{number % 3}.txt", b"%d" % number, object_id=f"item/{number % 3}")
     return types_pb2.Envelope(workspace_id=W, provider=provider, delivery_id=f"{provider}-{number}", changes=[change])
-
-
-async def relayfile(system: LocalSystem, client: Client, *arguments: str) -> str:
-    environment = {
-        **os.environ,
-        "RELAYFILE_INGEST": client.ingest_address,
-        "RELAYFILE_TOKEN": client.token,
-        "RELAYFILE_DATA_DIR": str(system.layout.root),
-    }
-    command = [sys.executable, "-m", "relayfile", *arguments]
-    done = await asyncio.to_thread(
-        subprocess.run, command, env=environment, capture_output=True, text=True, check=False, timeout=30
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
 
 
 async def paused(client: Client) -> dict[str, tuple[bool, int]]:
@@ -49,7 +30,7 @@ async def test_a_provider_is_paused_and_resumed(tmp_path: Path) -> None:
     async with started_system(tmp_path, nodes=1, only=only) as system, client_of(system) as client:
         await client.create_workspace(W)
         said = await relayfile(system, client, "pause", W, "--provider", "crm", "--reason", "their import runs")
-        assert said == "crm of acme: paused; deliveries are accepted and wait\n"
+        assert said.lines == ["crm of acme: paused; deliveries are accepted and wait"]
         for number in range(6):
             await client.publish(delivery("crm", number), delivery("desk", number))
         await client.settled(W, 6)
@@ -62,7 +43,8 @@ async def test_a_provider_is_paused_and_resumed(tmp_path: Path) -> None:
         await client.settled(W, 7)
         assert await paused(client) == {"crm": (True, 7), "desk": (False, 0)}
 
-        assert await relayfile(system, client, "resume", W, "--provider", "crm") == "crm of acme: resumed\n"
+        resumed = await relayfile(system, client, "resume", W, "--provider", "crm")
+        assert resumed.lines == ["crm of acme: resumed"]
         await client.settled(W, 14)
         newest = {0: b"6", 1: b"4", 2: b"5"}
         assert await client.contents(W) == {
