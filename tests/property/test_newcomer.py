@@ -72,5 +72,5 @@ def test_most_of_what_arrives_goes_the_short_way() -> None:
     first = make.fold("issue/1", [make.member(MemberKind.UPSERT, "/a/1", b"{}", content_type="application/json")])
     store.apply(first)
     more = make.fold("issue/2", [make.member(MemberKind.UPSERT, "/a/2", b"{}", content_type="application/json")])
-    with patch.object(planner, "apply_member", side_effect=AssertionError("the usual way")):
+    with patch.object(planner, "hold_or_apply", side_effect=AssertionError("the usual way")):
         store.apply(more)

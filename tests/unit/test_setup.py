@@ -38,7 +38,7 @@ def test_a_too_old_python_is_refused_in_one_line(tmp_path: Path, how: str) -> No
 
 def test_the_lock_names_no_index_and_hashes_everything() -> None:
     lock = (ROOT / "requirements.lock").read_text()
-    assert "http" not in lock.replace("httptools", "")
+    assert "://" not in lock
     assert "/opt" not in lock
     assert lock.count("==") > 50
     for requirement in lock.replace("\\\n", "").splitlines():
