@@ -69,6 +69,13 @@ def set_us(time: Timestamp, us: int) -> None:
     time.nanos = rest * 1000
 
 
+def time_refusal(time: Timestamp) -> str | None:
+    """Why ``time`` is no time that can be kept (completes "occurred_at ..."), or None when it is one."""
+    if 0 <= time.seconds <= _TIME_SECONDS_MAX and 0 <= time.nanos < 1_000_000_000:
+        return None
+    return "is not a time between 1970 and 9999"
+
+
 def from_us(us: int) -> Timestamp:
     """A new message for Unix microseconds."""
     seconds, rest = divmod(us, MICROSECONDS)
@@ -259,8 +266,8 @@ def _check_text(found: _Violations, place: str, text: str, limit: int) -> None:
 
 
 def _check_time(found: _Violations, place: str, time: Timestamp) -> None:
-    if not (0 <= time.seconds <= _TIME_SECONDS_MAX and 0 <= time.nanos < 1_000_000_000):
-        found.add(place, "is not a time between 1970 and 9999")
+    if (why := time_refusal(time)) is not None:
+        found.add(place, why)
 
 
 def _check_origin(envelope: types_pb2.Envelope, rules: EnvelopeRules, found: _Violations) -> None:

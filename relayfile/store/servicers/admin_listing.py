@@ -12,7 +12,7 @@ from relayfile.store.plan.rows import AdminActionRow
 from relayfile.store.servicers.checks import Checks
 from relayfile.store.servicers.reading import Reading
 from relayfile.v1 import admin_pb2, admin_pb2_grpc
-from relayfile.wire import set_us, to_us
+from relayfile.wire import set_us
 
 PAGE_DEFAULT = 100
 PAGE_MAX = 1_000
@@ -32,13 +32,15 @@ class AdminListing:
             checks.workspace(request.workspace_id)
         size = checks.page_size(request.page_size, PAGE_DEFAULT, PAGE_MAX)
         checks.page_token(request.page_token)
-        checks.done()
+        action_from = request.action_from if request.HasField("action_from") else None
+        action_before = request.action_before if request.HasField("action_before") else None
         chosen = AdminActionFilter(
             actor=request.actor,
             method=request.method,
-            from_us=to_us(request.action_from) if request.HasField("action_from") else None,
-            before_us=to_us(request.action_before) if request.HasField("action_before") else None,
+            from_us=checks.time_us(action_from, "action_from"),
+            before_us=checks.time_us(action_before, "action_before"),
         )
+        checks.done()
         binding = ("ListAdminActions", request.workspace_id, repr(chosen))
         before_id = unseal(binding, request.page_token)
         answer = admin_pb2.ListAdminActionsResponse()

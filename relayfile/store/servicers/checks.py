@@ -6,9 +6,12 @@ servicers' business.
 
 import base64
 
+from google.protobuf.timestamp_pb2 import Timestamp
+
 from relayfile.errors import FieldViolation, InvalidArgument
 from relayfile.paths import PATH_BYTES_MAX, TreePath, check_write_path, normalise
 from relayfile.placement import check_any_workspace_id
+from relayfile.wire import time_refusal, to_us
 
 REQUEST_ID_BYTES_MAX = 128
 REASON_BYTES_MAX = 1_000
@@ -68,6 +71,13 @@ class Checks:
         """No token is longer than a path and its digest in base64."""
         longest = len(base64.b64encode(bytes(PATH_BYTES_MAX + 64)))
         self.require(len(token) <= longest, field, "is longer than any token of this service")
+
+    def time_us(self, time: Timestamp | None, field: str) -> int | None:
+        """Unix microseconds of a time that need not be given: None is not."""
+        why = None if time is None else time_refusal(time)
+        if why is not None:
+            self.refuse(field, why)
+        return None if time is None or why is not None else to_us(time)
 
     def request_id(self, value: str, field: str = "request_id") -> None:
         """An id that the caller chose; none is fine."""

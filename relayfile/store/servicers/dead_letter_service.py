@@ -20,7 +20,6 @@ from relayfile.store.servicers.dead_letter_reading import DeadLetterReading
 from relayfile.store.servicers.reading import Reading
 from relayfile.store.servicers.wire import STAGE_NAMES
 from relayfile.v1 import dead_letter_pb2, dead_letter_pb2_grpc
-from relayfile.wire import to_us
 
 if TYPE_CHECKING:
     from relayfile.interception import Context
@@ -176,13 +175,15 @@ def _filter(checks: Checks, asked: dead_letter_pb2.DeadLetterFilter) -> DeadLett
         "filter.stage",
         f"is {asked.stage}, which is not a stage",
     )
+    received_from = asked.received_from if asked.HasField("received_from") else None
+    received_before = asked.received_before if asked.HasField("received_before") else None
     return DeadLetterFilter(
         provider=asked.provider,
         reason=asked.reason,
         stage=STAGE_NAMES.get(asked.stage, ""),
         state=asked.state,
-        received_from_us=to_us(asked.received_from) if asked.HasField("received_from") else None,
-        received_before_us=to_us(asked.received_before) if asked.HasField("received_before") else None,
+        received_from_us=checks.time_us(received_from, "filter.received_from"),
+        received_before_us=checks.time_us(received_before, "filter.received_before"),
     )
 
 

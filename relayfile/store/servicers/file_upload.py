@@ -33,8 +33,10 @@ class Writing(Protocol):
         """Of one file."""
         ...
 
-    def checked_head(self, checks: Checks, request: file_pb2.WriteFileRequest) -> tuple[str, Semantics | None]:
-        """(normalised path, given semantics); violations are noted."""
+    def checked_head(
+        self, checks: Checks, request: file_pb2.WriteFileRequest, prefix: str = ""
+    ) -> tuple[str, Semantics | None]:
+        """(normalised path, given semantics); violations are noted, of fields below ``prefix``."""
         ...
 
     async def put(
@@ -67,7 +69,7 @@ class FileUpload:
         if first is None or not first.HasField("head"):
             raise InvalidArgument.of("head", "is required in the first message")
         head, size = first.head, first.size_bytes
-        path, semantics = self._writing.checked_head(checks, head)
+        path, semantics = self._writing.checked_head(checks, head, "head.")
         checks.require(not head.content, "head.content", "must be empty: the content comes in chunks")
         checks.not_negative(size, "size_bytes")
         checks.done()

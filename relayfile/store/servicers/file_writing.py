@@ -83,13 +83,15 @@ class FileWriting:
         fill_file(answer.file, result.file)
         return answer
 
-    def checked_head(self, checks: Checks, request: file_pb2.WriteFileRequest) -> tuple[str, Semantics | None]:
-        """(normalised path, given semantics) of a write; violations are noted."""
-        _check_workspace(checks, request.workspace_id)
-        path = checks.file_path(request.path)
-        _check_condition(checks, request, lowest=MUST_NOT_EXIST)
-        checks.request_id(request.request_id)
-        return path, _checked_meta(checks, request, "")
+    def checked_head(
+        self, checks: Checks, request: file_pb2.WriteFileRequest, prefix: str = ""
+    ) -> tuple[str, Semantics | None]:
+        """(normalised path, given semantics) of a write; violations are noted, of fields below ``prefix``."""
+        _check_workspace(checks, request.workspace_id, f"{prefix}workspace_id")
+        path = checks.file_path(request.path, f"{prefix}path")
+        _check_condition(checks, request, lowest=MUST_NOT_EXIST, prefix=prefix)
+        checks.request_id(request.request_id, f"{prefix}request_id")
+        return path, _checked_meta(checks, request, prefix)
 
     async def put(
         self,
@@ -212,11 +214,11 @@ def _item_author(access: WriteAccess, mutation: FileMutation) -> Author:
 _NOBODY = Author(Origin.AGENT)
 
 
-def _check_workspace(checks: Checks, workspace_id: str) -> None:
+def _check_workspace(checks: Checks, workspace_id: str, field: str = "workspace_id") -> None:
     if workspace_id.startswith("_"):
-        checks.refuse("workspace_id", _WORKSPACE_OF_THE_SYSTEM)
+        checks.refuse(field, _WORKSPACE_OF_THE_SYSTEM)
     elif (why := check_workspace_id(workspace_id) if workspace_id else "is required") is not None:
-        checks.refuse("workspace_id", why)
+        checks.refuse(field, why)
 
 
 def _check_condition(checks: Checks, request: Conditioned, *, lowest: int, prefix: str = "") -> None:

@@ -18,11 +18,12 @@ from relayfile.store.servicers.checks import Checks
 from relayfile.store.servicers.wire import OBJECT_PREFIX
 from relayfile.v1 import types_pb2, writeback_pb2
 from relayfile.wire import (
-    CONTENT_TYPE_BYTES_MAX,
     OBJECT_ID_BYTES_MAX,
+    content_type_refusal,
     is_object_id,
     semantics_message,
     semantics_of,
+    semantics_refusal,
     set_us,
     to_us,
 )
@@ -136,8 +137,10 @@ def lease_us(checks: Checks, request: writeback_pb2.ClaimOperationsRequest | wri
     """How long a claim lasts."""
     if not request.HasField("lease"):
         return LEASE_DEFAULT_US
-    asked = duration_us(checks, request.lease, "lease")
-    checks.require(LEASE_MIN_US <= asked <= LEASE_MAX_US, "lease", f"is {asked / 1e6:g} s, and must be 1 s to 10 min")
+    lease = request.lease
+    asked = lease.seconds * 1_000_000 + lease.nanos // 1000  # also of one that is none
+    good = 0 <= lease.nanos < 1_000_000_000 and LEASE_MIN_US <= asked <= LEASE_MAX_US
+    checks.require(good, "lease", f"is {asked / 1e6:g} s, and must be 1 s to 10 min")
     return asked
 
 
@@ -165,6 +168,8 @@ def read_filter(checks: Checks, asked: writeback_pb2.OperationFilter) -> Operati
     for index, state in enumerate(asked.states[:VALUES_MAX]):
         checks.require(state in known and state != 0, f"filter.states[{index}]", f"is {state}, which is not a state")
     path = checks.directory_path(asked.path, "filter.path") if asked.path else ""
+    create_from = asked.create_from if asked.HasField("create_from") else None
+    create_before = asked.create_before if asked.HasField("create_before") else None
     return OperationFilter(
         providers=check_providers(checks, list(asked.providers), "filter.providers"),
         kinds=check_kinds(checks, list(map(int, asked.kinds)), "filter.kinds"),
@@ -172,8 +177,8 @@ def read_filter(checks: Checks, asked: writeback_pb2.OperationFilter) -> Operati
         path="" if path == "/" else path,
         object_id=asked.provider_object_id,
         quarantine_id=asked.quarantine_id,
-        created_from_us=to_us(asked.create_from) if asked.HasField("create_from") else None,
-        created_before_us=to_us(asked.create_before) if asked.HasField("create_before") else None,
+        created_from_us=checks.time_us(create_from, "filter.create_from"),
+        created_before_us=checks.time_us(create_before, "filter.create_before"),
     )
 
 
@@ -197,6 +202,7 @@ def check_success(checks: Checks, success: writeback_pb2.OperationSuccess, conte
     checks.not_negative(success.provider_status, f"{field}.provider_status")
     if success.canonical_path:
         checks.file_path(success.canonical_path, f"{field}.canonical_path")
+    checks.time_us(success.occurred_at, f"{field}.occurred_at")
     if not success.HasField("change"):
         return
     change, field = success.change, f"{field}.change"
@@ -216,7 +222,11 @@ def check_success(checks: Checks, success: writeback_pb2.OperationSuccess, conte
     if change.path and (why := check_write_path(normalise(change.path))) is not None:
         checks.refuse(f"{field}.path", why)
     _check_object_id(checks, change.provider_object_id, f"{field}.provider_object_id")
-    _check_length(checks, change.content_type, CONTENT_TYPE_BYTES_MAX, f"{field}.content_type")
+    if (why := content_type_refusal(change.content_type)) is not None:
+        checks.refuse(f"{field}.content_type", why)
+    checks.time_us(change.occurred_at, f"{field}.occurred_at")
+    if (why := semantics_refusal(change.semantics)) is not None:
+        checks.refuse(f"{field}.semantics", why)
 
 
 def read_success(

@@ -33,7 +33,9 @@ class Writing:
         self.go = asyncio.Event()
         self.go.set()
 
-    def checked_head(self, checks: Checks, request: file_pb2.WriteFileRequest) -> tuple[str, Semantics | None]:
+    def checked_head(
+        self, checks: Checks, request: file_pb2.WriteFileRequest, prefix: str = ""
+    ) -> tuple[str, Semantics | None]:
         return checks.file_path(request.path), None
 
     async def put(
