@@ -1,0 +1,29 @@
+"""The whole store against a plain model of it, for seconds; `tests/soak/test_store_model.py` does it for long."""
+
+import asyncio
+
+from hypothesis import HealthCheck, settings
+from hypothesis.stateful import run_state_machine_as_test
+
+from tests.model.writeback_machine import WritebackMachine
+
+QUICK = settings(
+    max_examples=12,
+    stateful_step_count=30,
+    deadline=None,
+    derandomize=True,
+    database=None,
+    print_blob=False,
+    report_multiple_bugs=False,
+    suppress_health_check=list(HealthCheck),
+)
+
+
+def test_the_store_does_what_the_model_says() -> None:
+    with asyncio.Runner() as runner:
+
+        class Machine(WritebackMachine):
+            """Of this test."""
+
+        Machine.runner = runner
+        run_state_machine_as_test(Machine, settings=QUICK)
