@@ -30,6 +30,7 @@ from relayfile.lifecycle import Lifecycle, Phase
 from relayfile.settings import ClusterSettings
 from relayfile.status import error_stage
 from relayfile.telemetry import RpcInstruments, Tracing, get_logger, telemetry_stage
+from relayfile.tls import channel_credentials, server_credentials
 
 _log = get_logger(__name__)
 
@@ -120,7 +121,7 @@ class GrpcServer:
         by_name: Any = HandlersByName(self._server)  # as much of a server as adding to one takes
         health_pb2_grpc.add_HealthServicer_to_server(self.health, by_name)
         reflection.enable_server_reflection([*self.names, HEALTH, REFLECTION], by_name)
-        self.address = bind(self._server, address)
+        self.address = bind(self._server, address, server_credentials(settings))
 
     async def start(self) -> None:
         """Accept connections; health says NOT_SERVING until ``set_serving``."""
@@ -311,13 +312,19 @@ def channel(address: str, settings: ClusterSettings) -> grpc.aio.Channel:
         ("grpc.max_reconnect_backoff_ms", 1_000),
         *_shared_options(settings),
     ]
-    return grpc.aio.insecure_channel(address, options=options)
+    credentials = channel_credentials(settings)
+    if credentials is None or address.startswith("unix:"):
+        return grpc.aio.insecure_channel(address, options=options)
+    return grpc.aio.secure_channel(address, credentials, options=options)
 
 
-def bind(server: grpc.aio.Server, address: str) -> str:
+def bind(server: grpc.aio.Server, address: str, credentials: grpc.ServerCredentials | None = None) -> str:
     """Bind ``server``; returns the address with the port that it got. ``StartRefused`` when it is taken."""
     try:
-        port = server.add_insecure_port(address)
+        if credentials is None or address.startswith("unix:"):
+            port = server.add_insecure_port(address)
+        else:
+            port = server.add_secure_port(address, credentials)
     except RuntimeError as error:
         raise StartRefused(why=f"cannot listen on {address}: {error}") from error
     return _bound_address(address, port)

@@ -60,6 +60,16 @@ Reflection and health (`grpc.reflection.v1alpha`, `grpc.health.v1`) need no toke
 whether it is up, and nothing of anybody's. The admin ports need none either and belong on loopback or inside the
 cluster.
 
+## Encryption
+
+With `RELAYFILE_TLS_CERT_FILE` and `RELAYFILE_TLS_KEY_FILE` a process serves gRPC over TLS alone; with
+`RELAYFILE_TLS_CA_FILE` too it lets in only callers with a certificate of that authority (mTLS), and trusts only
+processes that have one. Processes show the same certificate when they call each other, so it must be good for both
+sides and name the addresses that others use. Tokens count besides. A server takes replaced files at the next
+handshake; calls to others use them from the next start. Commands read the same three variables, and need the
+authority alone where callers need no certificate. The admin ports, and webhooks over HTTP, are not encrypted: an
+ingress or a mesh does that.
+
 ## Scopes
 
 A scope is `plane:resource:action[:path]`, split on the first three colons. Planes are `relayfile` and `*`;

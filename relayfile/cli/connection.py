@@ -9,7 +9,7 @@ import grpc.aio
 from relayfile import serving
 from relayfile.errors import StartRefused
 from relayfile.local.layout import Layout
-from relayfile.settings import ClientSettings, ClusterSettings, load
+from relayfile.settings import ClientSettings, ClusterSettings, TlsSettings, load
 
 Credentials = tuple[tuple[str, str], ...]
 
@@ -38,7 +38,11 @@ def bearer(token: str) -> Credentials:
 
 def open_channel(address: str) -> grpc.aio.Channel:
     """A channel to a process of the running system, as `async with`."""
-    return serving.channel(address, ClusterSettings())
+    tls = load(TlsSettings)
+    settings = ClusterSettings(
+        tls_cert_file=tls.tls_cert_file, tls_key_file=tls.tls_key_file, tls_ca_file=tls.tls_ca_file
+    )
+    return serving.channel(address, settings)
 
 
 def connect(data_dir: Path) -> Connection:

@@ -54,9 +54,12 @@ def with_client(data_dir: Path, work: "Callable[[Client], Awaitable[None]]") -> 
     async def connected() -> None:
         from relayfile.cli.connection import connect
         from relayfile.client import Client
+        from relayfile.settings import TlsSettings, load
+        from relayfile.tls import channel_credentials
 
         connection = connect(data_dir)
-        async with Client(connection.store, connection.token) as client:
+        tls = channel_credentials(load(TlsSettings))
+        async with Client(connection.store, connection.token, tls=tls) as client:
             await work(client)
 
     try:

@@ -7,7 +7,7 @@ and would still need ranges, units, sources and documentation beside it.
 
 from relayfile.settings.apps import AppDefinition
 from relayfile.settings.environment import Row, Settings, child_environment, describe, load
-from relayfile.settings.groups import ClientSettings, ClusterSettings, CommonSettings
+from relayfile.settings.groups import ClientSettings, ClusterSettings, CommonSettings, TlsSettings
 from relayfile.settings.ingest import IngestSettings, ProviderSecrets
 from relayfile.settings.store import StoreSettings
 from relayfile.settings.syncd import SyncdSettings
@@ -15,6 +15,7 @@ from relayfile.settings.syncd import SyncdSettings
 __all__ = [
     "AppDefinition",
     "ClientSettings",
+    "TlsSettings",
     "ClusterSettings",
     "CommonSettings",
     "IngestSettings",

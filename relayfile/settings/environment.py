@@ -14,13 +14,15 @@ from typing import Any, TypeVar
 
 from relayfile.errors import SettingError
 from relayfile.settings.definition import KEY, Definition
-from relayfile.settings.groups import ClientSettings, ClusterSettings, CommonSettings
+from relayfile.settings.groups import ClientSettings, ClusterSettings, CommonSettings, TlsSettings
 from relayfile.settings.ingest import IngestSettings
 from relayfile.settings.store import StoreSettings
 from relayfile.settings.syncd import SyncdSettings
 
-Settings = CommonSettings | ClientSettings
-S = TypeVar("S", CommonSettings, ClusterSettings, StoreSettings, IngestSettings, SyncdSettings, ClientSettings)
+Settings = CommonSettings | ClientSettings | TlsSettings
+S = TypeVar(
+    "S", CommonSettings, ClusterSettings, StoreSettings, IngestSettings, SyncdSettings, ClientSettings, TlsSettings
+)
 
 PREFIX = "RELAYFILE_"
 GROUPS: Mapping[str, type[Settings]] = {

@@ -27,7 +27,20 @@ CreateWorkspaces = Literal["never", "on-first-write"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class CommonSettings:
+class TlsSettings:
+    """How gRPC is encrypted."""
+
+    tls_cert_file: Path | None = optional_path(
+        "certificate chain (PEM) that gRPC servers, and their calls to others, show; empty: gRPC is not encrypted"
+    )
+    tls_key_file: Path | None = optional_path("its private key (PEM); both are read again when they were replaced")
+    tls_ca_file: Path | None = optional_path(
+        "authority (PEM) that vouches for other processes: a server with it lets in only callers with a certificate"
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CommonSettings(TlsSettings):
     """What every process reads."""
 
     data_dir: Path = path("relayfile-data", "where the process keeps everything that must survive it")
@@ -100,7 +113,7 @@ class ClusterSettings(CommonSettings):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ClientSettings:
+class ClientSettings(TlsSettings):
     """What the command line reads to reach a running system."""
 
     store_address: str = optional_endpoint("gRPC address of a store node", env="RELAYFILE_STORE")
