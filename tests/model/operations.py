@@ -194,6 +194,10 @@ class Operations:
 
     def _queue(self, edit: Edit, kind: str, key: str, path: str, moved_from: str, base_revision: int) -> None:
         is_draft = key.startswith("p:")
+        if is_draft and kind == "move" and self._unfinished("p:" + path):
+            # Another draft was there, and is still on its way: the two stay two.
+            self._queue(edit, "delete", key, moved_from, "", base_revision)
+            kind, key, moved_from, base_revision = "write", "p:" + path, "", 0
         if is_draft and kind == "move":
             for row in self._unfinished(key):
                 row.key = "p:" + path

@@ -51,6 +51,12 @@ class Edit(NamedTuple):
 
 def queue_edit(queue: OperationQueue, edit: Edit) -> OperationRow | None:
     """Make the operation of an edit, with what waits of its object; None: the provider need not hear of it."""
+    if _meets_another(queue, edit):
+        # What is on its way of either draft ends as its own: the one left is deleted, the other one gets its content.
+        left = edit._replace(kind=_DELETE, path=edit.moved_from, moved_from="", content_sha256=b"", size_bytes=0)
+        queue_edit(queue, left._replace(content_type="", semantics=NO_SEMANTICS))
+        there = ObjectKey(edit.key.provider, "p:" + edit.path)
+        edit = edit._replace(kind=_WRITE, key=there, moved_from="", base_revision=0, known=None)
     key = _follow_draft(queue, edit)
     older = queue.unclaimed_edit(key)
     if _is_needless(queue, key, older, edit):
@@ -209,6 +215,13 @@ def cancel_fetch(queue: OperationQueue, key: ObjectKey) -> None:
     waiting = queue.unclaimed_fetch(key)
     if waiting is not None:
         queue.put(lifecycle.canceled(waiting, queue.now_us))
+
+
+def _meets_another(queue: OperationQueue, edit: Edit) -> bool:
+    """Whether a draft goes where another one was whose operations have not ended: two drafts are not one object."""
+    if not (edit.is_draft and edit.moved_from):
+        return False
+    return bool(queue.unfinished(ObjectKey(edit.key.provider, "p:" + edit.path)))
 
 
 def _follow_draft(queue: OperationQueue, edit: Edit) -> ObjectKey:
