@@ -63,7 +63,7 @@ def _check_one(
     recount = Recount(with_buckets=is_built)
     holding = yield from _add_files(cursor, key, row.path, recount)
     tally.file_count += recount.entry_count
-    for columns in _level(cursor.connection, _DIRECTORIES, key, row.path):
+    for columns in level(cursor.connection, _DIRECTORIES, key, row.path):
         if len(columns) == 1:
             continue  # its own row comes first; one that has none is missed below
         entry = directory_row(columns)
@@ -89,7 +89,7 @@ def _add_files(
 ) -> Generator[Finding | None, None, set[str]]:
     """Add the files directly in `directory`; the directories in it that have files."""
     holding: set[str] = set()
-    for columns in _level(cursor.connection, _FILES, key, directory):
+    for columns in level(cursor.connection, _FILES, key, directory):
         if len(columns) == 1:
             holding.add(columns[0])
             continue
@@ -106,7 +106,7 @@ def _add_files(
     return holding
 
 
-def _level(connection: apsw.Connection, query: str, key: WorkspaceKey, directory: str) -> Iterator[Any]:
+def level(connection: apsw.Connection, query: str, key: WorkspaceKey, directory: str) -> Iterator[Any]:
     """The rows directly in `directory`; of an entry that has rows below it, its path alone."""
     low, high = prefix_range(directory)
     prefix = directory if directory == ROOT else directory + "/"

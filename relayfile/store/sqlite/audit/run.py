@@ -19,6 +19,7 @@ from relayfile.store.engine import WorkspaceKey
 from relayfile.store.integrity.finding import AuditEnd, AuditOrder, Check, Finding, Tally
 from relayfile.store.sqlite.audit.directories import check_directories
 from relayfile.store.sqlite.audit.files import check_contents, check_files, check_objects
+from relayfile.store.sqlite.audit.index import check_indexed, check_provider_directories, check_terms
 from relayfile.store.sqlite.audit.log import check_events
 from relayfile.store.sqlite.audit.node import Orphans, check_kept, check_overdue, check_placement, check_strays
 from relayfile.store.sqlite.audit.step import Look, Step
@@ -119,6 +120,9 @@ class SqliteAudit:
             yield _while_alive(partial(check_kept, key=key), key)
         if Check.INDEXES in checks:
             yield _while_alive(partial(check_objects, key=key), key)
+            yield _while_alive(partial(check_indexed, key=key), key)
+            yield _while_alive(partial(check_terms, key=key), key)
+            yield _while_alive(partial(check_provider_directories, key=key), key)
         if Check.OUTCOMES in checks:
             yield _while_alive(partial(check_outcomes, key=key, now_us=self._clock.now_us()), key)
             yield _while_alive(partial(check_letters, key=key), key)

@@ -21,7 +21,7 @@ from relayfile.store.integrity.finding import (
     Tally,
 )
 from relayfile.store.plan.buckets import BUILT
-from relayfile.store.sqlite.audit import directories, files, log, node, step
+from relayfile.store.sqlite.audit import directories, files, index, log, node, step
 from relayfile.store.sqlite.audit.run import SqliteAudit
 from relayfile.store.sqlite.periods import slot_of
 from relayfile.store.sqlite.stopped import node_directories, stopped_audit
@@ -62,6 +62,9 @@ def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
             deep = [member(number, f"/a/{number % 3}/b-{number % 2}/{number}.json") for number in range(1, 40)]
             ruled = member(50, "/a/1/ruled.json")
             ruled.semantics.permissions.extend(["deny:agent:eve", "a tag"])
+            ruled.semantics.relations.extend(["blocks:2", "blocks:3"])
+            ruled.semantics.comments.append("A comment.")
+            ruled.semantics.properties["text"] = "ü" * 200
             moved = member(1, "/moved/1.json", delivery_id="moved", envelope_id="envelope-moved")
             again = member(2, deep[1].path, delivery_id="again", envelope_id="envelope-again")
             gone = upsert(3)
@@ -205,6 +208,43 @@ DAMAGE = {
         "UPDATE workspace SET shard_id = 3 WHERE workspace_id = 'other'",
         {"SHARD_MISMATCH", "WORKSPACE_MISSING"},
     ),
+    "term lost": ("DELETE FROM file_term WHERE kind = 2 AND value = 'a tag'", {"TERM_MISSING"}),
+    "term cut": (
+        "UPDATE file_term SET value = substr(value, 1, 127) WHERE kind = 4",
+        {"TERM_MISSING", "TERM_LEFT_OVER"},
+    ),
+    "kind of a term": ("UPDATE file_term SET kind = 9 WHERE kind = 1", {"TERM_MISSING", "TERM_LEFT_OVER"}),
+    "term of another file": (
+        "UPDATE file_term SET path = '/moved/1.json' WHERE kind = 3",
+        {"TERM_MISSING", "TERM_LEFT_OVER"},
+    ),
+    "term of no file": ("UPDATE file_term SET path = '/nowhere' WHERE kind = 3", {"TERM_MISSING", "TERM_LEFT_OVER"}),
+    "semantics lost": ("UPDATE file SET semantics = NULL WHERE path = '/a/1/ruled.json'", {"TERM_LEFT_OVER"}),
+    "directory of a provider lost": (
+        "DELETE FROM provider_directory WHERE path = '/moved/'",
+        {"PROVIDER_DIRECTORY_MISSING"},
+    ),
+    "directory of a provider left over": (
+        f"INSERT INTO provider_directory VALUES ({SHARD}, 'acme', 'notion', '/a/ghost/', 1)",
+        {"PROVIDER_DIRECTORY_EMPTY"},
+    ),
+    "directory of another provider": (
+        "UPDATE provider_directory SET provider = 'notion' WHERE path = '/moved/'",
+        {"PROVIDER_DIRECTORY_MISSING", "PROVIDER_DIRECTORY_EMPTY"},
+    ),
+    "files of a provider": (
+        "UPDATE provider_directory SET file_count = file_count + 1 WHERE path = '/a/1/'",
+        {"PROVIDER_COUNT_MISMATCH"},
+    ),
+    "count of none of a provider's files": (
+        f"INSERT INTO provider_directory VALUES ({SHARD}, 'acme', 'github', '/', 0)",
+        {"PROVIDER_DIRECTORY_EMPTY"},
+    ),
+    "terms of no workspace": (f"INSERT INTO file_term VALUES ({SHARD}, 'no', 1, 'x', '/x')", {"WORKSPACE_MISSING"}),
+    "provider of a file": (
+        "UPDATE file SET provider = 'notion' WHERE path = '/a/1/ruled.json'",
+        {"PROVIDER_DIRECTORY_MISSING", "PROVIDER_DIRECTORY_EMPTY"},
+    ),
     "workspace lost": ("DELETE FROM workspace WHERE workspace_id = 'other'", {"WORKSPACE_MISSING"}),
 }
 
@@ -252,7 +292,7 @@ async def test_only_the_workspace_that_was_asked_for(damaged: Path) -> None:
 
 
 async def test_many_short_steps_find_what_one_does(damaged: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (directories, log, node):
+    for module in (directories, index, log, node):
         monkeypatch.setattr(module, "ROWS_PER_STEP", 3)
     monkeypatch.setattr(files, "FILES_PER_STEP", 2)
     found, end = await audited(damaged)
@@ -297,6 +337,7 @@ async def test_a_live_system_is_clean_while_everything_moves(tmp_path: Path) -> 
                 for number in range(1, 60):
                     change = member(number, f"/{(number + rounds) % 5}/{number}.json")
                     change.content = b"%d" % rounds
+                    change.semantics.relations.extend([f"round:{rounds}", f"of:{number % 7}"])
                     change.delivery_id = f"{rounds}/{number}"
                     change.envelope_id = f"envelope-{rounds:06d}-{number:06d}"
                     if not (rounds + number) % 4:
