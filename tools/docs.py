@@ -13,7 +13,13 @@ from relayfile import status
 from relayfile.auth import REQUIREMENTS, Reach, Requirement
 from relayfile.errors import ERRORS, RelayfileError
 from relayfile.settings import document
-from relayfile.telemetry import IngestInstruments, RpcInstruments, StoreInstruments, SyncdInstruments
+from relayfile.telemetry import (
+    IngestInstruments,
+    RpcInstruments,
+    StoreInstruments,
+    SyncdInstruments,
+    WritebackInstruments,
+)
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -154,7 +160,7 @@ This page is generated (`make docs`).
 def metrics_page() -> str:
     """docs/metrics.md: every instrument."""
     registry = CollectorRegistry()
-    for group in (RpcInstruments, IngestInstruments, StoreInstruments, SyncdInstruments):
+    for group in (RpcInstruments, IngestInstruments, StoreInstruments, WritebackInstruments, SyncdInstruments):
         group.declare(registry)
     rows = []
     for metric in registry.collect():

@@ -37,9 +37,10 @@ from relayfile.store.sqlite.audit.run import SqliteAudit
 from relayfile.store.sqlite.backup import SqliteBackup
 from relayfile.store.sqlite.census import Census
 from relayfile.store.sqlite.engine import DATABASE_NAME, SqliteEngine, SqliteLimits, open_engine
+from relayfile.store.sqlite.operation_census import OperationCensus
 from relayfile.store.sqlite.schema import NodeIdentity
 from relayfile.store.streams.shard_service import ShardService
-from relayfile.telemetry import StoreInstruments
+from relayfile.telemetry import StoreInstruments, WritebackInstruments
 from relayfile.v1 import shard_pb2_grpc
 
 ENTRY_CHANGES_MAX = 500
@@ -68,7 +69,10 @@ async def _serve(
     addresses = settings.nodes or (settings.public_address,)
     placement = StaticPlacement(settings.shard_count, settings.node_index, addresses)
     clock, new_id = foundation.clock, foundation.ids.new_id
-    node = await Node.start(engine, placement, clock, new_id, instruments, _policy(settings), foundation.tracing)
+    writeback = WritebackInstruments.declare(foundation.registry)
+    node = await Node.start(
+        engine, placement, clock, new_id, instruments, _policy(settings), foundation.tracing, writeback
+    )
     shards = ShardService(node, settings.stream_credit_bytes)
     peers = Peers(partial(channel, settings=settings))
     operating = _admin_parts(node, engine, settings, peers, foundation)
@@ -102,7 +106,7 @@ async def _serve(
     def work(tasks: asyncio.TaskGroup) -> None:
         tasks.create_task(node.run(), name="store-node")
         if outward.has_targets:
-            tasks.create_task(call_targets(node.operations, engine, clock, outward), name="store-outward")
+            tasks.create_task(call_targets(node.operations, engine, clock, outward, writeback), name="store-outward")
         tasks.create_task(foundation.policy.verifier.run(), name="keys")
         tasks.create_task(operating.figures.run(), name="store-figures")
         tasks.create_task(admin.http.serve(), name="admin-http")
@@ -176,6 +180,7 @@ def _admin_parts(
     node: Node, engine: SqliteEngine, settings: StoreSettings, peers: Peers, foundation: Foundation
 ) -> AdminParts:
     count = Census(engine.snapshot, node.clock).count
+    operations = OperationCensus(engine.snapshot, node.clock).count
     started_us = node.clock.now_us()
     return AdminParts(
         auditor=SqliteAudit(engine.snapshot, node.clock, settings.shard_count),
@@ -197,7 +202,7 @@ def _admin_parts(
         ),
         scrub_bytes_per_second_max=settings.scrub_bytes_per_second_max,
         nodes=AllNodes(node.ownership, peers, settings.call_timeout_s),
-        figures=NodeFigures(node, count, foundation.registry, settings.data_dir, __version__, started_us),
+        figures=NodeFigures(node, count, operations, foundation.registry, settings.data_dir, __version__, started_us),
         version=__version__,
     )
 

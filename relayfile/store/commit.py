@@ -295,6 +295,8 @@ class Committer:
             self._feed.tell(entry.key.workspace_id, plan.workspace.revision)
         if plan.operations is not None:
             self._feed.on_operations(entry.key.workspace_id)
+        taken = [waiting for waiting, _ in answered]
+        self._feed.on_commit(entry, sum(each.change_count for each in taken), sum(each.byte_count for each in taken))
         _answer(answered)
         self._release(entry.key)
 

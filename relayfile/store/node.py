@@ -8,9 +8,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import msgspec
+from prometheus_client import CollectorRegistry
 
 from relayfile.clock import Clock
 from relayfile.errors import Unavailable
+from relayfile.store.activity import NodeActivity
 from relayfile.store.buckets import BucketBuilder
 from relayfile.store.commit import CommitLimits, Committer
 from relayfile.store.cursor_holds import CursorHolds
@@ -30,7 +32,7 @@ from relayfile.store.streams.pausing import ChangePauses, PauseNews
 from relayfile.store.streams.sessions import Reports
 from relayfile.store.watch import RevisionFeed
 from relayfile.store.writes import FileMutations, FileWriter
-from relayfile.telemetry import StoreInstruments, Tracing
+from relayfile.telemetry import StoreInstruments, Tracing, WritebackInstruments
 
 EXPIRED_ROWS_PER_BATCH = 500
 """Small, so that a commit waits little behind it."""
@@ -65,13 +67,17 @@ class Node:
         instruments: StoreInstruments,
         policy: NodePolicy,
         tracing: Tracing | None = None,
+        writeback: WritebackInstruments | None = None,
     ) -> None:
         self.engine = engine
         self.ownership = ownership
         self.clock = clock
         self.instruments = instruments
         self.policy = policy
+        self.writeback = writeback or WritebackInstruments.declare(CollectorRegistry())
+        self.activity = NodeActivity(self.writeback)
         self.feed = RevisionFeed()
+        self.feed.on_commit = self.activity.committed
         self.holds = CursorHolds(clock)
         self.committer = Committer(engine, ownership, self.feed, clock, instruments, policy.commit, tracing)
         context = PlanContext(engine, clock, new_id)
@@ -115,9 +121,11 @@ class Node:
         instruments: StoreInstruments,
         policy: NodePolicy,
         tracing: Tracing | None = None,
+        writeback: WritebackInstruments | None = None,
     ) -> "Node":
         """Acquire the node's shards; whatever an earlier process of it still sends is fenced from then on."""
-        return cls(engine, await Ownership.acquire(engine, placement), clock, new_id, instruments, policy, tracing)
+        ownership = await Ownership.acquire(engine, placement)
+        return cls(engine, ownership, clock, new_id, instruments, policy, tracing, writeback)
 
     async def run(self) -> None:
         """Write, replay, and remove what expired, until cancelled. Raises `StorageFailed` when the process must end."""

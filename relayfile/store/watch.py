@@ -9,6 +9,8 @@ from collections import OrderedDict
 from collections.abc import Callable
 from typing import Final
 
+from relayfile.store.engine import PlannedEntry
+
 REMEMBERED_MAX: Final = 100_000
 """Workspaces whose newest revision is remembered: those that moved last. Who waits reads the log first and needs only
 what was told since; in between no more than these can have moved."""
@@ -20,6 +22,8 @@ class RevisionFeed:
     def __init__(self, remembered_max: int = REMEMBERED_MAX) -> None:
         self.on_operations: Callable[[str], None] = lambda _workspace_id: None
         """Told each workspace whose operations were written; they take no revision of their own."""
+        self.on_commit: Callable[[PlannedEntry, int, int], None] = lambda _entry, _changes, _bytes: None
+        """Told each committed entry with the changes and the bytes that came for it."""
         self._remembered_max = remembered_max
         self._newest: OrderedDict[str, int] = OrderedDict()
         self._waiting: dict[str, dict[asyncio.Future[int], int]] = {}

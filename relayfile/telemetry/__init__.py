@@ -6,6 +6,7 @@ from relayfile.telemetry.metrics import (
     RpcInstruments,
     StoreInstruments,
     SyncdInstruments,
+    WritebackInstruments,
     new_registry,
 )
 from relayfile.telemetry.stage import telemetry_stage
@@ -18,6 +19,7 @@ __all__ = [
     "StoreInstruments",
     "SyncdInstruments",
     "Tracing",
+    "WritebackInstruments",
     "configure_logs",
     "configure_tracing",
     "get_logger",

@@ -107,6 +107,24 @@ class StoreInstruments(Instruments):
 
 
 @dataclass(frozen=True, slots=True)
+class WritebackInstruments(Instruments):
+    """What becomes of operations on a store node, and how its requests to targets go."""
+
+    prefix: ClassVar[str] = "writeback"
+    ends_total: Counter = counter("Operations that ended, by kind and how; a replayed one ends again.", "kind", "end")
+    claims_total: Counter = counter("Claims given, to workers and to the node itself.", "kind")
+    operations: Gauge = gauge(
+        "Operations that have not ended, by state; of a workspace at most 10,000 in each. Read every 15 s.", "state"
+    )
+    oldest_claimable_seconds: Gauge = gauge(
+        "How long what became claimable first has waited for a claim; 0 when nothing waits. Read every 15 s."
+    )
+    requests_total: Counter = counter("Requests of the node to targets that ended.", "provider", "result")
+    request_seconds: Histogram = histogram("From a claim in a worker's hand to the target's whole answer.", "provider")
+    breakers_open: Gauge = gauge("Targets that rest, or are tried one by one, after failures.", "provider", "way")
+
+
+@dataclass(frozen=True, slots=True)
 class SyncdInstruments(Instruments):
     """What syncd brings to disk."""
 

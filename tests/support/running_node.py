@@ -35,6 +35,7 @@ from relayfile.store.sqlite.audit.run import SqliteAudit
 from relayfile.store.sqlite.backup import SqliteBackup
 from relayfile.store.sqlite.census import Census
 from relayfile.store.sqlite.engine import DATABASE_NAME, SqliteEngine, SqliteLimits, open_engine
+from relayfile.store.sqlite.operation_census import OperationCensus
 from relayfile.store.sqlite.schema import NodeIdentity
 from relayfile.store.streams.shard_service import ShardService
 from relayfile.telemetry import StoreInstruments
@@ -59,12 +60,13 @@ class RunningNode:
         """What operators see of it."""
         node, engine = self.node, self.engine
         count = Census(engine.snapshot, node.clock).count
+        operations = OperationCensus(engine.snapshot, node.clock).count
         return AdminParts(
             auditor=SqliteAudit(engine.snapshot, node.clock, SHARDS),
             backups=backup_parts(node, Path("/nowhere"), IdSource(node.clock).new_id),
             scrub_bytes_per_second_max=1 << 30,
             nodes=AllNodes(node.ownership, Peers(grpc.aio.insecure_channel), 5.0),
-            figures=NodeFigures(node, count, self.registry, Path("/"), "0", 0),
+            figures=NodeFigures(node, count, operations, self.registry, Path("/"), "0", 0),
             version="0",
         )
 

@@ -34,9 +34,10 @@ from relayfile.store.servicers.registry import ServiceParts, store_services
 from relayfile.store.sqlite.audit.run import SqliteAudit
 from relayfile.store.sqlite.census import Census
 from relayfile.store.sqlite.engine import open_engine
+from relayfile.store.sqlite.operation_census import OperationCensus
 from relayfile.store.sqlite.schema import NodeIdentity
 from relayfile.store.watch import RevisionFeed
-from relayfile.telemetry import StoreInstruments
+from relayfile.telemetry import StoreInstruments, WritebackInstruments
 from relayfile.v1 import (
     admin_pb2_grpc,
     dead_letter_pb2_grpc,
@@ -158,7 +159,10 @@ async def started_nodes(
             ownership = await Ownership.acquire(engine, StaticPlacement(SHARDS, index, tuple(addresses)))
             registry = CollectorRegistry()
             instruments = StoreInstruments.declare(registry)
-            node = Node(engine, ownership, store_clock, IdSource(store_clock).new_id, instruments, policy)
+            writeback = WritebackInstruments.declare(registry)
+            node = Node(
+                engine, ownership, store_clock, IdSource(store_clock).new_id, instruments, policy, writeback=writeback
+            )
             await stack.enter_async_context(_running(node))
             feed = node.feed
             writer = TreeWriter(engine, ownership, feed, clock)
@@ -185,7 +189,13 @@ async def started_nodes(
                     scrub_bytes_per_second_max=1 << 30,
                     nodes=AllNodes(ownership, peers, 5.0),
                     figures=NodeFigures(
-                        node, Census(engine.snapshot, clock).count, registry, data.path, "0", clock.now_us()
+                        node,
+                        Census(engine.snapshot, clock).count,
+                        OperationCensus(engine.snapshot, store_clock).count,
+                        registry,
+                        data.path,
+                        "0",
+                        clock.now_us(),
                     ),
                     version="0",
                 ),

@@ -13,7 +13,13 @@ from pathlib import Path
 import pytest
 
 from relayfile.settings.environment import GROUPS, definitions
-from relayfile.telemetry import IngestInstruments, RpcInstruments, StoreInstruments, SyncdInstruments
+from relayfile.telemetry import (
+    IngestInstruments,
+    RpcInstruments,
+    StoreInstruments,
+    SyncdInstruments,
+    WritebackInstruments,
+)
 
 ROOT = Path(__file__).resolve().parents[2]
 FILE_LINES_MAX = 450
@@ -144,7 +150,7 @@ def test_every_setting_acts() -> None:
 
 def test_every_instrument_is_set() -> None:
     used = attributes_read(lambda path: not path.startswith("relayfile/telemetry/metrics"))
-    groups = (RpcInstruments, IngestInstruments, StoreInstruments, SyncdInstruments)
+    groups = (RpcInstruments, IngestInstruments, StoreInstruments, SyncdInstruments, WritebackInstruments)
     assert not {field.name for group in groups for field in fields(group)} - used
 
 

@@ -7,9 +7,11 @@ from relayfile.settings.targets import TargetDefinition
 from relayfile.store.engine import Engine
 from relayfile.store.operations.desk import OperationDesk
 from relayfile.store.outward.caller import Caller
+from relayfile.store.outward.counts import OutwardCounts
 from relayfile.store.outward.http import HttpLimits, HttpSender
 from relayfile.store.outward.targets import EDITS, FETCHES, Targets
 from relayfile.store.outward.workers import OutwardWorkers
+from relayfile.telemetry import WritebackInstruments
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +31,9 @@ class OutwardPolicy:
         return bool(self.writers or self.fetchers)
 
 
-async def call_targets(desk: OperationDesk, engine: Engine, clock: Clock, policy: OutwardPolicy) -> None:
+async def call_targets(
+    desk: OperationDesk, engine: Engine, clock: Clock, policy: OutwardPolicy, instruments: WritebackInstruments
+) -> None:
     """Bring edits to their targets and fetch from them, until cancelled."""
     sender = HttpSender(policy.http)
     workers = OutwardWorkers(
@@ -37,6 +41,7 @@ async def call_targets(desk: OperationDesk, engine: Engine, clock: Clock, policy
         Caller(engine, sender),
         clock,
         (Targets(policy.writers, EDITS), Targets(policy.fetchers, FETCHES)),
+        OutwardCounts(instruments),
         workers_max=policy.workers_max,
         name=policy.name,
     )

@@ -71,6 +71,13 @@ class Targets:
         targets = self._by_provider.get(row.provider, {})
         return targets.get(object_id_of(row).partition("/")[0]) or targets.get("")
 
+    def breakers_open(self) -> dict[str, int]:
+        """Provider -> how many of its targets failed until they were left in peace, and have not answered since."""
+        return {
+            provider: sum(target.breaker.rest_s > 0 for target in targets.values())
+            for provider, targets in self._by_provider.items()
+        }
+
     def next_at(self, now: float) -> float | None:
         """When a target that takes none now may take one; None: not unless a request ends."""
         times = [

@@ -17,6 +17,7 @@ from relayfile.store.operations.desk import OperationDesk
 from relayfile.store.operations.feed import ANYWHERE
 from relayfile.store.outward.answers import TargetFault
 from relayfile.store.outward.caller import Caller, Done, clipped
+from relayfile.store.outward.counts import OutwardCounts
 from relayfile.store.outward.targets import Target, Targets
 from relayfile.store.plan.answers import Answer
 from relayfile.store.plan.writeback.rows import OperationFault, OperationRow
@@ -40,6 +41,7 @@ class OutwardWorkers:
         caller: Caller,
         clock: Clock,
         targets: tuple[Targets, ...],
+        counts: OutwardCounts,
         *,
         workers_max: int,
         name: str,
@@ -48,6 +50,9 @@ class OutwardWorkers:
         self._caller = caller
         self._clock = clock
         self._targets = targets
+        self._counts = counts
+        for each in targets:
+            counts.breakers(each)
         self._workers_max = workers_max
         self._name = name
         self._running: set[asyncio.Task[None]] = set()
@@ -84,14 +89,15 @@ class OutwardWorkers:
                 now = self._clock.monotonic()
                 if target is not None and target.may_call(now):
                     target.called(now)
-                    task = tasks.create_task(self._work(key, row, target), name="store-outward")
+                    task = tasks.create_task(self._work(key, row, targets, target), name="store-outward")
                     self._running.add(task)
                     task.add_done_callback(self._done)
                 else:
                     await self._end(key, _put_off(row, target, now))
         return started
 
-    async def _work(self, key: WorkspaceKey, row: OperationRow, target: Target) -> None:
+    async def _work(self, key: WorkspaceKey, row: OperationRow, targets: Targets, target: Target) -> None:
+        started = self._clock.monotonic()
         done: Done | TargetFault = TargetFault("CANCELED", "the node stopped", retryable=True)
         try:
             async with asyncio.TaskGroup() as tasks:
@@ -102,7 +108,10 @@ class OutwardWorkers:
             _log.exception("an operation met a fault of ours", operation=row.operation_id)
             done = TargetFault(INTERNAL_FAULT, "A fault of Relayfile's own; the node's log has it.", retryable=True)
         finally:
-            target.ended(self._clock.monotonic(), done if isinstance(done, TargetFault) else None)
+            now = self._clock.monotonic()
+            target.ended(now, done if isinstance(done, TargetFault) else None)
+            self._counts.ended(row.provider, done, now - started)
+            self._counts.breakers(targets)
         await self._end(key, _answer(row, done, self._clock.now_us()))
 
     async def _renew(self, key: WorkspaceKey, row: OperationRow) -> None:

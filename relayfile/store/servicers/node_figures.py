@@ -13,9 +13,12 @@ from typing import Final, TypeAlias
 from prometheus_client import CollectorRegistry
 
 from relayfile.clock import Clock
+from relayfile.errors import Unavailable
 from relayfile.placement import shards_of_node
 from relayfile.store.node import Node
 from relayfile.store.sqlite.census import NodeCount, ShardCount
+from relayfile.store.sqlite.operation_census import OperationCount
+from relayfile.telemetry import get_logger
 from relayfile.telemetry.window import LOOK_S, Labels, LastMinute, Spread
 from relayfile.v1 import admin_pb2, topology_pb2
 from relayfile.wire import set_us
@@ -27,6 +30,7 @@ _DESCRIPTORS: Final = "/proc/self/fd"
 _NO_SHARD: Final = ShardCount()
 _CALLS: Final = "relayfile_rpc_calls_total"
 _OPEN: Final = "relayfile_rpc_open"
+_log = get_logger(__name__)
 
 Samples: TypeAlias = dict[tuple[str, Labels], float]
 Spreads: TypeAlias = dict[tuple[str, Labels], Spread]
@@ -39,6 +43,7 @@ class NodeFigures:
         self,
         node: Node,
         count: Callable[[], Awaitable[NodeCount]],
+        operations: Callable[[], Awaitable[OperationCount]],
         registry: CollectorRegistry,
         data_dir: Path,
         version: str,
@@ -47,6 +52,7 @@ class NodeFigures:
         self._node = node
         self._clock: Clock = node.clock
         self._count = count
+        self._operations = operations
         self._registry = registry
         self._data_dir = data_dir
         self._version = version
@@ -54,10 +60,24 @@ class NodeFigures:
         self._minute = LastMinute(registry)
 
     async def run(self) -> None:
-        """Keep the windows of the last minute, until cancelled."""
+        """Keep the windows of the last minute and the gauges of what waits, until cancelled."""
         while True:
             self._minute.look(self._clock.monotonic())
+            try:
+                await self.look()
+            except Unavailable as error:
+                _log.warning("operations could not be counted", why=str(error))
             await asyncio.sleep(LOOK_S)
+
+    async def look(self) -> None:
+        """Set the gauges of operations."""
+        count = await self._operations()
+        gauges = self._node.writeback
+        for state, number in count.by_state.items():
+            gauges.operations.labels(state.name.lower()).set(number)
+        since_us = count.oldest_claimable_us
+        waited_us = 0 if since_us is None else max(0, self._clock.now_us() - since_us)
+        gauges.oldest_claimable_seconds.set(waited_us / MICROSECONDS)
 
     async def fill(self, into: admin_pb2.NodeStats, *, include_shards: bool) -> None:
         """Fill an empty message."""

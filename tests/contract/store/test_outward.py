@@ -85,7 +85,9 @@ async def played(
             "store-0",
         )
         node = on_stage.node
-        calling = asyncio.ensure_future(call_targets(node.node.operations, node.engine, on_stage.clock, policy))
+        calling = asyncio.ensure_future(
+            call_targets(node.node.operations, node.engine, on_stage.clock, policy, node.node.writeback)
+        )
         try:
             yield Scene(on_stage, target, policy)
             assert not calling.done(), calling

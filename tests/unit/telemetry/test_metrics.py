@@ -1,11 +1,20 @@
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 
-from relayfile.telemetry import IngestInstruments, RpcInstruments, StoreInstruments, SyncdInstruments, new_registry
+from relayfile.telemetry import (
+    IngestInstruments,
+    RpcInstruments,
+    StoreInstruments,
+    SyncdInstruments,
+    WritebackInstruments,
+    new_registry,
+)
 from relayfile.telemetry.metrics import Instruments
 
 
-@pytest.mark.parametrize("kind", [RpcInstruments, IngestInstruments, StoreInstruments, SyncdInstruments])
+@pytest.mark.parametrize(
+    "kind", [RpcInstruments, IngestInstruments, StoreInstruments, SyncdInstruments, WritebackInstruments]
+)
 def test_the_catalogue_is_exposed_under_its_names(kind: type[Instruments]) -> None:
     registry = CollectorRegistry()
     kind.declare(registry)
