@@ -22,7 +22,9 @@ _WORKSPACES = (
     "SELECT shard_id, workspace_id FROM workspace WHERE (shard_id, workspace_id) > (?, ?)"
     " ORDER BY shard_id, workspace_id LIMIT ?"
 )
-_OF_WORKSPACES = ("file", "directory", "event", "object", "file_term", "provider_directory")
+_OF_WORKSPACES = (
+    "file", "directory", "event", "object", "file_term", "provider_directory", "operation", "held_change",
+)  # fmt: skip
 """Tables whose rows stand and fall with their workspace's."""
 _BOUNDS = "SELECT coalesce(min(content_id), 0), coalesce(max(content_id), 0) FROM content"
 _CONTENT_IDS = "SELECT content_id FROM content WHERE content_id BETWEEN ? AND ? ORDER BY content_id LIMIT ?"

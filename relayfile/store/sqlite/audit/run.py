@@ -22,6 +22,7 @@ from relayfile.store.sqlite.audit.files import check_contents, check_files, chec
 from relayfile.store.sqlite.audit.index import check_indexed, check_provider_directories, check_terms
 from relayfile.store.sqlite.audit.log import check_events
 from relayfile.store.sqlite.audit.node import Orphans, check_kept, check_overdue, check_placement, check_strays
+from relayfile.store.sqlite.audit.operations import check_holds, check_operation_contents, check_operations
 from relayfile.store.sqlite.audit.step import Look, Step
 from relayfile.store.sqlite.audit.sums import check_letters, check_outcomes, check_shard_totals
 
@@ -103,6 +104,7 @@ class SqliteAudit:
         if Check.REFERENCES in order.checks:
             yield check_strays
             yield Orphans().begin
+            yield check_holds
             if order.is_strict:
                 yield partial(check_overdue, now_us=self._clock.now_us())
         if Check.OUTCOMES in order.checks:
@@ -118,11 +120,13 @@ class SqliteAudit:
             yield _while_alive(partial(check_files, key=key, checks=checks), key)
         if Check.REFERENCES in checks:
             yield _while_alive(partial(check_kept, key=key), key)
+            yield _while_alive(partial(check_operation_contents, key=key), key)
         if Check.INDEXES in checks:
             yield _while_alive(partial(check_objects, key=key), key)
             yield _while_alive(partial(check_indexed, key=key), key)
             yield _while_alive(partial(check_terms, key=key), key)
             yield _while_alive(partial(check_provider_directories, key=key), key)
+            yield _while_alive(partial(check_operations, key=key), key)
         if Check.OUTCOMES in checks:
             yield _while_alive(partial(check_outcomes, key=key, now_us=self._clock.now_us()), key)
             yield _while_alive(partial(check_letters, key=key), key)
