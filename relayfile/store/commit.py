@@ -137,6 +137,10 @@ class Committer:
         """(changes, bytes) that wait for a commit."""
         return self._queues.change_count, self._queues.byte_count
 
+    def waiting_of(self, key: WorkspaceKey) -> int:
+        """Changes of a workspace that wait for a commit."""
+        return self._queues.changes_of(key)
+
     async def room(self) -> None:
         """Return when what waits is within the node's bound: whoever brings streams of work waits here first."""
         while self._queues.full:

@@ -4,7 +4,7 @@ Owns cursors in memory only: after a restart of the node readers are back before
 streams only as many as matter, which is few, since one that closed later at an older cursor stands for all before it.
 """
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Mapping
 from typing import Final, NamedTuple
 
@@ -54,6 +54,10 @@ class CursorHolds:
         while closed and (closed[-1].cursor >= cursor or len(closed) >= CLOSED_PER_WORKSPACE_MAX):
             cursor = min(cursor, closed.pop().cursor)
         closed.append(_Closed(self._clock.monotonic(), cursor))
+
+    def open_counts(self) -> Counter[WorkspaceKey]:
+        """How many streams of each workspace are open."""
+        return Counter(hold.key for hold in self._open)
 
     def oldest(self) -> Mapping[WorkspaceKey, int]:
         """The oldest cursor of each workspace that has any. Forgets what closed too long ago."""

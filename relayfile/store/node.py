@@ -75,7 +75,7 @@ class Node:
         self.instruments = instruments
         self.policy = policy
         self.writeback = writeback or WritebackInstruments.declare(CollectorRegistry())
-        self.activity = NodeActivity(self.writeback)
+        self.activity = NodeActivity(clock, instruments, self.writeback)
         self.feed = RevisionFeed()
         self.feed.on_commit = self.activity.committed
         self.holds = CursorHolds(clock)

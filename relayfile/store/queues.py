@@ -67,6 +67,10 @@ class WorkspaceQueues:
         """How much waits of the workspace that `take` gives; 0 when it has none to give."""
         return self._changes.get(self._ready[0], 0) if self._ready else 0
 
+    def changes_of(self, key: WorkspaceKey) -> int:
+        """How much waits of one workspace."""
+        return self._changes.get(key, 0)
+
     @property
     def full(self) -> bool:
         """Whether whoever brings work should wait: bytes of the whole node are over their bound."""

@@ -97,6 +97,10 @@ class StoreInstruments(Instruments):
     prefix: ClassVar[str] = "store"
     commits_total: Counter = counter("Transactions committed; each is one fsync.")
     commit_seconds: Histogram = histogram("Duration of a transaction with its fsync.")
+    entries_total: Counter = counter("Entries of workspaces committed; a transaction has one or more.")
+    receive_to_commit_seconds: Histogram = histogram(
+        "From a change's receipt by ingest to its commit; of each provider in an entry the change received last."
+    )
     commit_changes: Histogram = histogram("Changes in one transaction.", buckets=_SIZES)
     outcomes_total: Counter = counter("Changes that ended.", "outcome")
     revisions_total: Counter = counter("Revisions taken.")

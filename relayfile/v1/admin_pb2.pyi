@@ -1115,13 +1115,13 @@ class WorkspaceLoad(_message.Message):
     workspace_id: _builtins.str
     """The workspace."""
     mutations_per_second: _builtins.float
-    """Changes and file calls per second, over the last minute."""
+    """Changes and file calls per second, over the last minute, or since the process started when that is shorter."""
     bytes_per_second: _builtins.float
-    """Content bytes read and written per second, over the last minute."""
+    """Bytes that came with them per second, over the same time. Bytes that were read are not counted by workspace."""
     waiting_count: _builtins.int
-    """Mutations that wait for its lock."""
+    """Changes and file calls of it that wait in the committer's queue, now."""
     watcher_count: _builtins.int
-    """Its open watch streams."""
+    """Its open watch streams, now."""
     def __init__(
         self,
         *,
@@ -1299,7 +1299,9 @@ class NodeStats(_message.Message):
 
     @_builtins.property
     def operation_counts(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
-        """Operations that have not ended, now, by state in lower snake."""
+        """Operations that have not ended, by state in lower snake, counted in the indexes and at most 10 seconds old; of one
+        workspace at most 10,000 in each state are counted.
+        """
 
     @_builtins.property
     def commits(self) -> Global___CommitStats:
@@ -1307,7 +1309,9 @@ class NodeStats(_message.Message):
 
     @_builtins.property
     def receive_to_commit(self) -> Global___LatencyStats:
-        """From the receipt of a change by ingest to its commit."""
+        """From the receipt of a change by ingest to its commit, measured once for each provider in an entry of a workspace: by
+        the change of it that was received last.
+        """
 
     @_builtins.property
     def queues(self) -> _containers.RepeatedCompositeFieldContainer[Global___QueueStats]:
@@ -1327,7 +1331,10 @@ class NodeStats(_message.Message):
 
     @_builtins.property
     def top_workspaces(self) -> _containers.RepeatedCompositeFieldContainer[Global___WorkspaceLoad]:
-        """With `top_workspaces_max`: busiest first."""
+        """With `top_workspaces_max`: those with most changes and file calls per second first, of those that had any in the
+        last minute. Kept in the memory of the process, in slices of 5 seconds; in a slice in which more than 2,000
+        workspaces changed, the later ones are left out.
+        """
 
     def __init__(
         self,

@@ -128,7 +128,9 @@ class AdminService(admin_pb2_grpc.AdminServiceServicer):
         is_own = not request.HasField("node_index") or request.node_index == nodes.own_index
         answer = admin_pb2.GetStatsResponse()
         if is_own:
-            await self._parts.figures.fill(answer.nodes.add(), include_shards=request.include_shards)
+            await self._parts.figures.fill(
+                answer.nodes.add(), include_shards=request.include_shards, top_max=request.top_workspaces_max
+            )
         if (request.HasField("node_index") and is_own) or nodes.is_asked_by_another:
             return answer
 

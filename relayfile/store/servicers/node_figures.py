@@ -1,7 +1,7 @@
 """GetStats: the counters and gauges of this node as one message.
 
-Owns where each figure comes from: the node's instruments, the kernel, the engine's sums. Nothing is counted for it on
-the way of a change.
+Owns where each figure comes from: the node's instruments, the kernel, the engine's sums. On the way
+of a change only `NodeActivity` counts, once for each entry.
 """
 
 import asyncio
@@ -25,6 +25,8 @@ from relayfile.wire import set_us
 
 MICROSECONDS: Final = 1_000_000
 REPORT_S: Final = 60
+TOP_MAX: Final = 100
+"""Workspaces in `top_workspaces`."""
 _STATUS: Final = Path("/proc/self/status")
 _DESCRIPTORS: Final = "/proc/self/fd"
 _NO_SHARD: Final = ShardCount()
@@ -79,8 +81,8 @@ class NodeFigures:
         waited_us = 0 if since_us is None else max(0, self._clock.now_us() - since_us)
         gauges.oldest_claimable_seconds.set(waited_us / MICROSECONDS)
 
-    async def fill(self, into: admin_pb2.NodeStats, *, include_shards: bool) -> None:
-        """Fill an empty message."""
+    async def fill(self, into: admin_pb2.NodeStats, *, include_shards: bool, top_max: int = 0) -> None:
+        """Fill an empty message; with the figures of each shard, and of at most `top_max` workspaces."""
         now_us = self._clock.now_us()
         placement = self._node.ownership.placement
         into.node.node_index = placement.node_index
@@ -99,7 +101,10 @@ class NodeFigures:
         spreads = self._minute.spreads()
         _fill_commits(into.commits, samples, spreads)
         _fill_rpcs(into, samples, spreads)
+        _fill_latency(into.receive_to_commit, spreads.get(("relayfile_store_receive_to_commit_seconds", ())))
         self._fill_queues(into)
+        if top_max:
+            self._fill_top(into, min(top_max, TOP_MAX))
         await self._fill_rows(into, include_shards=include_shards)
         for report in self._node.reports.about("", now_us):
             if now_us - report.reported_us > REPORT_S * MICROSECONDS:
@@ -126,6 +131,17 @@ class NodeFigures:
         bounds = self._node.policy.commit.bounds
         into.queues.add(name="commits", depth=changes, depth_bytes=size_bytes, bytes_max=bounds.node_bytes_max)
 
+    def _fill_top(self, into: admin_pb2.NodeStats, limit: int) -> None:
+        watchers = self._node.holds.open_counts()
+        for busy in self._node.activity.busiest(limit):
+            into.top_workspaces.add(
+                workspace_id=busy.key.workspace_id,
+                mutations_per_second=busy.changes_per_s,
+                bytes_per_second=busy.bytes_per_s,
+                waiting_count=self._node.committer.waiting_of(busy.key),
+                watcher_count=watchers[busy.key],
+            )
+
     async def _fill_rows(self, into: admin_pb2.NodeStats, *, include_shards: bool) -> None:
         count = await self._count()
         for shard in count.shards.values():
@@ -133,6 +149,8 @@ class NodeFigures:
             into.file_count += shard.file_count
             into.total_bytes += shard.total_bytes
         into.pending_dead_letter_count = count.pending_letters
+        for state, number in (await self._operations()).by_state.items():
+            into.operation_counts[state.name.lower()] = number
         for outcomes in await self._node.engine.node_outcomes():
             for outcome, number in outcomes.counts.items():
                 into.outcome_counts[outcome.name.lower()] += number
@@ -148,6 +166,7 @@ class NodeFigures:
                 workspace_count=held.workspace_count,
                 file_count=held.file_count,
                 total_bytes=held.total_bytes,
+                revision_count=self._node.activity.revisions.get(shard_id, 0),
             )
 
 
@@ -155,6 +174,7 @@ def _fill_commits(into: admin_pb2.CommitStats, samples: Samples, spreads: Spread
     transactions = int(samples.get(("relayfile_store_commits_total", ()), 0))
     into.transaction_count = transactions
     into.fsync_count = transactions
+    into.entry_count = int(samples.get(("relayfile_store_entries_total", ()), 0))
     into.mutation_count = int(samples.get(("relayfile_store_commit_changes_sum", ()), 0))
     into.fenced_count = int(samples.get(("relayfile_store_fenced_total", ()), 0))
     _fill_latency(into.latency, spreads.get(("relayfile_store_commit_seconds", ())))

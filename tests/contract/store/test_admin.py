@@ -13,6 +13,7 @@ from relayfile.errors import InvalidArgument, PlacementStatic, WorkspaceDeleted,
 from relayfile.status import from_rpc_error
 from relayfile.v1 import admin_pb2, event_pb2, workspace_pb2
 from tests.support.store_node import TestNode, started_nodes
+from tests.support.writeback import staged
 
 OF_TREES = [check for check in admin_pb2.AuditCheck.values() if check not in (0, admin_pb2.AUDIT_CHECK_INDEXES)]
 """Trees are written without the objects that their files are of."""
@@ -236,6 +237,34 @@ async def test_figures_of_all_nodes(nodes: list[TestNode]) -> None:
     await owner.stop()
     gone = await client.admin.GetStats(admin_pb2.GetStatsRequest(), metadata=client.metadata)
     assert list(gone.unreachable_node_indexes) == [nodes.index(owner)]
+
+
+async def test_figures_of_what_a_node_does(tmp_path: Path) -> None:
+    async with staged(tmp_path) as stage:
+        client = stage.client
+        await stage.deliver(b"{}", path="/linear/issues/1.json")
+        for number in range(3):
+            await stage.write(f"/linear/issues/{number}.json", b"12345678")
+        assert len(await stage.claim(1)) == 1
+        request = admin_pb2.GetStatsRequest(include_shards=True, top_workspaces_max=5)
+        [stats] = (await client.admin.GetStats(request, metadata=client.metadata)).nodes
+        assert dict(stats.operation_counts) == {"pending": 2, "claimed": 1, "quarantined": 0}
+        assert stats.receive_to_commit.count == 1
+        assert stats.commits.entry_count >= 5
+        assert stats.commits.entry_count >= stats.commits.transaction_count
+        revisions = {shard.shard_id: shard.revision_count for shard in stats.shards if shard.revision_count}
+        assert set(revisions) == {stage.key.shard_id}
+        assert revisions[stage.key.shard_id] >= 4
+        [top] = stats.top_workspaces
+        assert top.workspace_id == stage.key.workspace_id
+        assert top.mutations_per_second >= 5 / 60
+        assert top.bytes_per_second >= 24 / 60
+        assert (top.waiting_count, top.watcher_count) == (0, 0)
+        stage.clock.advance(120)
+        [later] = (await client.admin.GetStats(request, metadata=client.metadata)).nodes
+        assert not later.top_workspaces, "nothing changed in the last minute"
+        none = await client.admin.GetStats(admin_pb2.GetStatsRequest(), metadata=client.metadata)
+        assert not none.nodes[0].top_workspaces
 
 
 async def test_nodes_with_files_cannot_be_drained(nodes: list[TestNode]) -> None:
