@@ -36,6 +36,8 @@ async def test_a_file_is_written_shown_moved_and_removed(
     (line,) = (await relayfile(system, client, "ls", workspace, "-r", "--json")).lines
     assert json.loads(line)["path"] == "/notes/today.md"
     assert json.loads(line)["semantics"]["properties"] == {"state": "open"}
+    found = await relayfile(system, client, "query", workspace, "--property", "state=open", "--prefix", "/notes")
+    assert found.lines == ["/notes/today.md"]
     moved = await relayfile(system, client, "mv", workspace, "/notes/today.md", "/archive/today.md")
     assert moved.lines == ["/archive/today.md is at revision 4"]
     assert (await relayfile(system, client, "ls", workspace)).lines == ["/archive/"]

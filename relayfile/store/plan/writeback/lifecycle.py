@@ -82,11 +82,15 @@ def released(row: OperationRow, now_us: int, delay_us: int) -> OperationRow:
 def failed(
     row: OperationRow, fault: OperationFault, limits: WritebackLimits, now_us: int, jitter: float
 ) -> OperationRow:
-    """A try failed: again later, or never. `jitter` is a random number from 0 to 1."""
+    """A try failed: again later, or never. `jitter` is a random number from 0 to 1.
+
+    The try may have reached the provider: the next one comes no sooner after it than another edit would.
+    """
     if not fault.retryable or row.attempt_count >= limits.attempts_max:
         return dead_lettered(row, fault, now_us)
     delay_us = max(backoff_us(row.attempt_count, limits, jitter), fault.retry_after_us or 0)
-    return _given_back(row, now_us + delay_us)._replace(fault=fault)
+    spaced_us = now_us if row.claimed_us is None else row.claimed_us + limits.spacing_us
+    return _given_back(row, max(now_us + delay_us, spaced_us))._replace(fault=fault)
 
 
 def backoff_us(attempt_count: int, limits: WritebackLimits, jitter: float) -> int:
