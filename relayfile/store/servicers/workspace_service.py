@@ -89,7 +89,9 @@ class WorkspaceService(workspace_pb2_grpc.WorkspaceServiceServicer):
         except WorkspaceNotFound:
             # Whoever brings changes for it must know the difference: those for a tombstone are taken.
             async with self._reading.engine.view(key) as view:
-                if await view.workspace() is not None:
+                row = await view.workspace()
+                # One that is alive was made since it was looked for.
+                if row is not None and row.deleted_us is not None:
                     raise WorkspaceDeleted(workspace=request.workspace_id) from None
             raise
 
