@@ -82,7 +82,7 @@ CASES = [
     *(Case("WriteFile", written(path=path), ("path",)) for path in PATHS.values()),
     *(Case("DeleteFile", deleted(path=path), ("path",)) for path in PATHS.values()),
     *(Case("MoveFile", moved(to_path=path), ("to_path",)) for path in PATHS.values()),
-    *(Case("UploadFile", upload(path=path), ("path",)) for path in PATHS.values()),
+    *(Case("UploadFile", upload(path=path), ("head.path",)) for path in PATHS.values()),
     *(Case("WriteFile", written(workspace_id=name), ("workspace_id",)) for name in WORKSPACES.values()),
     *(Case("WriteFiles", batch(item(), workspace_id=name), ("workspace_id",)) for name in ("", "_x")),
     Case("MoveFile", moved(path="", to_path="/there/../x"), ("path", "to_path")),
