@@ -11,8 +11,12 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Final
 
+from relayfile.wire import content_type_refusal
+
 RETRY_AFTER_MAX_S: Final = 24 * 3600.0
 MESSAGE_BYTES_MAX: Final = 300
+TIME_US_MAX: Final = 253_402_300_799_999_999
+"""The last that a protobuf Timestamp may say: the end of the year 9999, UTC."""
 _AGAIN: Final = frozenset({401, 403, 408, 425, 429})
 
 
@@ -65,12 +69,7 @@ def of_write(answer: TargetAnswer, now_us: int) -> WriteDone | TargetFault:
         return _fault(answer, now_us)
     said = _object(answer.body)
     object_id, path = said.get("provider_object_id"), said.get("canonical_path")
-    return WriteDone(
-        answer.status,
-        object_id if isinstance(object_id, str) else "",
-        path if isinstance(path, str) else "",
-        _time_us(said.get("occurred_at")),
-    )
+    return WriteDone(answer.status, _text(object_id), _text(path), _time_us(said.get("occurred_at")))
 
 
 def of_fetch(answer: TargetAnswer, now_us: int) -> Fetched | TargetFault:
@@ -78,7 +77,8 @@ def of_fetch(answer: TargetAnswer, now_us: int) -> Fetched | TargetFault:
     if answer.status in (404, 410):
         return Fetched(answer.status, None)
     if answer.status == 200:
-        return Fetched(answer.status, answer.body, answer.content_type.partition(";")[0].strip())
+        content_type = _text(answer.content_type).partition(";")[0].strip()
+        return Fetched(answer.status, answer.body, "" if content_type_refusal(content_type) else content_type)
     return _fault(answer, now_us)
 
 
@@ -89,7 +89,7 @@ def retry_after_s(raw: str, now_us: int) -> float | None:
         return min(float(raw[:9]), RETRY_AFTER_MAX_S)
     try:
         date = parsedate_to_datetime(raw)
-    except ValueError:
+    except (ValueError, OverflowError):  # numbers of any length
         return None
     if date.tzinfo is None:
         date = date.replace(tzinfo=UTC)
@@ -112,9 +112,20 @@ def _fault(answer: TargetAnswer, now_us: int) -> TargetFault:
 def _object(body: bytes) -> dict[str, object]:
     try:
         said = json.loads(body)
-    except ValueError:
+    except (ValueError, RecursionError):  # nested deeper than anybody means
         return {}
     return said if isinstance(said, dict) else {}
+
+
+def _text(raw: object) -> str:
+    """As it stands in the answer; empty when it is no text that UTF-8 can write (half of a surrogate pair)."""
+    if not isinstance(raw, str):
+        return ""
+    try:
+        raw.encode()
+    except UnicodeEncodeError:
+        return ""
+    return raw
 
 
 def _time_us(raw: object) -> int | None:
@@ -124,4 +135,7 @@ def _time_us(raw: object) -> int | None:
         time = datetime.fromisoformat(raw)
     except ValueError:
         return None
-    return round(time.timestamp() * 1e6) if time.tzinfo is not None else None
+    if time.tzinfo is None:
+        return None
+    time_us = round(time.timestamp() * 1e6)
+    return time_us if time_us <= TIME_US_MAX else None

@@ -27,7 +27,7 @@ from relayfile.store.outward.requests import (
 )
 from relayfile.store.plan.writeback.rows import OperationKind, OperationRow
 from relayfile.v1 import types_pb2, writeback_pb2
-from relayfile.wire import from_us
+from relayfile.wire import from_us, is_object_id
 
 CREDENTIAL_BYTES_MAX: Final = 64 * 1024
 CREDENTIAL_MISSING: Final = "CREDENTIAL_MISSING"
@@ -95,7 +95,7 @@ def _written(done: WriteDone | TargetFault) -> Done | TargetFault:
     if isinstance(done, TargetFault):
         return done
     success = writeback_pb2.OperationSuccess(provider_status=done.status)
-    if "/" in done.provider_object_id.strip("/") and len(done.provider_object_id.encode()) <= 512:
+    if is_object_id(done.provider_object_id) and len(done.provider_object_id.encode()) <= 512:
         success.provider_object_id = done.provider_object_id
     if done.canonical_path and check_write_path(normalise(done.canonical_path)) is None:
         success.canonical_path = done.canonical_path

@@ -85,6 +85,18 @@ class TestAnswers:
         assert of_write(TargetAnswer(status, strange), NOW_US) == WriteDone(status)
 
     @pytest.mark.parametrize(
+        "body",
+        [
+            b'{"a":' + b"[" * 200_000 + b"}",
+            b'{"provider_object_id": "x/\\ud800", "canonical_path": "/\\udfff.json"}',
+            b'{"occurred_at": "9999-12-31T23:59:59.9-23:59"}',
+            b'{"occurred_at": 1e999}',
+        ],
+    )
+    def test_a_body_that_nobody_can_mean_leaves_the_write_done(self, body: bytes) -> None:
+        assert of_write(TargetAnswer(200, body), NOW_US) == WriteDone(200)
+
+    @pytest.mark.parametrize(
         ("status", "retryable"),
         [(301, False), (400, False), (404, False), (422, False), (401, True), (408, True), (429, True), (503, True)],
     )
@@ -100,12 +112,18 @@ class TestAnswers:
         assert of_fetch(TargetAnswer(404, b"gone"), NOW_US) == Fetched(404, None)
         assert of_fetch(TargetAnswer(410, b""), NOW_US) == Fetched(410, None)
         assert isinstance(of_fetch(TargetAnswer(204, b""), NOW_US), TargetFault), "nothing is no content"
+        for strange in ("text/\udcff", "text/" + "x" * 10_000):
+            assert of_fetch(TargetAnswer(200, b"", strange), NOW_US) == Fetched(200, b""), (
+                "a type that no file can have"
+            )
 
     @pytest.mark.parametrize(
         ("raw", "expected"),
         [
             ("", None), ("0", 0.0), ("120", 120.0), (" 3 ", 3.0), ("99999999999", 86_400.0), ("-1", None), ("x", None),
             ("Mon, 21 Sep 2026 14:13:30 GMT", 10.0), ("Mon, 21 Sep 2020 00:00:00 GMT", 0.0),
+            ("Mon, 21 Sep 99999999999999999999 00:00:00 GMT", None),
+            ("Mon, 21 Sep 2026 00:00:00 +99999999999999", None),
         ],
     )  # fmt: skip
     def test_retry_after(self, raw: str, expected: float | None) -> None:
