@@ -94,7 +94,8 @@ paths (listings, exports, queries, events) leaves out what is outside. RPCs with
 
 Entries of `semantics.permissions` may be rules: `[allow:|deny:]` and `public`, `any` or `*`, `scope:X` (the token has
 this very scope), `agent:X` (its subject) or `workspace:X` (it grants that workspace). Other entries are tags. A
-file's rules are its own and those of the files named `.relayfile.acl` in every directory above it. A matching deny
+file's rules are its own and those of the files named `.relayfile.acl` in every directory above it: their
+`semantics.permissions` (`relayfile write --permission RULE`), whatever their content is. A matching deny
 denies; else a matching allow allows; else, where there is any rule, it is denied. They hold for every caller,
 whatever its scopes, the processes of the cluster included, and for reads, writes, listings, exports, queries and
 events. A file that rules hide is not there for a reader (`FILE_NOT_FOUND`, left out of lists); writing it is

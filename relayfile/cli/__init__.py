@@ -98,8 +98,17 @@ def _relayfile(version: bool = typer.Option(False, "--version", help="Print the 
 
 def main() -> None:
     """Run a command; an error of ours, or of a peer, is one line on standard error."""
+    if wrong := [word for word in sys.argv[1:] if not _is_text(word)]:
+        print(f"relayfile: the argument {wrong[0]!r} is not UTF-8", file=sys.stderr)
+        sys.exit(EXIT_REFUSED)
     try:
         app()
+    except OSError as failed:
+        # A file or directory that was named: those of a running system have errors of ours.
+        if failed.filename is None or sys.argv[1] in STARTING:
+            raise
+        print(f"relayfile: {failed.filename}: {failed.strerror}", file=sys.stderr)
+        sys.exit(EXIT_FAILED)
     except Exception as raised:
         from relayfile.status import leading_error
 
@@ -112,3 +121,12 @@ def main() -> None:
         if isinstance(error, WorkspaceNotFound):
             print(f"`relayfile workspaces create {error.workspace}` makes it.", file=sys.stderr)
         sys.exit(EXIT_REFUSED if isinstance(error, SettingError | StartRefused) else EXIT_FAILED)
+
+
+def _is_text(word: str) -> bool:
+    """Whether UTF-8 can write it: the shell hands on any bytes."""
+    try:
+        word.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

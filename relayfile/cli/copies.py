@@ -43,7 +43,8 @@ async def _backup(to: Path, reason: str, data_dir: Path, *, quiet: bool) -> None
         topology = answer.topology
         for node in topology.nodes:
             directory = to / f"node-{node.node_index}"
-            directory.mkdir(parents=True)
+            to.mkdir(parents=True, exist_ok=True)
+            directory.mkdir(mode=0o700)  # it holds everything, as the data directory does
             result = await _copy_node(AdminServiceStub(channel), shown, directory, node.node_index, reason, quiet)
             _describe(directory, result, node.node_index, len(topology.nodes), topology.cluster_id)
             print(

@@ -17,23 +17,27 @@ if TYPE_CHECKING:
 WORKSPACE = typer.Argument(help="The workspace.")
 PATH = typer.Argument(help="The file, such as /notes/today.md.")
 IF_REVISION = typer.Option(None, "--if-revision", min=1, help="Only when the file is at this revision.")
+DEPTH_MAX = 2**31 - 1
 _LONG = ("REVISION", "BYTES", "CHANGED", "PROVIDER", "PATH")
 
 
 def ls(
     workspace: str = WORKSPACE,
     path: str = typer.Argument("/", help="The directory, or a file."),
-    depth: int = typer.Option(1, "--depth", min=1, help="So many levels down."),
+    depth: int = typer.Option(1, "--depth", min=1, max=DEPTH_MAX, help="So many levels down."),
     recursive: bool = typer.Option(False, "--recursive", "-r", help="Every file below it, and no directories."),
     long: bool = typer.Option(False, "--long", "-l", help="With revision, size, time and provider."),
     json_lines: bool = JSON_LINES,
     data_dir: Path = DATA_DIR,
 ) -> None:
-    """List a directory; the name of a directory ends in `/`."""
+    """List a directory; the name of a directory ends in `/`. Exit code 1 when nothing is there."""
 
     async def work(client: "Client") -> None:
-        rows = []
+        from relayfile.errors import FileNotFound
+
+        rows, found = [], path.strip("/") == ""
         async for entry in client.workspace(workspace).files.tree(path, depth=0 if recursive else depth):
+            found = True
             if json_lines:
                 print(value_json(entry))
             elif long:
@@ -42,6 +46,8 @@ def ls(
                 print(_name(entry))
         if long and not json_lines:
             print(table(_LONG, rows))
+        if not found:  # a directory is there while it has files
+            raise FileNotFound(path=path)
 
     with_client(data_dir, work)
 
@@ -80,6 +86,7 @@ def write(
     force: bool = typer.Option(False, "--force", help="Replace whatever is there."),
     content_type: str = typer.Option("", "--content-type", help="Media type; else it is kept, or guessed."),
     property_values: list[str] = typer.Option((), "--property", metavar="NAME=VALUE", help="Sets its properties."),
+    permissions: list[str] = typer.Option((), "--permission", metavar="RULE", help="Sets its rules, or tags."),
     json_lines: bool = JSON_LINES,
     data_dir: Path = DATA_DIR,
 ) -> None:
@@ -90,13 +97,14 @@ def write(
     async def work(client: "Client") -> None:
         from relayfile.client import Semantics
 
+        semantics = Semantics(properties=properties, permissions=tuple(permissions))
         written = await client.workspace(workspace).files.write(
             path,
             content,
             if_revision=None if force else if_revision or 0,
             force=force,
             content_type=content_type,
-            semantics=Semantics(properties=properties) if properties else None,
+            semantics=semantics if semantics != Semantics() else None,
         )
         if json_lines:
             print(value_json(written))

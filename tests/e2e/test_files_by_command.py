@@ -54,6 +54,16 @@ async def test_a_file_is_written_shown_moved_and_removed(
     ]
     said = await relayfile(system, client, "cat", workspace, "/nowhere", "/archive/today.md", code=1)
     assert (said.out, "/nowhere" in said.error) == (b"# Later\n", True)
+    said = await relayfile(system, client, "ls", workspace, "/nowhere", code=1)
+    assert "/nowhere" in said.error, "an empty list would say that there is an empty directory"
+    for arguments in (["write", workspace, "/x", "no-such-source"], ["export", workspace, "-o", "/no-such-place/x"]):
+        said = await relayfile(system, client, *arguments, code=1)
+        assert re.fullmatch(r"relayfile: .*no-such.*: No such file or directory\n", said.error)
+    rule = ("--permission", "agent:alice")
+    await relayfile(system, client, "write", workspace, "/archive/.relayfile.acl", *rule, stdin=b"")
+    said = await relayfile(system, client, "cat", workspace, "/archive/today.md", code=1)
+    assert "/archive/today.md" in said.error, "the rules of the directory hold for everybody else"
+    await relayfile(system, client, "rm", workspace, "/archive/.relayfile.acl")
     said = await relayfile(system, client, "rm", workspace, "/archive/today.md", "/nowhere", code=1)
     assert "/nowhere" in said.error
     assert (await relayfile(system, client, "ls", workspace)).lines == []

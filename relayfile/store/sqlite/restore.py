@@ -46,7 +46,7 @@ def read_manifest(copy: Path) -> Manifest:
 def require_empty(directory: Path) -> None:
     """`StartRefused` when there is anything in it."""
     if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
-        raise StartRefused(why=f"{directory} is not empty; a copy is restored into a new directory only")
+        raise StartRefused(why=f"{directory} is not empty; name a directory that is empty or not there")
 
 
 def restore(copy: Path, directory: Path, new_id: Callable[[], str]) -> Restored:

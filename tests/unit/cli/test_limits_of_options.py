@@ -16,6 +16,7 @@ from relayfile.cli import app
         ("status --dead-lettered-max 1.5", "--dead-lettered-max"),
         ("status --lag-max soon", "--lag-max"),
         ("rejected --max 0", "--max"),
+        ("ls acme --depth 99999999999", "--depth"),
     ],
 )
 def test_a_value_out_of_range_is_refused(arguments: str, option: str) -> None:
