@@ -12,6 +12,7 @@ from relayfile import __version__
 from relayfile.data_directory import DataDirectory
 from relayfile.foundation import Foundation, lay
 from relayfile.lifecycle import EXIT_OK, Lifecycle, Phase, Stop, prompt_threads, until_stopped
+from relayfile.page_token import SealedTokens
 from relayfile.serving import AdminPorts, GrpcServer, Service, channel
 from relayfile.settings import StoreSettings
 from relayfile.store.all_nodes import AllNodes
@@ -217,7 +218,9 @@ def _parts(
 ) -> ServiceParts:
     credentials = foundation.credentials.metadata
     return ServiceParts(
-        reading=Reading(engine, node.feed, node.ownership, settings.call_timeout_s),
+        reading=Reading(
+            engine, node.feed, node.ownership, settings.call_timeout_s, tokens=SealedTokens(engine.page_key)
+        ),
         limits=ReadLimits(
             settings.page_entries_default,
             settings.page_entries_max,

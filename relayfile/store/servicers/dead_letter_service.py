@@ -8,7 +8,6 @@ from collections.abc import AsyncGenerator
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING
 
-from relayfile.page_token import seal, unseal
 from relayfile.store.engine import DeadLetterFilter, WorkspaceKey
 from relayfile.store.letters.dead_letters import NOT_REPLAYING, DeadLetters
 from relayfile.store.letters.letter_kinds import QueueAnswer, QueueRequest
@@ -55,7 +54,7 @@ class DeadLetterService(dead_letter_pb2_grpc.DeadLetterServiceServicer):
         answer = dead_letter_pb2.ListDeadLettersResponse()
         async with self._reading.snapshot(self._reading.key(request.workspace_id)) as (view, workspace):
             binding = ("ListDeadLetters", request.workspace_id, workspace.history_id, repr(chosen))
-            before_id = unseal(binding, request.page_token)
+            before_id = self._reading.tokens.unseal(binding, request.page_token)
             kept = await view.dead_letters(chosen, before_id, size + 1)
             totals = await view.letter_totals()
             shown = await self._kept.shown(view, kept[:size])
@@ -64,7 +63,7 @@ class DeadLetterService(dead_letter_pb2_grpc.DeadLetterServiceServicer):
         for each in shown:
             self._kept.fill(answer.dead_letters.add(), request.workspace_id, each)
         if len(kept) > size:
-            answer.next_page_token = seal(binding, kept[size - 1].row.dead_letter_id)
+            answer.next_page_token = self._reading.tokens.seal(binding, kept[size - 1].row.dead_letter_id)
         return answer
 
     async def GetDeadLetter(

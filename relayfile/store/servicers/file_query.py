@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
-from relayfile.page_token import seal, unseal
 from relayfile.paths import TreePath
 from relayfile.store.access import ReadAccess
 from relayfile.store.engine import WorkspaceView
@@ -98,7 +97,7 @@ class FileQuery:
         async with self.reading.snapshot(key) as (view, workspace):
             binding = ("QueryFiles", request.workspace_id, workspace.history_id, repr(wanted))
             terms = await _rarest_first(view, wanted)
-        after = unseal(binding, request.page_token)
+        after = self.reading.tokens.unseal(binding, request.page_token)
         access = ReadAccess.current()
         answer = file_pb2.QueryFilesResponse()
         page_bytes = looked_at = 0
@@ -121,7 +120,7 @@ class FileQuery:
                 page_bytes += answer.files[-1].ByteSize()
             await asyncio.sleep(0)
         if not at_end:
-            answer.next_page_token = seal(binding, after)
+            answer.next_page_token = self.reading.tokens.seal(binding, after)
         return answer
 
 

@@ -12,7 +12,6 @@ from google.protobuf.internal.containers import RepeatedCompositeFieldContainer
 
 from relayfile.errors import OperationContentGone, OperationNotFound
 from relayfile.model import MemberKind
-from relayfile.page_token import seal, unseal
 from relayfile.store.access import ReadAccess
 from relayfile.store.engine import WorkspaceKey, WorkspaceView
 from relayfile.store.operation_view import OperationFilter
@@ -54,11 +53,11 @@ class OperationReading:
         answer = writeback_pb2.ListOperationsResponse()
         async with self.reading.snapshot(key) as (view, workspace):
             binding = ("ListOperations", key.workspace_id, workspace.history_id, repr(_sorted(chosen)))
-            before_id = unseal(binding, request.page_token)
+            before_id = self.reading.tokens.unseal(binding, request.page_token)
             rows, next_id = await view.operations().listed(chosen, before_id, size)
             await self._fill(answer.operations, view, key, await _seen(view, rows))
         if next_id:
-            answer.next_page_token = seal(binding, next_id)
+            answer.next_page_token = self.reading.tokens.seal(binding, next_id)
         return answer
 
     async def get(self, key: WorkspaceKey, operation_id: str) -> writeback_pb2.Operation:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
 from relayfile.errors import DeadlineExpired, WorkspaceNotFound
+from relayfile.page_token import SealedTokens
 from relayfile.store.access import PartialTotals
 from relayfile.store.engine import Engine, WorkspaceKey, WorkspaceView
 from relayfile.store.ownership import Ownership
@@ -51,6 +52,8 @@ class Reading:
     """How long `min_revision` is waited for when the call has no deadline."""
     totals: PartialTotals = field(default_factory=PartialTotals)
     """What callers see of directories that they may read in part."""
+    tokens: SealedTokens = field(default_factory=SealedTokens)
+    """Of lists whose positions may name what rules hide."""
 
     def key(self, workspace_id: str) -> WorkspaceKey:
         """Where the workspace's rows are; `NotOwner` when that is another node."""

@@ -8,7 +8,6 @@ import asyncio
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
 
-from relayfile.page_token import seal, unseal
 from relayfile.paths import ROOT, TreePath
 from relayfile.store.access import ReadAccess
 from relayfile.store.engine import TreeView, WorkspaceKey
@@ -63,14 +62,16 @@ class TreeListing:
         await self.reading.reached(key, request.min_revision, call)
         async with self.reading.snapshot(key) as (_, workspace):
             binding = ("ListTree", request.workspace_id, workspace.history_id, path, str(request.depth))
-        position = _Position(path, request.depth, unseal(binding, request.page_token), ReadAccess.current())
+        position = _Position(
+            path, request.depth, self.reading.tokens.unseal(binding, request.page_token), ReadAccess.current()
+        )
         # A caller that leaves the size to the node sees something at once.
         page_entries = size if request.page_size or request.page_token else min(size, SLICE_ENTRIES)
         while not position.at_end:
             page = await self._page(key, position, page_entries)
             page_entries = size
             if not position.at_end:
-                page.page_token = seal(binding, position.after)
+                page.page_token = self.reading.tokens.seal(binding, position.after)
             yield page
 
     async def _page(self, key: WorkspaceKey, position: _Position, size: int) -> file_pb2.ListTreeResponse:

@@ -61,7 +61,7 @@ from relayfile.store.sqlite.operations import remove_ended, workspaces_at_work
 from relayfile.store.sqlite.orders import NODE_PAUSES, find_node_actions
 from relayfile.store.sqlite.periods import slot_of
 from relayfile.store.sqlite.removal import remove_deleted
-from relayfile.store.sqlite.schema import NodeIdentity, check_identity, migrate
+from relayfile.store.sqlite.schema import NodeIdentity, check_identity, migrate, page_key
 from relayfile.store.sqlite.state import WriterState, errors_as_ours, read_errors_as_ours
 from relayfile.store.sqlite.view import (
     LAST_ID,
@@ -167,6 +167,8 @@ class SqliteEngine:
         watch_log: Callable[[int], None],
     ) -> None:
         self.cluster_id = cluster_id
+        self.page_key = page_key(writer)
+        """See `relayfile.page_token.SealedTokens`."""
         self._watch_log = watch_log
         self._path = path
         self._writer = writer

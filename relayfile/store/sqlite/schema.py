@@ -4,6 +4,7 @@ Owns which migrations a file has, and the facts that are fixed when it is made: 
 Refuses files of a newer release, and files of another node.
 """
 
+import secrets
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import resources
@@ -70,6 +71,13 @@ def check_identity(connection: apsw.Connection, path: Path, identity: NodeIdenti
         for name, text in (*((name, str(value)) for name, _, value in facts), ("cluster_id", identity.cluster_id)):
             connection.execute("INSERT OR IGNORE INTO meta VALUES (?, ?)", (name, text))
     return recorded.get("cluster_id", identity.cluster_id)
+
+
+def page_key(connection: apsw.Connection) -> bytes:
+    """The node's secret for page tokens, 32 bytes, made the first time."""
+    with connection:
+        connection.execute("INSERT OR IGNORE INTO meta VALUES ('page_key', ?)", (secrets.token_hex(32),))
+    return bytes.fromhex(str(connection.execute("SELECT value FROM meta WHERE name = 'page_key'").get))
 
 
 def newest_version() -> str:
