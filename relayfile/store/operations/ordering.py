@@ -75,15 +75,17 @@ class OrderOperations:
         queue = OperationQueue(known.values(), self._limits.writeback, now_us, self._context.new_id)
         tree = WorkingTree(loaded, self._limits, now_us)
         plan = Plan(key.workspace_id, loaded.workspace)
+        releases = Releases(tree, queue)
         if wanted.verb is Verb.REPLAY:
             refusal = _replay(queue, tree, wanted.operation_ids[0])
             if refusal is not None:
                 return None, [refusal]
             answer = OrderAnswer(1, 0, ())
         else:
-            answer = _moved(queue, Releases(tree, queue), wanted)
+            answer = _moved(queue, releases, wanted)
         if tree.objects:
             settle_files(tree, plan, now_us)
+        releases.settle(plan, self._context.new_id)
         queue.settle(plan)
         if wanted.order is not None:
             detail = f"{wanted.verb.value} {answer.done_count}"

@@ -46,8 +46,9 @@ def hold_or_apply(
 ) -> None:
     """Plan one upsert, delete, patch or signal of `subject`."""
     operations = tree.loaded.operations
-    rows = operations.rows.get(subject.key) if operations.rows else None
-    if rows is None:
+    rows = operations.rows.get(subject.key, ()) if operations.rows or operations.held else ()
+    held = held_of(tree, subject)
+    if not rows and held is None:
         apply_member(tree, subject, verdict, ingest_id, replay=replay)
         return
     member = verdict.member
@@ -55,7 +56,10 @@ def hold_or_apply(
         verdict.outcome = Outcome.SUPPRESSED
         age = age_of(tree, subject, member, ingest_id, replay=replay)
         advance(subject, age, advanced(age.mark, member.kind, age.time_us, deletes_beat=age.by_provider))
-    elif member.kind is not MemberKind.SIGNAL and any(is_edit(row) and row.state in ON_THE_WAY for row in rows):
+    elif member.kind is not MemberKind.SIGNAL and (
+        # An edit that was taken back or quarantined leaves what it held behind: newer news must not be before it.
+        held is not None or any(is_edit(row) and row.state in ON_THE_WAY for row in rows)
+    ):
         hold(tree, subject, verdict, ingest_id, replay=replay)
     else:
         apply_member(tree, subject, verdict, ingest_id, replay=replay)
