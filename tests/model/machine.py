@@ -43,7 +43,7 @@ MEMORY = Path("/dev/shm")
 """Nobody cuts the power here: what a disk takes for its syncs would be most of the time."""
 PATHS = (
     "/a", "/a/1", "/a/1/x.txt", "/b/c/d.md", "/b/c", "/a/.relayfile.acl", "/.relayfile.acl", "/é/日.json",
-    "/linear/_new/draft.json", "/linear/_new/other.json", "/linear/two.json",
+    "/linear/_new/draft.json", "/linear/_new/other.json", "/linear/two.json", "/linear/issue_1.json",
 )  # fmt: skip
 """Files where directories are, rules, and files that a provider hears of."""
 BAD_PATHS = (

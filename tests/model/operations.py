@@ -4,7 +4,7 @@ Written from the documented rules alone. Operations are in the order in which th
 ids that the store chooses.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from hashlib import sha256
 
@@ -60,6 +60,8 @@ class Operations:
     workspace: Workspace
     now_us: Callable[[], int]
     made: list[Operation] = field(default_factory=list)
+    let_go: Callable[[Collection[str]], None] = lambda keys: None
+    """What waits for the end of edits of these objects becomes files, before the ends are told."""
     _ends: list[Operation] = field(default_factory=list)
 
     # --- agents
@@ -106,6 +108,7 @@ class Operations:
         self._end(row, DONE)
         if row.is_owed:
             self._again(row)
+        self.let_go((row.key,))
         self.settle()
         return True
 
@@ -116,8 +119,9 @@ class Operations:
         if retry_after_us is None or row.attempts >= ATTEMPTS_MAX:
             self._end(row, DEAD)
         else:
-            row.state, row.claimable_us = PENDING, self.now_us() + retry_after_us
+            self._put_back(row, self.now_us() + retry_after_us)
         row.is_faulted = True
+        self.let_go((row.key,))
         self.settle()
         return True
 
@@ -125,8 +129,9 @@ class Operations:
         """It is given back untried."""
         if not self.holds(row, number):
             return False
-        row.state, row.claimable_us = PENDING, self.now_us() + delay_us
+        self._put_back(row, self.now_us() + delay_us)
         row.attempts -= 1
+        self.let_go((row.key,))
         self.settle()
         return True
 
@@ -139,13 +144,14 @@ class Operations:
 
     def expire(self) -> None:
         """Claims whose time is over."""
-        for row in self.claimed():
-            if row.expire_us <= self.now_us():
-                if row.attempts >= ATTEMPTS_MAX:
-                    self._end(row, DEAD)
-                    row.is_faulted = True
-                else:
-                    row.state, row.claimable_us = PENDING, self.now_us()
+        late = [row for row in self.claimed() if row.expire_us <= self.now_us()]
+        for row in late:
+            if row.attempts >= ATTEMPTS_MAX:
+                self._end(row, DEAD)
+                row.is_faulted = True
+            else:
+                self._put_back(row, self.now_us())
+        self.let_go({row.key for row in late})
         self.settle()
 
     # --- people
@@ -157,6 +163,7 @@ class Operations:
         if row.state != PENDING:
             return "skipped"
         row.state = CANCELED
+        self.let_go((row.key,))
         self.settle()
         return "canceled"
 
@@ -223,6 +230,24 @@ class Operations:
             row.folded, row.base_revision = older.folded + 1, older.base_revision
             self._end(older, REPLACED)
         self.made.append(row)
+
+    def _put_back(self, row: Operation, claimable_us: int) -> None:
+        """A claim has ended without success: what was edited since is folded with it."""
+        newer = self._unclaimed(row.key)
+        row.state, row.claimable_us = PENDING, claimable_us
+        if newer is None:
+            return
+        if newer.kind == "delete" and newer.is_draft:
+            row.state = newer.state = CANCELED
+            return
+        moved_from = "" if newer.kind == "delete" else row.moved_from or newer.moved_from
+        if newer.kind != "delete" and not (newer.kind == row.kind == "move" and moved_from != newer.path):
+            newer.kind = "write"
+        newer.moved_from = "" if moved_from == newer.path else moved_from
+        newer.base_revision = row.base_revision
+        newer.folded += row.folded
+        newer.claimable_us = max(newer.claimable_us, claimable_us)
+        self._end(row, REPLACED)
 
     def _remember(self, row: Operation) -> None:
         later = [

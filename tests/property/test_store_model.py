@@ -5,7 +5,7 @@ import asyncio
 from hypothesis import HealthCheck, settings
 from hypothesis.stateful import run_state_machine_as_test
 
-from tests.model.writeback_machine import WritebackMachine
+from tests.model.provider_machine import ProviderMachine
 
 QUICK = settings(
     max_examples=12,
@@ -22,7 +22,7 @@ QUICK = settings(
 def test_the_store_does_what_the_model_says() -> None:
     with asyncio.Runner() as runner:
 
-        class Machine(WritebackMachine):
+        class Machine(ProviderMachine):
             """Of this test."""
 
         Machine.runner = runner

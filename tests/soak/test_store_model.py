@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, seed, settings
 from hypothesis.stateful import run_state_machine_as_test
 
 from relayfile.clock import SystemClock
-from tests.model.writeback_machine import WritebackMachine
+from tests.model.provider_machine import ProviderMachine
 
 pytestmark = [pytest.mark.soak, pytest.mark.timeout(0)]
 
@@ -34,7 +34,7 @@ def test_the_store_does_what_the_model_says_for_long() -> None:
     end = clock.monotonic() + 60 * MINUTES
     with asyncio.Runner() as runner:
 
-        class Machine(WritebackMachine):
+        class Machine(ProviderMachine):
             """Of this test."""
 
         Machine.runner = runner
