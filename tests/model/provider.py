@@ -56,6 +56,9 @@ class Provider:
         self.look(change.object_id)
         if change.occurred_us < subject.newest_us:
             outcome = STALE
+        elif subject.path is not None and _is_marker(subject.path):
+            # An agent moved the object's file to where access rules are: no provider writes there.
+            outcome = DEAD_LETTERED
         elif subject.held is not None or self._is_edited(change.object_id):
             outcome = self._hold(subject, change)
         else:
@@ -104,6 +107,8 @@ class Provider:
         return APPLIED
 
     def _apply(self, subject: ProviderObject, change: Change) -> str:
+        if subject.path is not None and _is_marker(subject.path):
+            return DEAD_LETTERED
         files = self.workspace.files
         own = None if subject.path is None else files[subject.path]
         if change.content is None:
@@ -135,3 +140,7 @@ class Provider:
     def _target(self, subject: ProviderObject, change: Change) -> str:
         default = f"/{DIRECTORY}/{change.object_id.replace('/', '_')}.json"
         return change.path or subject.path or default
+
+
+def _is_marker(path: str) -> bool:
+    return path.rpartition("/")[2] == ".relayfile.acl"
