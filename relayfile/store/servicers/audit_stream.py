@@ -66,28 +66,20 @@ async def audit_messages(
     auditor: Auditor, order: AuditOrder, clock: Clock
 ) -> AsyncGenerator[admin_pb2.AuditResponse, None]:
     """The stream."""
-    started = told = clock.monotonic()
-    async with aclosing(auditor.run(order)) as items:
-        async for item in items:
-            now = clock.monotonic()
+    async with aclosing(_told(auditor, order, clock)) as items:
+        async for item, elapsed_s in items:
             message = admin_pb2.AuditResponse()
             if isinstance(item, Finding):
                 fill_finding(message.finding, item)
             elif isinstance(item, AuditEnd):
                 result, tally = message.result, item.tally
-                result.clean = item.is_clean
-                result.finding_count = item.finding_count
-                result.truncated = item.is_truncated
+                _fill_end(result, item, elapsed_s)
                 result.workspace_count = tally.workspace_count
                 result.file_count = tally.file_count
                 result.event_count = tally.event_count
                 result.change_count = tally.change_count
-                result.duration.FromMicroseconds(round((now - started) * MICROSECONDS))
-            elif now - told < PROGRESS_S:
-                continue
             else:
-                told = now
-                fill_progress(message.progress, item, now - started)
+                fill_progress(message.progress, item, elapsed_s)
                 message.progress.done_count = item.workspace_count
                 message.progress.total_count = item.workspace_total
             yield message
@@ -97,28 +89,41 @@ async def scrub_messages(
     auditor: Auditor, order: AuditOrder, clock: Clock
 ) -> AsyncGenerator[admin_pb2.ScrubResponse, None]:
     """The stream."""
-    started = told = clock.monotonic()
-    async with aclosing(auditor.run(order)) as items:
-        async for item in items:
-            now = clock.monotonic()
+    async with aclosing(_told(auditor, order, clock)) as items:
+        async for item, elapsed_s in items:
             message = admin_pb2.ScrubResponse()
             if isinstance(item, Finding):
                 fill_finding(message.finding, item)
             elif isinstance(item, AuditEnd):
-                result, tally = message.result, item.tally
-                result.clean = item.is_clean
-                result.finding_count = item.finding_count
-                result.truncated = item.is_truncated
-                result.content_count = tally.content_count
-                result.content_bytes = tally.content_bytes
-                result.duration.FromMicroseconds(round((now - started) * MICROSECONDS))
-            elif now - told < PROGRESS_S:
-                continue
+                _fill_end(message.result, item, elapsed_s)
+                message.result.content_count = item.tally.content_count
+                message.result.content_bytes = item.tally.content_bytes
             else:
-                told = now
-                fill_progress(message.progress, item, now - started)
+                fill_progress(message.progress, item, elapsed_s)
                 message.progress.done_count = item.content_count
             yield message
+
+
+async def _told(
+    auditor: Auditor, order: AuditOrder, clock: Clock
+) -> AsyncGenerator[tuple[Finding | AuditEnd | Tally, float], None]:
+    """Findings, the end, and now and then how far it is; each with the seconds since it began."""
+    started = told = clock.monotonic()
+    async with aclosing(auditor.run(order)) as items:
+        async for item in items:
+            now = clock.monotonic()
+            if isinstance(item, Tally):
+                if now - told < PROGRESS_S:
+                    continue
+                told = now
+            yield item, now - started
+
+
+def _fill_end(result: admin_pb2.AuditResult | admin_pb2.ScrubResult, end: AuditEnd, elapsed_s: float) -> None:
+    result.clean = end.is_clean
+    result.finding_count = end.finding_count
+    result.truncated = end.is_truncated
+    result.duration.FromMicroseconds(round(elapsed_s * MICROSECONDS))
 
 
 def fill_progress(into: admin_pb2.AdminProgress, tally: Tally, elapsed_s: float) -> None:
