@@ -1,27 +1,22 @@
 """UploadFile: a head, then chunks, into one write.
 
-Owns the bound on what uploads hold in memory: each reserves the size that it declares before its first chunk is read,
-and all of them together stay below `bytes_max`; what does not fit is refused and may come again. A stream that ends
-early, or brings more or less than it said, changes nothing.
+A stream that ends early, or brings more or less than it said, changes nothing.
 """
 
-import asyncio
 import hashlib
-from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator
 from typing import Protocol
 
-from relayfile.errors import DeadlineExpired, InvalidArgument, Overloaded, TooLarge
+from relayfile.errors import InvalidArgument, TooLarge
 from relayfile.model import Semantics
 from relayfile.store.once import RequestMark
 from relayfile.store.plan.file_write import FileResult
 from relayfile.store.plan.rows import RequestKey
 from relayfile.store.servicers.checks import Checks
+from relayfile.store.servicers.incoming import Incoming, check_chunk
 from relayfile.store.servicers.wire import fill_file
 from relayfile.v1 import file_pb2
 
-CHUNK_BYTES_MAX = 1 << 20
-RETRY_AFTER_S = 0.5
 _METHOD = "relayfile.v1.FileService/UploadFile"
 
 
@@ -56,15 +51,13 @@ class FileUpload:
     """Uploads of one node."""
 
     def __init__(self, writing: Writing, bytes_max: int, idle_s: float) -> None:
-        """`idle_s`: longest wait for the next chunk."""
+        """`bytes_max`: of all at once; `idle_s`: longest wait for the next chunk."""
         self._writing = writing
-        self._bytes_max = max(bytes_max, writing.content_bytes_max)
-        self._idle_s = idle_s
-        self._reserved_bytes = 0
+        self._incoming = Incoming("uploads", max(bytes_max, writing.content_bytes_max), idle_s)
 
     async def upload(self, requests: AsyncIterator[file_pb2.UploadFileRequest]) -> file_pb2.UploadFileResponse:
         """One call. `InvalidArgument`, `TooLarge`, `Overloaded`, and whatever a write is refused with."""
-        first = await self._next(requests)
+        first = await self._incoming.next(requests)
         checks = Checks()
         if first is None or not first.HasField("head"):
             raise InvalidArgument.of("head", "is required in the first message")
@@ -75,7 +68,7 @@ class FileUpload:
         checks.done()
         if size > self._writing.content_bytes_max:
             raise TooLarge(what="content", size=size, limit=self._writing.content_bytes_max)
-        with self._reserved(size):
+        with self._incoming.reserved(size):
             content, digest = await self._content(first, requests, size)
             result = await self._writing.put(head, path, semantics, content, digest, _mark(head, size, digest))
         answer = file_pb2.UploadFileResponse(changed=result.changed, operation_id=result.operation_id)
@@ -98,34 +91,16 @@ class FileUpload:
                 if is_last:
                     raise InvalidArgument.of("chunk", "comes after the last one")
                 data = message.chunk.data
-                if len(data) > CHUNK_BYTES_MAX:
-                    raise InvalidArgument.of("chunk.data", f"has {len(data)} bytes; at most {CHUNK_BYTES_MAX}")
+                check_chunk(data)
                 if len(content) + len(data) > size:
                     raise InvalidArgument.of("size_bytes", f"is {size}, and more bytes than that came")
                 content += data
                 digest.update(data)
                 is_last = message.chunk.last
-            message = await self._next(requests)
+            message = await self._incoming.next(requests)
         if len(content) != size:
             raise InvalidArgument.of("size_bytes", f"is {size}, and {len(content)} bytes came")
         return bytes(content), digest.digest()
-
-    async def _next(self, requests: AsyncIterator[file_pb2.UploadFileRequest]) -> file_pb2.UploadFileRequest | None:
-        try:
-            async with asyncio.timeout(self._idle_s):
-                return await anext(requests, None)
-        except TimeoutError:
-            raise DeadlineExpired(what="the next chunk") from None
-
-    @contextmanager
-    def _reserved(self, size: int) -> Iterator[None]:
-        if self._reserved_bytes + size > self._bytes_max:
-            raise Overloaded(what="room for uploads", retry_after_s=RETRY_AFTER_S)
-        self._reserved_bytes += size
-        try:
-            yield
-        finally:
-            self._reserved_bytes -= size
 
 
 def _mark(head: file_pb2.WriteFileRequest, size: int, content_sha256: bytes) -> RequestMark | None:

@@ -162,10 +162,10 @@ class WritebackService(writeback_pb2_grpc.WritebackServiceServicer):
     async def AckOperation(
         self, request: AsyncIterator[writeback_pb2.AckOperationRequest], context: "Context"
     ) -> writeback_pb2.AckOperationResponse:
-        workspace_id, answer, mark = await self._answers.read(request)
-        key = self._reading.key(workspace_id)
-        await self._require(key)
-        taken = await self._desk.answer(key, answer, mark)
+        async with self._answers.read(request) as (workspace_id, answer, mark):
+            key = self._reading.key(workspace_id)
+            await self._require(key)
+            taken = await self._desk.answer(key, answer, mark)
         response = writeback_pb2.AckOperationResponse(revision=taken.revision)
         await self._describe(response.operation, key, taken.operation_id)
         return response
