@@ -15,6 +15,8 @@ from relayfile.wire import content_type_refusal
 
 RETRY_AFTER_MAX_S: Final = 24 * 3600.0
 MESSAGE_BYTES_MAX: Final = 300
+SAID_BYTES_MAX: Final = 64 * 1024
+"""Of a write's answer that is read; a longer one is done all the same."""
 TIME_US_MAX: Final = 253_402_300_799_999_999
 """The last that a protobuf Timestamp may say: the end of the year 9999, UTC."""
 _AGAIN: Final = frozenset({401, 403, 408, 425, 429})
@@ -110,6 +112,8 @@ def _fault(answer: TargetAnswer, now_us: int) -> TargetFault:
 
 
 def _object(body: bytes) -> dict[str, object]:
+    if len(body) > SAID_BYTES_MAX:
+        return {}  # what a write's answer says of the object is small; the rest is not worth the loop's time
     try:
         said = json.loads(body)
     except (ValueError, RecursionError):  # nested deeper than anybody means

@@ -76,7 +76,8 @@ class Caller:
         if row.kind is OperationKind.WRITE:
             async with self._engine.view(key) as view:
                 content = (await view.contents([row.content_id])).get(row.content_id, b"")
-        return write_request(definition.url, secrets, key.workspace_id, row, content, now_us)
+        # Megabytes take long to write as JSON and to sign: not on the loop.
+        return await asyncio.to_thread(write_request, definition.url, secrets, key.workspace_id, row, content, now_us)
 
 
 def _read(path: Path) -> str:

@@ -5,6 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from relayfile.store.outward.answers import (
+    SAID_BYTES_MAX,
     Fetched,
     TargetAnswer,
     TargetFault,
@@ -81,6 +82,8 @@ class TestAnswers:
         body = b'{"provider_object_id": "issue/9", "canonical_path": "/x.json", "occurred_at": "2026-01-02T03:04:05Z"}'
         done = of_write(TargetAnswer(status, body), NOW_US)
         assert done == WriteDone(status, "issue/9", "/x.json", 1_767_323_045_000_000)
+        long = body[:-1] + b" " * SAID_BYTES_MAX + b"}"
+        assert of_write(TargetAnswer(status, long), NOW_US) == WriteDone(status), "done, and not read"
         strange = b'{"provider_object_id": 9, "canonical_path": null, "occurred_at": "soon"}'
         assert of_write(TargetAnswer(status, strange), NOW_US) == WriteDone(status)
 
