@@ -51,6 +51,7 @@ class SqliteAudit:
         self._clock = clock
         self._shard_count = shard_count
         self._gives_way = gives_way
+        self._worked_s = 0.0
 
     async def run(self, order: AuditOrder) -> AsyncGenerator[Finding | Tally | AuditEnd, None]:
         """Confirmed findings; between them, after every step, how much was looked at; the end last."""
@@ -70,6 +71,7 @@ class SqliteAudit:
                         end.is_truncated = True
                         yield end
                         return
+                    await self._give_way()
                     await self._keep_rate(order, end.tally, started)
         yield end
 
@@ -154,20 +156,26 @@ class SqliteAudit:
         async with self._snapshot() as cursor:
             look = step(cursor, tally)
             try:
-                started = self._clock.monotonic()
                 while True:
-                    finding = next(look)
+                    started = self._clock.monotonic()
+                    try:
+                        finding = next(look)
+                    finally:
+                        self._worked_s += self._clock.monotonic() - started
                     if finding is not None and len(found) < most:
                         found.append(finding)
-                    worked = self._clock.monotonic() - started
-                    if self._gives_way and worked > TURN_S:
-                        await asyncio.sleep(worked)
-                        started = self._clock.monotonic()
+                    await self._give_way()
             except StopIteration as end:
                 following: Step | None = end.value
                 return found, following
             finally:
                 look.close()
+
+    async def _give_way(self) -> None:
+        """Let others work for as long as this did, once that is a turn: also when it was many short steps."""
+        if self._gives_way and self._worked_s > TURN_S:
+            worked, self._worked_s = self._worked_s, 0.0
+            await asyncio.sleep(worked)
 
     async def _keep_rate(self, order: AuditOrder, tally: Tally, started: float) -> None:
         if order.content_bytes_per_second_max:

@@ -22,9 +22,9 @@ from relayfile.store.integrity.finding import (
 )
 from relayfile.store.plan.buckets import BUILT
 from relayfile.store.sqlite.audit import directories, files, index, log, node, step
-from relayfile.store.sqlite.audit.run import SqliteAudit
+from relayfile.store.sqlite.audit.run import TURN_S, SqliteAudit
 from relayfile.store.sqlite.periods import slot_of
-from relayfile.store.sqlite.stopped import node_directories, stopped_audit
+from relayfile.store.sqlite.stopped import audit_over, node_directories, stopped_audit
 from relayfile.v1 import shard_pb2, types_pb2
 from tests.support.running_node import SHARDS, Sender, fold, running_node, sub_batch, upsert
 
@@ -355,6 +355,36 @@ async def test_a_live_system_is_clean_while_everything_moves(tmp_path: Path) -> 
                     assert not isinstance(item, Finding), item
                     ends += isinstance(item, AuditEnd)
             ending.set()
+
+
+async def test_many_short_steps_give_way_like_a_long_one(sound: Path) -> None:
+    """No step of this audit takes a turn's time; together they take several."""
+
+    class Slowly(ManualClock):
+        def monotonic(self) -> float:
+            self.advance(TURN_S / 1_000)
+            return super().monotonic()
+
+    connection = apsw.Connection(str(sound / "store.db"))
+    try:
+        auditor = audit_over(connection, sound, Slowly(), gives_way=True)
+        turns = 0
+        async with asyncio.TaskGroup() as tasks:
+
+            async def work() -> None:
+                nonlocal turns
+                while True:
+                    await asyncio.sleep(0)
+                    turns += 1
+
+            others = tasks.create_task(work())
+            for _ in range(20):
+                async for item in auditor.run(STRICT):
+                    assert not isinstance(item, Finding), item
+            others.cancel()
+        assert turns
+    finally:
+        connection.close()
 
 
 async def test_a_finding_that_the_second_look_does_not_confirm_is_none(sound: Path) -> None:
