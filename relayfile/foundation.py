@@ -11,6 +11,7 @@ from prometheus_client import CollectorRegistry
 from relayfile import faults
 from relayfile.auth import FetchedKeys, KeyStore, KeyUrl, RateLimits, ServiceCredentials, TokenSigner, TokenVerifier
 from relayfile.clock import Clock, SystemClock
+from relayfile.errors import SettingError
 from relayfile.ids import IdSource
 from relayfile.serving import CallPolicy
 from relayfile.settings import CommonSettings
@@ -28,16 +29,23 @@ class Foundation:
     policy: CallPolicy
     """For the ``GrpcServer``."""
     credentials: ServiceCredentials
-    """For calls to other processes: ``metadata=foundation.credentials.metadata()``."""
+    """For calls to other processes: ``metadata=foundation.credentials.metadata()``, which may be empty."""
 
 
 def lay(process: str, settings: CommonSettings) -> Foundation:
     """Configure logging and faults, and make the shared parts of ``process`` (``store``, ``ingest``, ``syncd``).
 
-    The first process of a system makes its signing key here. ``StartRefused`` when keys cannot be read.
+    The first process of a system makes its signing key here. ``StartRefused`` when keys cannot be read;
+    ``SettingError`` when certificates are to name processes and callers are not asked for any.
     """
     configure_logs(process, settings.log_level, settings.log_format)
     faults.arm(settings.fault)
+    if settings.tls_service_names and (settings.tls_ca_file is None or settings.tls_cert_file is None):
+        raise SettingError(
+            variable="RELAYFILE_TLS_SERVICE_NAMES",
+            problem="is set, but callers are not asked for a certificate",
+            way_out="set RELAYFILE_TLS_CERT_FILE, RELAYFILE_TLS_KEY_FILE and RELAYFILE_TLS_CA_FILE too, or unset it",
+        )
     clock = SystemClock()
     registry = new_registry()
     tracing = configure_tracing(process, settings)
@@ -58,6 +66,7 @@ def lay(process: str, settings: CommonSettings) -> Foundation:
                 workspace_bytes=settings.workspace_bytes_per_second_max,
                 caller_bytes=settings.caller_bytes_per_second_max,
             ),
+            service_names=frozenset(settings.tls_service_names),
         ),
         credentials=credentials,
     )
@@ -71,11 +80,13 @@ def _fetched_keys(settings: CommonSettings, clock: Clock) -> FetchedKeys | None:
 
 def _keys(process: str, settings: CommonSettings, clock: Clock) -> tuple[ServiceCredentials, Path]:
     store = KeyStore(settings.keys_dir or settings.data_dir / "keys")
-    if settings.service_token_file is not None and settings.jwks_file is not None:
-        return ServiceCredentials(process, clock, file=settings.service_token_file), settings.jwks_file
+    shown = None
+    if settings.service_token_file is not None:
+        shown = ServiceCredentials(process, clock, file=settings.service_token_file)
+    elif settings.tls_service_names:
+        shown = ServiceCredentials(process, clock, by_certificate=True)
+    if shown is not None and settings.jwks_file is not None:
+        return shown, settings.jwks_file
     # Without keys of somebody else the system makes its own; this also writes the public file.
     signer = TokenSigner(store.signing_key(), clock)
-    public_keys = settings.jwks_file or store.public_file
-    if settings.service_token_file is not None:
-        return ServiceCredentials(process, clock, file=settings.service_token_file), public_keys
-    return ServiceCredentials(process, clock, signer=signer), public_keys
+    return shown or ServiceCredentials(process, clock, signer=signer), settings.jwks_file or store.public_file

@@ -69,11 +69,14 @@ class CallPolicy:
     tracing: Tracing
     clock: Clock
     rates: RateLimits = RateLimits()
+    service_names: frozenset[str] = frozenset()
+    """Names in certificates of the cluster's processes."""
 
     def interceptor(self) -> CallInterceptor:
         """Telemetry outermost, so that it sees the status; then errors; then access, whose refusals are errors; then
         rates, of those who may."""
-        stages = [telemetry_stage(self.instruments, self.tracing, self.clock), error_stage, auth_stage(self.verifier)]
+        access = auth_stage(self.verifier, self.service_names)
+        stages = [telemetry_stage(self.instruments, self.tracing, self.clock), error_stage, access]
         if self.rates:
             stages.append(rate_stage(Rates(self.rates), self.clock))
         return CallInterceptor(stages, IdSource(self.clock).new_id, OPEN_SERVICES)

@@ -5,6 +5,7 @@ scopes to what they grant, from the rules of files to what they decide. Which ro
 decided with these where the rows are, in ``relayfile.store.access``.
 """
 
+from relayfile.auth.certificates import certificate_principal
 from relayfile.auth.fetched_keys import FetchedKeys
 from relayfile.auth.key_url import KeyUrl
 from relayfile.auth.keys import KeyStore
@@ -40,6 +41,7 @@ __all__ = [
     "auth_stage",
     "authorise_workspace",
     "bearer_token",
+    "certificate_principal",
     "current_principal",
     "rate_stage",
     "require_entries",

@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 from operator import attrgetter
 from typing import Any
 
+from relayfile.auth.certificates import certificate_principal
 from relayfile.auth.principal import Principal, authorise_workspace, set_current_principal
 from relayfile.auth.requirements import REQUIREMENTS, Reach, Requirement
 from relayfile.auth.scopes import Grants, grants
@@ -31,12 +32,20 @@ def bearer_token(header: object) -> str:
     return header[len(_SCHEME) :].strip()
 
 
-def auth_stage(verifier: TokenVerifier) -> Stage:
-    """Verify the token of each call, bind its principal, and check each request against the RPC's requirement."""
+def auth_stage(verifier: TokenVerifier, service_names: frozenset[str] = frozenset()) -> Stage:
+    """Verify the token of each call, bind its principal, and check each request against the RPC's requirement.
+
+    A call without a token is its certificate's, when that has one of `service_names`. A token always counts instead:
+    what a process passes on for a caller is the caller's, and never becomes the process's own.
+    """
 
     @asynccontextmanager
     async def stage(call: Call) -> AsyncIterator[None]:
-        principal = await verifier.identify(bearer_token(call.metadata.get("authorization")))
+        principal = None
+        if service_names and "authorization" not in call.metadata:
+            principal = certificate_principal(call.context.auth_context(), service_names)
+        if principal is None:
+            principal = await verifier.identify(bearer_token(call.metadata.get("authorization")))
         set_current_principal(principal)
         call.on_request = request_check(principal, REQUIREMENTS[call.method])
         yield

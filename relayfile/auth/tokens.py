@@ -202,23 +202,35 @@ class TokenVerifier:
 
 
 class ServiceCredentials:
-    """The token that this process shows to others: its own, renewed at half its life, or the one in a file."""
+    """The token that this process shows to others: its own, renewed at half its life, or the one in a file.
+
+    ``by_certificate``: none, because the certificate of its connections says who it is.
+    """
 
     _TTL_S = 3600.0
 
-    def __init__(self, name: str, clock: Clock, *, signer: TokenSigner | None = None, file: Path | None = None) -> None:
-        if (signer is None) == (file is None):
+    def __init__(
+        self,
+        name: str,
+        clock: Clock,
+        *,
+        signer: TokenSigner | None = None,
+        file: Path | None = None,
+        by_certificate: bool = False,
+    ) -> None:
+        if [signer is not None, file is not None, by_certificate].count(True) != 1:
             raise StartRefused(why="a process needs either a signing key or RELAYFILE_SERVICE_TOKEN_FILE")
         self._name = name
         self._clock = clock
         self._signer = signer
         self._file = file
+        self._by_certificate = by_certificate
         self._token = ""
         self._renew_at = 0.0
 
     def metadata(self) -> tuple[tuple[str, str], ...]:
         """What to pass as ``metadata=`` to a call."""
-        return (("authorization", f"Bearer {self.token()}"),)
+        return () if self._by_certificate else (("authorization", f"Bearer {self.token()}"),)
 
     def token(self) -> str:
         """A token that is still valid for a while."""

@@ -97,11 +97,13 @@ def _mode(
 
 def _check_stateless(settings: IngestSettings) -> None:
     """Without a data directory there is no place for keys that the process would make for itself."""
-    if settings.keys_dir is None and (settings.service_token_file is None or settings.jwks_file is None):
+    is_known = settings.service_token_file is not None or bool(settings.tls_service_names)
+    if settings.keys_dir is None and (settings.jwks_file is None or not is_known):
         raise SettingError(
             variable="RELAYFILE_SPOOL_MODE",
             problem="is through, which keeps nothing on disk, and the process has no keys",
-            way_out="set RELAYFILE_SERVICE_TOKEN_FILE and RELAYFILE_JWKS_FILE, or RELAYFILE_KEYS_DIR",
+            way_out="set RELAYFILE_JWKS_FILE with RELAYFILE_SERVICE_TOKEN_FILE or RELAYFILE_TLS_SERVICE_NAMES, or "
+            "RELAYFILE_KEYS_DIR",
         )
 
 

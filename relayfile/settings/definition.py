@@ -23,6 +23,7 @@ KEY = "setting"
 _SECONDS = {"us": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _BYTES = {"": 1, "B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40}
 _PROVIDER_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,63}")
+_CERTIFICATE_NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,251}[A-Za-z0-9])?|[a-z][a-z0-9+.-]*://[^\s,*]+")
 _QUANTITY = re.compile(r"(\d+(?:\.\d+)?)\s*([A-Za-z]*)\Z")
 
 
@@ -224,6 +225,20 @@ def names(default: str, why: str, env: str | None = None) -> tuple[str, ...]:
         return found
 
     return declare(parse(default), Definition(parse, ",".join, "name,name,...", why, env))
+
+
+def certificate_names(why: str, env: str | None = None) -> tuple[str, ...]:
+    """A comma-separated list of DNS names and URIs, as certificates have them; DNS names in lower case."""
+
+    def parse(raw: str) -> tuple[str, ...]:
+        found = tuple(item.strip() for item in raw.split(",") if item.strip())
+        for name in found:
+            if _CERTIFICATE_NAME.fullmatch(name) is None:
+                raise ValueError(f"names {name!r}, which is neither a DNS name nor a URI")
+        return tuple(name if "://" in name else name.lower() for name in found)
+
+    none: tuple[str, ...] = ()
+    return declare(none, Definition(parse, ",".join, "name,name,... (DNS names or URIs, no wildcards)", why, env))
 
 
 def endpoints(why: str, env: str | None = None) -> tuple[str, ...]:

@@ -9,6 +9,7 @@ from typing import Literal
 
 from relayfile.placement import SHARD_COUNT_DEFAULT
 from relayfile.settings.definition import (
+    certificate_names,
     choice,
     count,
     duration,
@@ -58,6 +59,10 @@ class CommonSettings(TlsSettings):
     )
     service_token_file: Path | None = optional_path(
         "token that this process shows to other processes; without one it signs its own with the signing key"
+    )
+    tls_service_names: tuple[str, ...] = certificate_names(
+        "DNS or URI names (SAN) of the certificates of all processes of the cluster: a caller with one needs no token, "
+        "and this process shows none unless SERVICE_TOKEN_FILE is set; needs the three TLS files"
     )
     workspace_calls_per_second_max: int = count(
         0, 0, 10_000_000, "gRPC calls about one workspace that this process admits in one second; 0: any number"

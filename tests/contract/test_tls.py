@@ -1,4 +1,6 @@
-"""gRPC that is encrypted: a real server on loopback, its own authority, replaced certificates."""
+"""gRPC that is encrypted: a real server on loopback, its own authority, replaced certificates, who a certificate is."""
+
+from __future__ import annotations  # gRPC's classes are generic in their stubs only
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -10,10 +12,16 @@ import pytest
 import trustme
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
+from relayfile.auth import KeyStore, Principal, TokenSigner, TokenVerifier, auth_stage, current_principal
+from relayfile.clock import SystemClock
 from relayfile.errors import SettingError
+from relayfile.ids import IdSource
+from relayfile.interception import CallInterceptor
 from relayfile.serving import bind, channel, server_options
 from relayfile.settings import ClusterSettings
+from relayfile.status import error_stage
 from relayfile.tls import channel_credentials, server_credentials
+from tests.support.certificates import Authority, CertificateFiles
 
 
 def files(folder: Path, authority: trustme.CA, name: str, *, mutual: bool = True) -> ClusterSettings:
@@ -107,3 +115,108 @@ def test_what_is_half_set_or_unreadable_is_refused_by_name(tmp_path: Path) -> No
     (tmp_path / "der").write_bytes(b"\x30\x82")
     with pytest.raises(SettingError, match="not PEM"):
         channel_credentials(ClusterSettings(tls_ca_file=tmp_path / "der"))
+
+
+NAMES = frozenset({"ingest.internal", "spiffe://prod/relayfile/syncd"})
+METHOD = "/relayfile.v1.ShardService/SetPause"
+Metadata = tuple[tuple[str, str], ...]
+
+
+def settings_of(made: CertificateFiles) -> ClusterSettings:
+    return ClusterSettings(tls_cert_file=made.cert, tls_key_file=made.key, tls_ca_file=made.ca)
+
+
+class Asked:
+    """A server that answers one RPC of the cluster's processes, and remembers who called."""
+
+    def __init__(self, made: CertificateFiles, keys: KeyStore, names: frozenset[str]) -> None:
+        clock = SystemClock()
+        stages = (error_stage, auth_stage(TokenVerifier(keys.public_file, clock), names))
+        settings = settings_of(made)
+        self.server = grpc.aio.server(
+            interceptors=[CallInterceptor(stages, IdSource(clock).new_id, frozenset())],
+            options=server_options(settings),
+        )
+        answer: grpc.RpcMethodHandler[bytes, bytes] = grpc.unary_unary_rpc_method_handler(self._answer)
+        handlers = {"SetPause": answer}
+        self.server.add_generic_rpc_handlers(
+            (grpc.method_handlers_generic_handler("relayfile.v1.ShardService", handlers),)
+        )
+        self.address = bind(self.server, "127.0.0.1:0", server_credentials(settings))
+        self.callers: list[Principal] = []
+
+    async def _answer(self, _request: bytes, _context: object) -> bytes:
+        self.callers.append(current_principal())
+        return b""
+
+    async def refusal_of(self, made: CertificateFiles, metadata: Metadata = ()) -> grpc.StatusCode | None:
+        """Call with a certificate; None when it was served."""
+        async with channel(self.address, settings_of(made)) as opened:
+            call: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = opened.unary_unary(METHOD)
+            try:
+                await call(b"", metadata=metadata, timeout=5)
+            except grpc.aio.AioRpcError as error:
+                return error.code()
+        return None
+
+
+@asynccontextmanager
+async def asked(tmp_path: Path, made: CertificateFiles, names: frozenset[str]) -> AsyncIterator[Asked]:
+    keys = KeyStore(tmp_path / "keys")
+    keys.signing_key()
+    found = Asked(made, keys, names)
+    await found.server.start()
+    try:
+        yield found
+    finally:
+        await found.server.stop(0)
+
+
+async def test_a_certificate_with_a_name_of_the_cluster_is_a_service_identity(tmp_path: Path) -> None:
+    authority = Authority(tmp_path)
+    by_dns = authority.issue("a", dns=("other.internal", "Ingest.Internal"))
+    by_uri = authority.issue("b", uris=("spiffe://prod/relayfile/syncd",))
+    async with asked(tmp_path, authority.issue("store"), NAMES) as store:
+        assert await store.refusal_of(by_dns) is None
+        assert await store.refusal_of(by_uri) is None
+    assert [(each.service, each.subject, each.is_service) for each in store.callers] == [
+        ("Ingest.Internal", "Ingest.Internal", True),
+        ("spiffe://prod/relayfile/syncd", "spiffe://prod/relayfile/syncd", True),
+    ]
+
+
+async def test_other_names_of_the_authority_are_nobody_without_a_token(tmp_path: Path) -> None:
+    authority = Authority(tmp_path)
+    others = [
+        authority.issue("ingest.internal"),  # the common name alone
+        authority.issue("a", dns=("x.ingest.internal", "*.internal", "ingest.internal.evil.example")),
+        authority.issue("b", uris=("spiffe://prod/relayfile/SYNCD", "spiffe://prod/relayfile/syncd/x")),
+        authority.issue("c", emails=("x@ingest.internal",)),
+        authority.issue("d", uris=("https://ingest.internal",)),
+    ]
+    async with asked(tmp_path, authority.issue("store"), NAMES) as store:
+        for each in others:
+            assert await store.refusal_of(each) is grpc.StatusCode.UNAUTHENTICATED, each
+    assert not store.callers
+
+
+async def test_without_names_a_certificate_is_nobody(tmp_path: Path) -> None:
+    authority = Authority(tmp_path)
+    async with asked(tmp_path, authority.issue("store"), frozenset()) as store:
+        made = authority.issue("a", dns=("ingest.internal",))
+        assert await store.refusal_of(made) is grpc.StatusCode.UNAUTHENTICATED
+
+
+async def test_a_token_counts_instead_of_the_certificate(tmp_path: Path) -> None:
+    """What a node passes on comes over its own certificate, and must not become the node's own call."""
+    authority = Authority(tmp_path)
+    made = authority.issue("a", dns=("ingest.internal",))
+    async with asked(tmp_path, authority.issue("store"), NAMES) as store:
+        signer = TokenSigner(KeyStore(tmp_path / "keys").signing_key(), SystemClock())
+        agent = signer.mint("agent", workspaces="acme", ttl_s=60, scopes=("fs:read",))
+        assert await store.refusal_of(made, (("authorization", f"Bearer {agent}"),)) is (
+            grpc.StatusCode.PERMISSION_DENIED
+        )
+        for broken in ("", "Bearer", "Bearer x"):
+            assert await store.refusal_of(made, (("authorization", broken),)) is grpc.StatusCode.UNAUTHENTICATED
+    assert not store.callers
