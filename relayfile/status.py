@@ -56,6 +56,8 @@ CODES: Mapping[type[RelayfileError], grpc.StatusCode] = {
     errors.HistoryMismatch: _Code.FAILED_PRECONDITION,
     errors.DeadLetterReplaying: _Code.FAILED_PRECONDITION,
     errors.MirrorRefused: _Code.FAILED_PRECONDITION,
+    errors.UnsentEdits: _Code.FAILED_PRECONDITION,
+    errors.PlanChanged: _Code.ABORTED,
     errors.NotOwner: _Code.FAILED_PRECONDITION,
     errors.PlacementStatic: _Code.FAILED_PRECONDITION,
     errors.ProxyLoop: _Code.UNAVAILABLE,

@@ -68,9 +68,11 @@ from relayfile.errors.state import (
     OperationContentGone,
     OperationNotDeadLettered,
     PlacementStatic,
+    PlanChanged,
     PreconditionRequired,
     ProxyLoop,
     RevisionConflict,
+    UnsentEdits,
 )
 
 _GROUPS = (request, existence, state, access, availability, process)
@@ -108,6 +110,8 @@ __all__ = [
     "HistoryMismatch",
     "DeadLetterReplaying",
     "MirrorRefused",
+    "UnsentEdits",
+    "PlanChanged",
     "NotOwner",
     "ProxyLoop",
     "ClaimExpired",

@@ -52,6 +52,27 @@ class MirrorRefused(RelayfileError):
 
 
 @dataclass(kw_only=True, eq=False)
+class UnsentEdits(RelayfileError):
+    """The mirror {mirror!r} has {edits} edits that the store did not acknowledge and {conflicts} open
+    conflicts: send and resolve them, or force."""
+
+    reason: ClassVar[str] = "UNSENT_EDITS"
+    mirror: str
+    edits: int
+    conflicts: int
+
+
+@dataclass(kw_only=True, eq=False)
+class PlanChanged(RelayfileError):
+    """The plan {plan!r} is not the one that waits for a decision; that is {current!r}."""
+
+    reason: ClassVar[str] = "PLAN_CHANGED"
+    plan: str
+    current: str
+    """Empty when none waits."""
+
+
+@dataclass(kw_only=True, eq=False)
 class NotOwner(RelayfileError):
     """Shard {shard} is not served here; at epoch {epoch} it is served at {address!r}."""
 

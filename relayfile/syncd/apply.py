@@ -20,7 +20,7 @@ from relayfile.syncd.names import suffixed
 from relayfile.syncd.place import observe
 from relayfile.syncd.reconcile import Action, Step, reconcile
 from relayfile.syncd.root import Root
-from relayfile.syncd.rows import DiskStat, Problem, Settled
+from relayfile.syncd.rows import DiskStat, Problem, Settled, TrashReason
 from relayfile.syncd.stage import reason_of
 
 INCOMING: Final = "incoming"
@@ -59,8 +59,9 @@ class Trashed:
     content_hash: bytes
     size: int
     revision: int
-    replaced: bool
-    """By a newer version; False: it was deleted."""
+    reason: TrashReason
+    acknowledged: bool = True
+    """The store has, or had, these bytes; others are never removed to make room."""
 
 
 @dataclass(slots=True)
@@ -149,12 +150,12 @@ class Application:
     def _swap(self, incoming: int, name: str, directory: int, target: str, seen: DiskStat, wanted: Wanted) -> bool:
         """Put the new file in the place of ours; False when what came out was not what was seen."""
         if not descriptors.exchange(incoming, name, directory, target):
-            self._trash(directory, target, wanted, seen, replaced=True)
+            self._trash(directory, target, wanted, seen, TrashReason.OVERWRITTEN)
             descriptors.move_if_absent(incoming, name, directory, target)
             return True
         out = descriptors.look(incoming, name)
         if out is not None and descriptors.stat_of(out).same_file(seen):
-            self._trash(incoming, name, wanted, seen, replaced=True)
+            self._trash(incoming, name, wanted, seen, TrashReason.OVERWRITTEN)
             return True
         descriptors.exchange(incoming, name, directory, target)
         os.unlink(name, dir_fd=incoming)
@@ -174,13 +175,13 @@ class Application:
             self._without_writing(action, wanted, seen)
             return
         assert seen is not None
-        if self._trash(directory, target, wanted, seen, replaced=False):
+        if self._trash(directory, target, wanted, seen, TrashReason.DELETED):
             self._touched.add(parent)
             self.done.settled.append(Settled(wanted.path, None))
             self.done.deleted_count += 1
             self._prune(parent)
 
-    def _trash(self, directory: int, name: str, wanted: Wanted, seen: DiskStat, *, replaced: bool) -> bool:
+    def _trash(self, directory: int, name: str, wanted: Wanted, seen: DiskStat, reason: TrashReason) -> bool:
         """Move a file to the trash; False when it was not the one that was seen, and is back in its place."""
         trash_id = self._ids.pop()
         kept = suffixed(split(wanted.disk_path)[1], trash_id)
@@ -192,7 +193,7 @@ class Application:
             return False
         content_hash = wanted.base or b""
         self.done.trashed.append(
-            Trashed(trash_id, kept, wanted.path, wanted.disk_path, content_hash, seen.size, wanted.revision, replaced)
+            Trashed(trash_id, kept, wanted.path, wanted.disk_path, content_hash, seen.size, wanted.revision, reason)
         )
         return True
 

@@ -3,6 +3,7 @@
 Owns the values that are shown and when they change. Refuses to decide what a mirror does.
 """
 
+import asyncio
 from dataclasses import replace
 
 from relayfile.clock import Clock
@@ -23,8 +24,24 @@ class Display:
 
     def __init__(self, record: MirrorRecord, clock: Clock) -> None:
         self.record = record
-        self.seen = Seen()
+        self._seen = Seen()
         self._clock = clock
+        self._changed = asyncio.Event()
+
+    @property
+    def seen(self) -> Seen:
+        """What the mirror shows now."""
+        return self._seen
+
+    @seen.setter
+    def seen(self, seen: Seen) -> None:
+        self._seen = seen
+        self._changed.set()
+        self._changed = asyncio.Event()
+
+    async def change(self) -> None:
+        """Wait until something that is shown has changed, or may have: each batch counts."""
+        await self._changed.wait()
 
     def state(self, state: MirrorState) -> None:
         self.seen = replace(self.seen, state=state)

@@ -48,6 +48,17 @@ CREATE TABLE IF NOT EXISTS problem (
   attempt_count INTEGER NOT NULL DEFAULT 1,
   PRIMARY KEY (path)
 ) WITHOUT ROWID;
+-- Edits that a provider refused for good, until it takes one of the same file.
+CREATE TABLE IF NOT EXISTS refused_write (
+  path          TEXT    NOT NULL,
+  reason        TEXT    NOT NULL,
+  message       TEXT    NOT NULL,
+  revision      INTEGER NOT NULL,
+  create_us     INTEGER NOT NULL,
+  attempt_us    INTEGER NOT NULL,
+  attempt_count INTEGER NOT NULL DEFAULT 1,
+  PRIMARY KEY (path)
+) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS trash (
   trash_id    TEXT    PRIMARY KEY,
   reason      INTEGER NOT NULL,

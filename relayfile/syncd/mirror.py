@@ -17,6 +17,7 @@ from relayfile.errors import (
     CursorExpired,
     DeadlineExpired,
     ExportRefused,
+    MirrorNotFound,
     MirrorRefused,
     RelayfileError,
     StorageFailed,
@@ -33,7 +34,9 @@ from relayfile.syncd.open_mirror import OpenMirror
 from relayfile.syncd.progress import Phase, Progress, Via
 from relayfile.syncd.pull import first_pull
 from relayfile.syncd.root import Marker, Root, RootLost
+from relayfile.syncd.rows import Cursor, FileState
 from relayfile.syncd.shown import Audited, MirrorRecord, MirrorState, Seen
+from relayfile.syncd.unsent import Unsent, unsent
 from relayfile.telemetry import get_logger
 
 T = TypeVar("T")
@@ -66,6 +69,7 @@ class Mirror:
         self._unstuck = asyncio.Event()
         self._repair_not_before = 0.0
         self._swept_at = -math.inf
+        self._retired = False
 
     @property
     def record(self) -> MirrorRecord:
@@ -82,6 +86,29 @@ class Mirror:
         """The opened mirror; None before its first use and while its directory is not usable."""
         return self._open
 
+    def on_disk(self) -> Cursor | None:
+        """Up to where everything is on disk or listed; None while something is pending, or nothing was pulled."""
+        if self._open is None or not self._open.journal.cursor.history_id:
+            return None
+        journal = self._open.journal
+        pending = journal.unsettled().files.get(FileState.PENDING, 0) or journal.pending_deletes(1)
+        return None if pending else journal.cursor
+
+    def unsent(self) -> Unsent:
+        """What only this mirror has; nothing when it cannot be opened: then nobody can tell."""
+        return unsent(self._open) if self._open is not None else Unsent()
+
+    async def retire(self) -> None:
+        """End a mirror for good: stop what runs, take the marker away. The files stay, and nothing opens it again."""
+        self._retired = True
+        if self.progress is not None and self.progress.cancel is not None:
+            self.progress.cancel()
+        async with self._turn:
+            if self._open is not None:
+                self._open.root.unmark()
+            self.close()
+        self.display.state(MirrorState.STOPPED)
+
     def look(self) -> None:
         """Open a mirror that nobody has used since the start, so that it can show what it has; or its halt."""
         if self._open is None and not self._turn.locked():
@@ -89,7 +116,7 @@ class Mirror:
                 self._opened()
             except RootLost as lost:
                 self.display.halted(lost)
-            except MirrorRefused as error:
+            except (MirrorRefused, MirrorNotFound) as error:
                 self.display.failed(error)
 
     def close(self) -> None:
@@ -108,7 +135,9 @@ class Mirror:
         """
         if self.progress is not None:
             return await self._join(self.progress)
-        progress = self.progress = Progress(self._clock.monotonic())
+        task = asyncio.current_task()
+        assert task is not None, "a coroutine runs in a task"
+        progress = self.progress = Progress(self._clock.monotonic(), task.cancel)
         self._pull_ended.clear()
         state = self.seen.state
         try:
@@ -285,6 +314,8 @@ class Mirror:
             raise MirrorRefused(mirror=self.record.mirror_id, why=f"{halt.reason}: {rail}") from rail
 
     def _opened(self) -> OpenMirror:
+        if self._retired:
+            raise MirrorNotFound(mirror=self.record.mirror_id)
         if self._open is None:
             root = Root.open(self.record.directory, Marker(self.record.mirror_id, self.record.workspace_id))
             try:

@@ -1,6 +1,7 @@
 """How far a pull is: counters that the pull advances and others look at. Owns no clock of its own."""
 
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Final
@@ -35,6 +36,8 @@ class Progress:
 
     started: float
     """Monotonic seconds."""
+    cancel: Callable[[], object] | None = None
+    """Ends who pulls, when the mirror is forgotten."""
     phase: Phase = Phase.STARTING
     via: Via = Via.ANY
     fallback_reason: str = ""

@@ -17,11 +17,12 @@ from relayfile.errors import (
     MirrorAlreadyExists,
     MirrorNotFound,
     MirrorRefused,
-    RequestIdReused,
     StartRefused,
+    UnsentEdits,
 )
 from relayfile.ids import IdSource
 from relayfile.paths import contains
+from relayfile.syncd.answers import Answers, Kept
 from relayfile.syncd.journal import Journal
 from relayfile.syncd.journal_problems import PROBLEMS_MAX
 from relayfile.syncd.journal_rows import storage_errors
@@ -29,9 +30,9 @@ from relayfile.syncd.mirror import Mirror
 from relayfile.syncd.open_mirror import OpenMirror
 from relayfile.syncd.root import Marker, Root, create_root
 from relayfile.syncd.shown import MirrorRecord
+from relayfile.syncd.unsent import Unsent
 
 _FORMAT: Final = 1
-_REQUESTS_KEPT_US = 7 * 86_400 * 1_000_000
 _COLUMNS = "mirror_id, workspace_id, directory, remote_paths, follow, read_only, token_file, create_us"
 
 OpenWith = Callable[[MirrorRecord, Root, Journal], OpenMirror]
@@ -53,9 +54,11 @@ class Registry:
         self._problems_max = problems_max
         self._mirrors: dict[str, Mirror] = {}
         self._to_follow: asyncio.Queue[Mirror] = asyncio.Queue()
+        self._following: dict[str, asyncio.Task[None]] = {}
         (data_dir / "mirrors").mkdir(parents=True, exist_ok=True)
         with storage_errors():
             self._db = _opened(data_dir / "mirrors.db")
+            self.answers = Answers(self._db, clock)
             for row in self._db.execute(f"SELECT {_COLUMNS} FROM mirror ORDER BY mirror_id").fetchall():
                 self._add(_record(row))
 
@@ -64,7 +67,9 @@ class Registry:
         async with asyncio.TaskGroup() as tasks:
             while True:
                 mirror = await self._to_follow.get()
-                tasks.create_task(mirror.run(), name=f"mirror {mirror.record.mirror_id}")
+                mirror_id = mirror.record.mirror_id
+                if self._mirrors.get(mirror_id) is mirror:
+                    self._following[mirror_id] = tasks.create_task(mirror.run(), name=f"mirror {mirror_id}")
 
     def close(self) -> None:
         """Close every journal and directory; nothing may run any more."""
@@ -89,9 +94,9 @@ class Registry:
         self, wanted: MirrorRecord, *, adopt_existing: bool, update_existing: bool, request_id: str, fingerprint: bytes
     ) -> Mirror:
         """Make a mirror of ``wanted`` (its id and time are given here), or change the one that the directory has."""
-        repeated = self._repeated(request_id, fingerprint)
+        repeated = self.answers.find(request_id, fingerprint)
         if repeated is not None:
-            return self.get(repeated)
+            return self.get(repeated.mirror_id)
         existing = next((each for each in self if each.record.directory == wanted.directory), None)
         if existing is not None:
             if not update_existing:
@@ -99,13 +104,31 @@ class Registry:
             mirror = self._update(existing, wanted)
         else:
             mirror = self._create(wanted, adopt_existing=adopt_existing)
-        if request_id:
-            with storage_errors():
-                self._db.execute(
-                    "INSERT INTO request VALUES (?, ?, ?, ?)",
-                    (request_id, fingerprint, mirror.record.mirror_id, self._clock.now_us()),
-                )
+        self.answers.keep(request_id, fingerprint, Kept(mirror.record.mirror_id, mirror.record.workspace_id, None))
         return mirror
+
+    async def forget(self, mirror: Mirror, *, force: bool) -> Unsent:
+        """End a mirror: what runs on it, its journal, its marker. The files stay; returns what was never sent.
+
+        ``UnsentEdits`` when there is any and not ``force``. Nobody else may ask for the mirror from then on.
+        """
+        record = mirror.record
+        mirror.look()
+        unsent = mirror.unsent()
+        if unsent and not force:
+            raise UnsentEdits(mirror=record.directory, edits=unsent.edits, conflicts=unsent.conflicts)
+        # The row first: a kill after it leaves files that nobody reads, never a mirror without its journal.
+        with storage_errors():
+            self._db.execute("DELETE FROM mirror WHERE mirror_id = ?", (record.mirror_id,))
+        self._mirrors.pop(record.mirror_id, None)
+        following = self._following.pop(record.mirror_id, None)
+        if following is not None:
+            following.cancel()
+            await asyncio.wait({following})
+        await mirror.retire()
+        for suffix in ("", "-wal", "-shm"):
+            self._journal_path(record.mirror_id).with_name(f"{record.mirror_id}.db{suffix}").unlink(missing_ok=True)
+        return unsent
 
     def _create(self, wanted: MirrorRecord, *, adopt_existing: bool) -> Mirror:
         record = MirrorRecord(
@@ -166,7 +189,7 @@ class Registry:
             )
 
     def _add(self, record: MirrorRecord) -> Mirror:
-        path = self._data_dir / "mirrors" / f"{record.mirror_id}.db"
+        path = self._journal_path(record.mirror_id)
         mirror = Mirror(
             record,
             self._clock,
@@ -178,19 +201,8 @@ class Registry:
             self._to_follow.put_nowait(mirror)
         return mirror
 
-    def _repeated(self, request_id: str, fingerprint: bytes) -> str | None:
-        if not request_id:
-            return None
-        oldest_us = self._clock.now_us() - _REQUESTS_KEPT_US
-        with storage_errors():
-            self._db.execute("DELETE FROM request WHERE create_us < ?", (oldest_us,))
-            row = self._db.execute("SELECT fingerprint, mirror_id FROM request WHERE request_id = ?", (request_id,))
-            found = row.fetchone()
-        if found is None:
-            return None
-        if found[0] != fingerprint:
-            raise RequestIdReused(request_id=request_id)
-        return str(found[1])
+    def _journal_path(self, mirror_id: str) -> Path:
+        return self._data_dir / "mirrors" / f"{mirror_id}.db"
 
 
 def _opened(path: Path) -> apsw.Connection:
@@ -205,6 +217,9 @@ def _opened(path: Path) -> apsw.Connection:
         db.execute("PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL;")
         # 0 is a new file, or one from before the number was kept, which has the tables of format 1.
         db.execute((Path(__file__).parent / "registry.sql").read_text())
+        if "answer" not in {str(row[1]) for row in db.execute("PRAGMA table_info(request)")}:
+            db.execute("ALTER TABLE request ADD COLUMN workspace_id TEXT NOT NULL DEFAULT ''")
+            db.execute("ALTER TABLE request ADD COLUMN answer BLOB")
         if found == 0:
             db.execute(f"PRAGMA user_version = {_FORMAT}")
     except BaseException:

@@ -13,5 +13,7 @@ CREATE TABLE IF NOT EXISTS request (
   request_id TEXT PRIMARY KEY,
   fingerprint BLOB NOT NULL,
   mirror_id  TEXT NOT NULL,
-  create_us  INTEGER NOT NULL
+  create_us  INTEGER NOT NULL,
+  workspace_id TEXT NOT NULL DEFAULT '',
+  answer     BLOB            -- NULL: that of CreateMirror, which shows the mirror as it is
 ) WITHOUT ROWID;

@@ -19,6 +19,7 @@ from relayfile.syncd.names import OWN_DIRECTORY
 
 MARKER: Final = "mirror.json"
 LOCK: Final = "lock"
+STATUS: Final = "status.json"
 STAGING: Final = "staging"
 TRASH: Final = "trash"
 _MARKER_BYTES_MAX = 64 * 1024
@@ -80,6 +81,14 @@ class Root:
         """Give the lock back and let go of the directory."""
         for fd in (self.trash_fd, self.staging_fd, self._lock_fd, self.own_fd, self.fd):
             os.close(fd)
+
+    def unmark(self) -> None:
+        """Give the directory up: it is nobody's mirror any more. What is kept in trash and conflicts stays."""
+        self.empty_staging()
+        for name in (STATUS, LOCK, MARKER):  # the marker last: with it the directory is still ours
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(name, dir_fd=self.own_fd)
+        os.fsync(self.own_fd)
 
     def check(self) -> None:
         """That the path still leads to the directory that was opened, and that it is still marked (I1)."""

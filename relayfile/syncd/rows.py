@@ -18,6 +18,17 @@ class FileState(IntEnum):
     PROBLEM = 5
 
 
+class TrashReason(IntEnum):
+    """Why something is in the trash. The numbers are stored, and those of ``relayfile.v1.TrashReason``."""
+
+    OVERWRITTEN = 1
+    DELETED = 2
+    ACCESS_LOST = 3
+    PATH_DROPPED = 4
+    CONFLICT_RESOLVED = 5
+    READ_ONLY_EDIT = 6
+
+
 @dataclass(frozen=True, slots=True)
 class DiskStat:
     """What tells a file from another, and a written file from an edited one."""
@@ -89,6 +100,7 @@ class Problem:
     revision: int = 0
     create_time_us: int = 0
     attempt_count: int = 1
+    attempt_time_us: int = 0
 
 
 @dataclass(frozen=True, slots=True)

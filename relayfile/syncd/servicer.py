@@ -1,35 +1,39 @@
 """`MirrorService` over the registry: requests in, values out. Raises; statuses are made elsewhere.
 
-What is about local edits, conflicts, problems and the trash is served by a later version.
+Local edits and conflicts are served by a later version.
 """
 
 import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
-from relayfile.auth import authorise_workspace, current_principal
+from relayfile.auth import current_principal
 from relayfile.clock import Clock
-from relayfile.errors import InvalidArgument
+from relayfile.errors import InvalidArgument, MirrorNotFound
 from relayfile.paths import contains
 from relayfile.syncd import wire
+from relayfile.syncd.answers import fingerprint
 from relayfile.syncd.mirror import Mirror
 from relayfile.syncd.progress import Progress
 from relayfile.syncd.registry import Registry
+from relayfile.syncd.requests import Requests, page_size
 from relayfile.syncd.rows import FileState
+from relayfile.syncd.servicer_lists import ListsOfMirrors
+from relayfile.syncd.servicer_waits import WaitsForMirrors
 from relayfile.v1 import mirror_pb2
 from relayfile.v1.mirror_pb2_grpc import MirrorServiceServicer
 
-PAGE_DEFAULT, PAGE_MAX = 100, 1_000
 DIFFERING_DEFAULT, DIFFERING_MAX = 100, 10_000
 INTERVAL_DEFAULT_S, INTERVAL_MIN_S, INTERVAL_MAX_S = 0.25, 0.05, 10.0
 Context = Any  # grpc.aio.ServicerContext, generic in its stubs only
 
 
-class MirrorService(MirrorServiceServicer):
+class MirrorService(ListsOfMirrors, WaitsForMirrors, MirrorServiceServicer):
     """The mirrors of this process."""
 
     def __init__(self, registry: Registry, clock: Clock) -> None:
         self._registry = registry
+        self._requests = Requests(registry)
         self._clock = clock
 
     async def CreateMirror(
@@ -41,22 +45,20 @@ class MirrorService(MirrorServiceServicer):
             adopt_existing=request.adopt_existing_files,
             update_existing=request.update_existing,
             request_id=request.request_id,
-            fingerprint=wire.fingerprint(request),
+            fingerprint=fingerprint(request),
         )
         return mirror_pb2.CreateMirrorResponse(mirror=wire.mirror_message(mirror))
 
     async def GetMirror(self, request: mirror_pb2.GetMirrorRequest, _context: Context) -> mirror_pb2.GetMirrorResponse:
-        mirror = self._mirror(request.mirror_id)
+        mirror = self._requests.mirror(request.mirror_id)
         mirror.look()
         return mirror_pb2.GetMirrorResponse(mirror=wire.mirror_message(mirror))
 
     async def ListMirrors(
         self, request: mirror_pb2.ListMirrorsRequest, _context: Context
     ) -> mirror_pb2.ListMirrorsResponse:
-        if request.page_size < 0:
-            raise InvalidArgument.of("page_size", "is negative")
+        size = page_size(request.page_size)
         after = wire.page_start(request)
-        size = min(request.page_size or PAGE_DEFAULT, PAGE_MAX)
         principal = current_principal()
         found = [
             mirror
@@ -73,10 +75,19 @@ class MirrorService(MirrorServiceServicer):
             mirrors=[wire.mirror_message(mirror) for mirror in found[:size]], next_page_token=token
         )
 
+    async def DeleteMirror(
+        self, request: mirror_pb2.DeleteMirrorRequest, _context: Context
+    ) -> mirror_pb2.DeleteMirrorResponse:
+        async def forget(mirror: Mirror) -> mirror_pb2.DeleteMirrorResponse:
+            unsent = await self._registry.forget(mirror, force=request.force)
+            return mirror_pb2.DeleteMirrorResponse(directory=mirror.record.directory, unsent_edit_count=unsent.edits)
+
+        return await self._requests.once("DeleteMirror", request, mirror_pb2.DeleteMirrorResponse, forget)
+
     async def PullMirror(
         self, request: mirror_pb2.PullMirrorRequest, _context: Context
     ) -> AsyncIterator[mirror_pb2.PullMirrorResponse]:
-        mirror = self._mirror(request.mirror_id)
+        mirror = self._requests.mirror(request.mirror_id)
         via = wire.via_of(request.via)
         interval_s = _interval_s(request)
         async with asyncio.TaskGroup() as tasks:
@@ -87,6 +98,8 @@ class MirrorService(MirrorServiceServicer):
                     break
                 if mirror.progress is not None:
                     yield mirror_pb2.PullMirrorResponse(progress=self._progress(mirror, mirror.progress))
+        if pulling.cancelled():
+            raise MirrorNotFound(mirror=request.mirror_id)  # it was forgotten meanwhile
         progress = pulling.result()
         yield mirror_pb2.PullMirrorResponse(progress=self._progress(mirror, progress))
         yield mirror_pb2.PullMirrorResponse(result=wire.result_message(mirror, progress, self._clock.monotonic()))
@@ -94,7 +107,7 @@ class MirrorService(MirrorServiceServicer):
     async def AuditMirror(
         self, request: mirror_pb2.AuditMirrorRequest, _context: Context
     ) -> mirror_pb2.AuditMirrorResponse:
-        mirror = self._mirror(request.mirror_id)
+        mirror = self._requests.mirror(request.mirror_id)
         if request.differing_paths_max < 0:
             raise InvalidArgument.of("differing_paths_max", "is negative")
         audited = await mirror.audit(repair=request.repair, look=request.sweep, verify_content=request.verify_content)
@@ -104,13 +117,6 @@ class MirrorService(MirrorServiceServicer):
             pending = mirror.opened.journal.rows("", limit, state=FileState.PENDING)
             answer.differing_remote_paths.extend(row.path for row in pending)
         return answer
-
-    def _mirror(self, mirror_id: str) -> Mirror:
-        if not mirror_id:
-            raise InvalidArgument.of("mirror_id", "is required")
-        mirror = self._registry.get(mirror_id)
-        authorise_workspace(current_principal(), mirror.record.workspace_id)
-        return mirror
 
     def _progress(self, mirror: Mirror, progress: Progress) -> mirror_pb2.PullProgress:
         problems = mirror.opened.journal.problems.count() if mirror.opened is not None else 0

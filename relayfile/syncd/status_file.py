@@ -5,17 +5,17 @@ from datetime import UTC, datetime
 from typing import Final
 
 from relayfile.syncd.open_mirror import OpenMirror
+from relayfile.syncd.root import STATUS
 from relayfile.syncd.rows import FileState
 from relayfile.syncd.shown import MirrorRecord, Seen
 
-STATUS_FILE: Final = "status.json"
 PROBLEMS_SHOWN_MAX: Final = 100
 
 
 def write(mirror: OpenMirror, record: MirrorRecord, seen: Seen) -> None:
     """Replace the file, whole. A directory that takes no file is told by the problems of its files, not here."""
     try:
-        mirror.root.write_own(STATUS_FILE, json.dumps(content(mirror, record, seen), indent=1).encode() + b"\n")
+        mirror.root.write_own(STATUS, json.dumps(content(mirror, record, seen), indent=1).encode() + b"\n")
     except OSError:
         return
 

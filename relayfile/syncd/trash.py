@@ -1,17 +1,43 @@
 """What remote changes replaced or removed, kept for a while (I5): bounded by age and bytes, oldest out first.
 
-Bytes that the store has not acknowledged are never evicted; today everything in the trash came from the store.
+Bytes that the store has not acknowledged are never evicted.
 """
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
 
 import apsw
 
 from relayfile.syncd.apply import Trashed
-from relayfile.syncd.journal_rows import storage_errors
+from relayfile.syncd.journal_rows import storage_errors, transaction
+from relayfile.syncd.rows import TrashReason
 
-_REPLACED, _DELETED = 1, 2  # relayfile.v1.TrashReason
+_COLUMNS: Final = (
+    "trash_id, reason, remote_path, local_path, name, content_sha256, size, revision, acknowledged, create_us"
+)
+_STRAY_HEX: Final = 16
+
+
+@dataclass(frozen=True, slots=True)
+class TrashEntry:
+    """A file in the trash."""
+
+    trash_id: str
+    reason: TrashReason
+    path: str
+    """In the workspace; empty when it was never there, or that is not known."""
+    disk_path: str
+    """Where it was; empty when that is not known."""
+    name: str
+    """Below `.relayfile/trash/`."""
+    content_hash: bytes
+    """Empty when it is not known."""
+    size: int
+    revision: int
+    acknowledged: bool
+    create_time_us: int
 
 
 class Trash:
@@ -24,19 +50,20 @@ class Trash:
         """Tell of files that are in the trash now."""
         if not trashed:
             return
-        with storage_errors(), self._db:
+        with transaction(self._db):
             self._db.executemany(
-                "INSERT OR REPLACE INTO trash VALUES (?, ?, ?, ?, ?, ?, ?, ?, 1, ?)",
+                f"INSERT OR REPLACE INTO trash ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 [
                     (
                         each.trash_id,
-                        _REPLACED if each.replaced else _DELETED,
+                        int(each.reason),
                         each.path,
                         each.disk_path,
                         each.name,
                         each.content_hash,
                         each.size,
                         each.revision,
+                        each.acknowledged,
                         now_us,
                     )
                     for each in trashed
@@ -48,22 +75,54 @@ class Trash:
             )
 
     def take_in(self, found: Mapping[str, int], now_us: int) -> None:
-        """List what is in the directory (name to bytes) and not on the list: a kill came between the two."""
-        with storage_errors(), self._db:
+        """Make the list agree with the directory (name to bytes): a kill may have come between the two."""
+        with transaction(self._db):
             known = {str(row[0]) for row in self._db.execute("SELECT name FROM trash")}
             strays = {name: size for name, size in found.items() if name not in known}
             self._db.executemany(
-                "INSERT INTO trash VALUES (?, ?, '', '', ?, zeroblob(0), ?, 0, 1, ?)",
-                [(f"{now_us:020}-{name}", _REPLACED, name, size, now_us) for name, size in strays.items()],
+                f"INSERT INTO trash ({_COLUMNS}) VALUES (?, ?, '', '', ?, zeroblob(0), ?, 0, 1, ?)",
+                [
+                    (_stray_id(name, now_us), int(TrashReason.OVERWRITTEN), name, size, now_us)
+                    for name, size in strays.items()
+                ],
             )
-            self._db.execute("UPDATE mirror SET trash_count = (SELECT count(*) FROM trash)")
-            self._db.execute("UPDATE mirror SET trash_bytes = (SELECT coalesce(sum(size), 0) FROM trash)")
+            self._db.executemany("DELETE FROM trash WHERE name = ?", [(name,) for name in known - found.keys()])
+            self._count()
 
     def totals(self) -> tuple[int, int]:
         """Entries and bytes."""
         with storage_errors():
             count, size = self._db.execute("SELECT trash_count, trash_bytes FROM mirror").fetchone() or (0, 0)
         return int(count), int(size)
+
+    def page(
+        self, before: tuple[int, str] | None, limit: int, *, below: str = "", reason: TrashReason | None = None
+    ) -> list[TrashEntry]:
+        """Newest first, those older than ``before`` (time and id); only what was in the directory ``below``."""
+        query = f"SELECT {_COLUMNS} FROM trash WHERE (?1 IS NULL OR (create_us, trash_id) < (?1, ?2))"
+        query += " AND (?3 = '' OR local_path = ?3 OR (local_path >= ?3 || '/' AND local_path < ?3 || '0'))"
+        query += " AND (?4 IS NULL OR reason = ?4) ORDER BY create_us DESC, trash_id DESC LIMIT ?5"
+        create_us, trash_id = before or (None, "")
+        with storage_errors():
+            rows = self._db.execute(
+                query, (create_us, trash_id, below, None if reason is None else int(reason), limit)
+            ).fetchall()
+        return [_entry(row) for row in rows]
+
+    def load(self, trash_ids: Iterable[str]) -> dict[str, TrashEntry]:
+        """Those of the entries that are there, by id."""
+        found: dict[str, TrashEntry] = {}
+        with storage_errors():
+            for trash_id in trash_ids:
+                for row in self._db.execute(f"SELECT {_COLUMNS} FROM trash WHERE trash_id = ?", (trash_id,)):
+                    found[trash_id] = _entry(row)
+        return found
+
+    def forget(self, trash_ids: Iterable[str]) -> None:
+        """The entries are in the trash no longer."""
+        with transaction(self._db):
+            self._db.executemany("DELETE FROM trash WHERE trash_id = ?", [(each,) for each in trash_ids])
+            self._count()
 
     def evict(self, bytes_max: int, made_before_us: int, limit: int) -> list[str]:
         """Take the oldest entries off the list, up to ``limit``, while it is too large or they are too old.
@@ -72,12 +131,11 @@ class Trash:
         """
         _, size = self.totals()
         evicted: list[tuple[str, str, int]] = []
-        with storage_errors(), self._db:
-            rows: list[tuple[Any, ...]] = self._db.execute(
+        with transaction(self._db):
+            for trash_id, name, entry_bytes, made_us in self._db.execute(
                 "SELECT trash_id, name, size, create_us FROM trash WHERE acknowledged ORDER BY trash_id LIMIT ?",
                 (limit,),
-            ).fetchall()
-            for trash_id, name, entry_bytes, made_us in rows:
+            ):
                 if size <= bytes_max and made_us >= made_before_us:
                     break
                 evicted.append((str(trash_id), str(name), int(entry_bytes)))
@@ -88,3 +146,28 @@ class Trash:
                 (len(evicted), sum(entry_bytes for _, _, entry_bytes in evicted)),
             )
         return [name for _, name, _ in evicted]
+
+    def _count(self) -> None:
+        self._db.execute("UPDATE mirror SET trash_count = (SELECT count(*) FROM trash)")
+        self._db.execute("UPDATE mirror SET trash_bytes = (SELECT coalesce(sum(size), 0) FROM trash)")
+
+
+def _stray_id(name: str, now_us: int) -> str:
+    """As long as other ids at most; sorted before them, so that what nobody listed is the first to go."""
+    return f"{now_us:020}-{hashlib.sha256(name.encode()).hexdigest()[:_STRAY_HEX]}"
+
+
+def _entry(row: tuple[Any, ...]) -> TrashEntry:
+    trash_id, reason, path, disk_path, name, content_hash, size, revision, acknowledged, create_us = row
+    return TrashEntry(
+        trash_id,
+        TrashReason(reason),
+        path,
+        disk_path,
+        name,
+        content_hash,
+        size,
+        revision,
+        bool(acknowledged),
+        create_us,
+    )

@@ -9,6 +9,7 @@ from relayfile.errors import FieldViolation, InvalidArgument
 from relayfile.page_token import seal, unseal
 from relayfile.paths import ROOT, check_write_path, contains, normalise
 from relayfile.placement import check_any_workspace_id
+from relayfile.syncd.answers import check_request_id
 from relayfile.syncd.digest import TreeSum
 from relayfile.syncd.mirror import Mirror
 from relayfile.syncd.open_mirror import OpenMirror
@@ -18,7 +19,6 @@ from relayfile.syncd.shown import Audited, Halt, MirrorRecord
 from relayfile.v1 import mirror_pb2, types_pb2
 
 REMOTE_PATHS_MAX = 64
-REQUEST_ID_BYTES_MAX = 128
 _MESSAGE_CHARACTERS_MAX = 1_000
 
 
@@ -42,8 +42,7 @@ def wanted_mirror(request: mirror_pb2.CreateMirrorRequest) -> MirrorRecord:
             violations.append(FieldViolation(f"remote_paths[{index}]", f"{path!r} is inside another one"))
     if request.token_file and not os.path.isabs(request.token_file):
         violations.append(FieldViolation("token_file", "must be an absolute path"))
-    if len(request.request_id.encode()) > REQUEST_ID_BYTES_MAX:
-        violations.append(FieldViolation("request_id", f"has more than {REQUEST_ID_BYTES_MAX} bytes"))
+    violations += check_request_id(request.request_id)
     if violations:
         raise InvalidArgument(violations)
     return MirrorRecord(
@@ -56,14 +55,6 @@ def wanted_mirror(request: mirror_pb2.CreateMirrorRequest) -> MirrorRecord:
         request.token_file,
         0,
     )
-
-
-def fingerprint(request: mirror_pb2.CreateMirrorRequest) -> bytes:
-    """What makes a repeat the same request."""
-    copy = mirror_pb2.CreateMirrorRequest()
-    copy.CopyFrom(request)
-    copy.ClearField("request_id")
-    return copy.SerializeToString(deterministic=True)
 
 
 def page_token(request: mirror_pb2.ListMirrorsRequest, last_id: str) -> str:
@@ -127,7 +118,7 @@ def _fill_from_journal(message: mirror_pb2.Mirror, mirror: OpenMirror) -> None:
     message.revision = journal.cursor.revision
     message.history_id = journal.cursor.history_id
     message.file_counts.CopyFrom(file_counts(mirror))
-    message.problem_count = journal.problems.count()
+    message.problem_count = journal.problems.total()
     message.trash_count, message.trash_bytes = journal.trash.totals()
     last_us, full_us = journal.last_pulls_us()
     if last_us:

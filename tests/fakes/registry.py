@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 import grpc
 import grpc.aio
 
+from relayfile.auth import Principal, set_current_principal
 from relayfile.clock import SystemClock
 from relayfile.ids import IdSource
 from relayfile.settings import SyncdSettings
@@ -17,6 +18,7 @@ from relayfile.syncd.mirror import Mirror
 from relayfile.syncd.open_mirror import OpenMirror
 from relayfile.syncd.registry import Registry
 from relayfile.syncd.root import Root
+from relayfile.syncd.servicer import MirrorService
 from relayfile.syncd.shown import MirrorRecord
 from relayfile.syncd.writer import Writer
 from relayfile.telemetry import SyncdInstruments, Tracing, new_registry
@@ -84,3 +86,13 @@ async def until(condition: object, timeout_s: float = 10.0) -> None:
     async with asyncio.timeout(timeout_s):
         while not condition():  # noqa: ASYNC110 - see above
             await asyncio.sleep(0.005)
+
+
+def caller(*workspaces: str) -> None:
+    """From now on calls come from somebody with a token for these workspaces."""
+    set_current_principal(Principal(subject="test", workspaces=frozenset(workspaces), expires_at_us=2**60))
+
+
+def servicer(registry: Registry) -> MirrorService:
+    """The service of the registry, to be called without a network."""
+    return MirrorService(registry, SystemClock())  # type: ignore[abstract]  # what it leaves out is served later

@@ -109,7 +109,7 @@ def test_a_problem_is_kept_once_with_its_count(journal: Journal) -> None:
     journal.learn([upsert("/a", 1)], Cursor(1, "h"))
     for time_us in (10, 20):
         journal.list_problems([Problem("/a", "DISK_FULL", "full", 1, time_us)])
-    assert journal.problems.listed(10) == [Problem("/a", "DISK_FULL", "full", 1, 10, 2)]
+    assert journal.problems.listed(10) == [Problem("/a", "DISK_FULL", "full", 1, 10, 2, 20)]
     journal.try_again(["/a"])
     assert journal.load(["/a"])["/a"].state is FileState.PENDING
     journal.settle([Settled("/a", sha(""), STAT)])

@@ -3,8 +3,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from relayfile.auth import ALL, Principal, set_current_principal
-from relayfile.clock import SystemClock
+from relayfile.auth import ALL
 from relayfile.errors import (
     InvalidArgument,
     MirrorAlreadyExists,
@@ -15,19 +14,10 @@ from relayfile.errors import (
     RequestIdReused,
 )
 from relayfile.syncd.registry import Registry
-from relayfile.syncd.servicer import MirrorService
 from relayfile.v1 import mirror_pb2
 from tests.fakes.mirror import tree_of
-from tests.fakes.registry import serving
+from tests.fakes.registry import caller, servicer, serving
 from tests.fakes.store import FakeStore
-
-
-def caller(*workspaces: str) -> None:
-    set_current_principal(Principal(subject="test", workspaces=frozenset(workspaces), expires_at_us=2**60))
-
-
-def servicer(registry: Registry) -> MirrorService:
-    return MirrorService(registry, SystemClock())  # type: ignore[abstract]  # what it leaves out is served later
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ import pytest
 
 from relayfile.syncd.apply import Trashed
 from relayfile.syncd.journal import Journal
+from relayfile.syncd.rows import TrashReason
 from relayfile.syncd.trash import Trash
 
 
@@ -18,7 +19,8 @@ def trash(tmp_path: Path) -> Iterator[Trash]:
 
 
 def trashed(number: int, size: int) -> Trashed:
-    return Trashed(f"{number:03}", f"name-{number}", f"/{number}", f"{number}", bytes(32), size, number, replaced=True)
+    reason = TrashReason.OVERWRITTEN
+    return Trashed(f"{number:03}", f"name-{number}", f"/{number}", f"{number}", bytes(32), size, number, reason)
 
 
 def test_the_oldest_leave_until_the_rest_fits(trash: Trash) -> None:

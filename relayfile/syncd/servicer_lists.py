@@ -1,0 +1,48 @@
+"""The part of `MirrorService` that lists what a mirror could not do, and what it keeps; and puts the latter back."""
+
+from typing import Any
+
+from relayfile.errors import InvalidArgument
+from relayfile.syncd import wire_lists
+from relayfile.syncd.requests import Requests, page_size
+from relayfile.v1 import mirror_pb2
+
+Context = Any  # grpc.aio.ServicerContext, generic in its stubs only
+
+
+class ListsOfMirrors:
+    """Problems and trash."""
+
+    _requests: Requests
+
+    async def ListProblems(
+        self, request: mirror_pb2.ListProblemsRequest, _context: Context
+    ) -> mirror_pb2.ListProblemsResponse:
+        size = page_size(request.page_size)
+        wrong = wire_lists.check_reason(request.reason)
+        if wrong:
+            raise InvalidArgument(wrong)
+        after = wire_lists.problems_start(request)
+        mirror = self._requests.opened(request.mirror_id)
+        below = wire_lists.remote_directory(request.remote_path)
+        found = mirror.journal.problems.page(after, size + 1, reason=request.reason, below=below)
+        rows = mirror.journal.load([each.path for each in found])
+        return mirror_pb2.ListProblemsResponse(
+            problems=[
+                wire_lists.problem_message(each, rows[each.path].disk_path if each.path in rows else each.path[1:])
+                for each in found[:size]
+            ],
+            next_page_token=wire_lists.problems_token(request, found[size - 1]) if len(found) > size else "",
+        )
+
+    async def ListTrash(self, request: mirror_pb2.ListTrashRequest, _context: Context) -> mirror_pb2.ListTrashResponse:
+        size = page_size(request.page_size)
+        reason = wire_lists.trash_reason(request.reason)
+        before = wire_lists.trash_start(request)
+        mirror = self._requests.opened(request.mirror_id)
+        below = wire_lists.local_directory(request.local_path, "local_path")
+        found = mirror.journal.trash.page(before, size + 1, below=below, reason=reason)
+        return mirror_pb2.ListTrashResponse(
+            entries=[wire_lists.trash_message(each, mirror) for each in found[:size]],
+            next_page_token=wire_lists.trash_token(request, found[size - 1]) if len(found) > size else "",
+        )

@@ -1,0 +1,129 @@
+"""Between `relayfile.v1` messages and what a mirror lists: its problems, and its trash."""
+
+import hashlib
+
+from relayfile.errors import FieldViolation, InvalidArgument
+from relayfile.page_token import seal, unseal
+from relayfile.paths import ROOT, check_write_path, normalise
+from relayfile.syncd.open_mirror import OpenMirror
+from relayfile.syncd.rows import Problem, TrashReason
+from relayfile.syncd.trash import TrashEntry
+from relayfile.syncd.wire import timestamp
+from relayfile.v1 import mirror_pb2
+
+REASON_CHARACTERS_MAX = 64
+_MESSAGE_CHARACTERS_MAX = 1_000
+_ID_HEX = 32
+_BETWEEN = "\0"
+"""Between the parts of a page's position: stands in no path and no reason."""
+
+
+def remote_directory(raw: str) -> str:
+    """A filter by remote directory; empty is all. ``InvalidArgument`` for what names none."""
+    path = normalise(raw)
+    why = None if path == ROOT else check_write_path(path)
+    if why is not None:
+        raise InvalidArgument.of("remote_path", why)
+    return path
+
+
+def local_directory(raw: str, field: str) -> str:
+    """A directory of the mirror, relative to it and without slashes around; empty: the mirror's own.
+
+    ``InvalidArgument`` for what names none, or leads out of it.
+    """
+    relative = raw.strip("/")
+    why = check_write_path("/" + relative) if relative else None
+    if raw.startswith("/"):
+        why = "is absolute; name it as seen from the mirror's directory"
+    if why is not None:
+        raise InvalidArgument.of(field, why)
+    return relative
+
+
+def problems_start(request: mirror_pb2.ListProblemsRequest) -> tuple[str, str] | None:
+    """Path and reason after which a page begins."""
+    position = unseal(_problems_binding(request), request.page_token)
+    if not position:
+        return None
+    path, _, reason = position.partition(_BETWEEN)
+    return path, reason
+
+
+def problems_token(request: mirror_pb2.ListProblemsRequest, last: Problem) -> str:
+    """Continues a list after ``last``; good for the same other fields only."""
+    return seal(_problems_binding(request), f"{last.path}{_BETWEEN}{last.reason}")
+
+
+def _problems_binding(request: mirror_pb2.ListProblemsRequest) -> tuple[str, ...]:
+    return ("ListProblems", request.mirror_id, request.reason, remote_directory(request.remote_path))
+
+
+def problem_message(problem: Problem, disk_path: str) -> mirror_pb2.MirrorProblem:
+    """A problem; ``disk_path`` is empty where the mirror as a whole has it."""
+    identity = f"{problem.path}{_BETWEEN}{problem.reason}".encode()
+    return mirror_pb2.MirrorProblem(
+        problem_id=hashlib.sha256(identity).hexdigest()[:_ID_HEX],
+        reason=problem.reason,
+        message=problem.message[:_MESSAGE_CHARACTERS_MAX],
+        remote_path=problem.path,
+        local_path=disk_path,
+        revision=problem.revision,
+        create_time=timestamp(problem.create_time_us),
+        last_attempt_time=timestamp(problem.attempt_time_us or problem.create_time_us),
+        attempt_count=problem.attempt_count,
+    )
+
+
+def trash_start(request: mirror_pb2.ListTrashRequest) -> tuple[int, str] | None:
+    """Time and id before which a page begins."""
+    position = unseal(_trash_binding(request), request.page_token)
+    if not position:
+        return None
+    create_us, _, trash_id = position.partition(_BETWEEN)
+    return int(create_us), trash_id
+
+
+def trash_token(request: mirror_pb2.ListTrashRequest, last: TrashEntry) -> str:
+    """Continues a list after ``last``; good for the same other fields only."""
+    return seal(_trash_binding(request), f"{last.create_time_us}{_BETWEEN}{last.trash_id}")
+
+
+def _trash_binding(request: mirror_pb2.ListTrashRequest) -> tuple[str, ...]:
+    directory = local_directory(request.local_path, "local_path")
+    return ("ListTrash", request.mirror_id, directory, str(request.reason))
+
+
+def trash_reason(value: int) -> TrashReason | None:
+    """A filter by reason; None is any. ``InvalidArgument`` for a number that this version does not know."""
+    try:
+        return TrashReason(value) if value else None
+    except ValueError:
+        raise InvalidArgument.of("reason", f"is {value}, which is not known") from None
+
+
+def trash_message(entry: TrashEntry, mirror: OpenMirror) -> mirror_pb2.TrashEntry:
+    """A file in the trash."""
+    message = mirror_pb2.TrashEntry(
+        trash_id=entry.trash_id,
+        reason=mirror_pb2.TrashReason.ValueType(int(entry.reason)),
+        remote_path=entry.path,
+        local_path=entry.disk_path,
+        kept_path=f".relayfile/trash/{entry.name}",
+        content_sha256=entry.content_hash,
+        size_bytes=entry.size,
+        revision=entry.revision,
+        acknowledged=entry.acknowledged,
+        create_time=timestamp(entry.create_time_us),
+    )
+    if entry.acknowledged:
+        kept_us = round(mirror.settings.trash_retention_s * 1_000_000)
+        message.expire_time.CopyFrom(timestamp(entry.create_time_us + kept_us))
+    return message
+
+
+def check_reason(reason: str) -> list[FieldViolation]:
+    """What is wrong with a problem's reason as a filter, if anything is."""
+    if len(reason) > REASON_CHARACTERS_MAX:
+        return [FieldViolation("reason", f"has more than {REASON_CHARACTERS_MAX} characters")]
+    return []
