@@ -9,7 +9,31 @@ from pathlib import Path
 
 import uvloop
 
-from tests.bench import machine, p1a, p1b, p2, p3, p3b, p4, p5, p8, p9, p10, p12i, p12s, p13, p14, p16, w100, wiso
+from tests.bench import (
+    machine,
+    p1a,
+    p1b,
+    p2,
+    p3,
+    p3b,
+    p4,
+    p5,
+    p5b,
+    p5c,
+    p6,
+    p7,
+    p8,
+    p9,
+    p10,
+    p12i,
+    p12m,
+    p12s,
+    p13,
+    p14,
+    p16,
+    w100,
+    wiso,
+)
 from tests.bench.harness import Bench, bench_folder, measurement_folder
 from tests.bench.result import Figure, Result, table
 
@@ -21,10 +45,15 @@ BENCHMARKS: dict[str, Callable[[Bench], Awaitable[Result]]] = {
     "P3b": p3b.run,
     "P4": p4.run,
     "P5": p5.run,
+    "P5b": p5b.run,
+    "P5c": p5c.run,
+    "P6": p6.run,
+    "P7": p7.run,
     "P8": p8.run,
     "P9": p9.run,
     "P10": p10.run,
     "P12i": p12i.run,
+    "P12m": p12m.run,
     "P12s": p12s.run,
     "P13": p13.run,
     "P14": p14.run,

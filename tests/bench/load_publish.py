@@ -15,7 +15,7 @@ import uvloop
 from grpc import aio
 
 from relayfile.v1 import ingest_pb2, types_pb2
-from tests.bench.names import tree_path
+from tests.bench.names import SHAPES
 from tests.support.envelopes import timestamp
 
 METHOD = "/relayfile.v1.IngestService/PublishEnvelopes"
@@ -32,7 +32,7 @@ class PublishLoad:
     workspaces: int
     envelopes: int
     shape: str = "distinct"
-    """`distinct`: an object each. `hot`: `objects` in turn, newer each time. `tree`: the paths of `names.py`."""
+    """`distinct`: an object each. `hot`: `objects` in turn, newer each time. A name of `names.SHAPES`: its paths."""
     objects: int = 0
     batch: int = 500
     streams: int = 4
@@ -82,7 +82,7 @@ def content_of(index: int, version: int, size: int) -> bytes:
 
 def maker(load: PublishLoad) -> Callable[[int], bytes]:
     """A function from number to serialised envelope."""
-    if load.shape == "tree":
+    if load.shape in SHAPES:
         return lambda index: _tree_envelope(load, index)
     templates = [_template(load.workspace(number), load) for number in range(load.workspaces)]
     if load.shape == "distinct" and load.delivery == "random":
@@ -139,7 +139,7 @@ def _template(workspace: str, load: PublishLoad) -> bytes:
 
 
 def _tree_envelope(load: PublishLoad, index: int) -> bytes:
-    path = tree_path(index)
+    path = SHAPES[load.shape](index)
     return types_pb2.Envelope(
         workspace_id=load.workspace(index),
         provider="generic",

@@ -16,15 +16,15 @@ OWN_FOLDER = ".relayfile"
 PULL_TIMEOUT_S = 600.0
 
 
-async def seed_tree(client: Client, workspace_prefix: str, files: int) -> str:
-    """Publish a tree of `files` files of about 1 KiB; the workspace."""
+async def seed_tree(client: Client, workspace_prefix: str, files: int, shape: str = "tree") -> str:
+    """Publish a tree of `files` files of about 1 KiB, with paths of `names.SHAPES`; the workspace."""
     load = PublishLoad(
         address=client.ingest_address,
         token=client.token,
         workspace_prefix=workspace_prefix,
         workspaces=1,
         envelopes=files,
-        shape="tree",
+        shape=shape,
     )
     workspace = load.workspace(0)
     await client.create_workspace(workspace)
@@ -42,9 +42,11 @@ async def create_mirror(client: Client, workspace: str, directory: Path, *, foll
     return response.mirror.mirror_id
 
 
-async def pull(client: Client, mirror_id: str) -> tuple[mirror_pb2.PullResult, float]:
+async def pull(
+    client: Client, mirror_id: str, via: mirror_pb2.PullVia.ValueType = mirror_pb2.PULL_VIA_EXPORT
+) -> tuple[mirror_pb2.PullResult, float]:
     """Pull to the end; the result and the seconds it took, barrier included."""
-    request = mirror_pb2.PullMirrorRequest(mirror_id=mirror_id, via=mirror_pb2.PULL_VIA_EXPORT)
+    request = mirror_pb2.PullMirrorRequest(mirror_id=mirror_id, via=via)
     start = time.perf_counter()
     result: mirror_pb2.PullResult | None = None
     async for step in client.mirrors().PullMirror(request, metadata=client.metadata, timeout=PULL_TIMEOUT_S):
@@ -52,6 +54,16 @@ async def pull(client: Client, mirror_id: str) -> tuple[mirror_pb2.PullResult, f
             result = step.result
     assert result is not None, "the pull ended without a result"
     return result, time.perf_counter() - start
+
+
+async def audit(
+    client: Client, mirror_id: str, *, repair: bool = False, sweep: bool = False
+) -> tuple[mirror_pb2.MirrorAudit, float]:
+    """Audit a mirror; what it found and the seconds of the call."""
+    request = mirror_pb2.AuditMirrorRequest(mirror_id=mirror_id, repair=repair, sweep=sweep)
+    start = time.perf_counter()
+    response = await client.mirrors().AuditMirror(request, metadata=client.metadata, timeout=PULL_TIMEOUT_S)
+    return response.audit, time.perf_counter() - start
 
 
 def files_below(directory: Path) -> Iterator[Path]:

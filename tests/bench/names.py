@@ -22,3 +22,19 @@ def tree_path(index: int) -> str:
             return f"/slack/channels/c{deep % 211:03d}/messages/{index:07d}.json"
         case _:
             return f"/github/repos/org-{deep % 13:02d}/repo-{deep % 307:03d}/pulls/{index:07d}.json"
+
+
+DIRECTORY_FILES = 400
+
+
+def many_path(index: int) -> str:
+    """File `index` of directories that hold `DIRECTORY_FILES` each."""
+    return f"/slack/channels/c{index // DIRECTORY_FILES:04d}/{index:07d}.json"
+
+
+def flat_path(index: int) -> str:
+    """File `index` of one directory."""
+    return f"/github/repos/acme/flat/issues/{index:07d}.json"
+
+
+SHAPES = {"tree": tree_path, "many": many_path, "flat": flat_path}
