@@ -63,6 +63,8 @@ class Operations:
     let_go: Callable[[Collection[str]], None] = lambda keys: None
     """What waits for the end of edits of these objects becomes files, before the ends are told."""
     _ends: list[Operation] = field(default_factory=list)
+    _taken_back: list[str] = field(default_factory=list)
+    """Objects whose edits an edit ended."""
 
     # --- agents
 
@@ -73,6 +75,11 @@ class Operations:
                 self._queue(edit, kind, key, path, moved_from, base_revision)
         self.workspace.edits.clear()
         self.settle()
+
+    def free_taken_back(self) -> None:
+        """What waited for edits that were taken back waits no longer."""
+        self.let_go(tuple(self._taken_back))
+        self._taken_back.clear()
 
     # --- workers
 
@@ -217,6 +224,7 @@ class Operations:
         if is_needless:
             if older is not None:
                 older.state = CANCELED
+                self._taken_back.append(key)
             return
         kind, moved_from = _folded(older, kind, path, moved_from, is_draft=is_draft)
         start_us = self._not_before_us(key)

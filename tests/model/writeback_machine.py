@@ -113,6 +113,8 @@ class WritebackMachine(FileMachine):
     def after_edits(self, operation_ids: Sequence[str]) -> None:
         """They become operations."""
         self.operations.take_edits()
+        self.driver.wait(self.driver.stage.tend())  # the node does so by itself, at once, but in its own time
+        self.operations.free_taken_back()
 
     def after_time(self) -> None:
         """Claims end."""

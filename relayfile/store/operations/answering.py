@@ -14,7 +14,7 @@ from relayfile.store.entry_kinds import PlanContext
 from relayfile.store.operations.claiming import overdue
 from relayfile.store.plan.answers import Answer, Answers, answer_folds, naming_fold
 from relayfile.store.plan.entry import Entry, Fold
-from relayfile.store.plan.holding import held_of
+from relayfile.store.plan.holding import held_of, is_awaited
 from relayfile.store.plan.limits import PlanLimits
 from relayfile.store.plan.result import Plan
 from relayfile.store.plan.rows import ObjectKey
@@ -23,7 +23,7 @@ from relayfile.store.plan.working_tree import WorkingTree
 from relayfile.store.plan.writeback import lifecycle
 from relayfile.store.plan.writeback.edits import put_back
 from relayfile.store.plan.writeback.queue import OperationQueue
-from relayfile.store.plan.writeback.rows import HeldChange, OperationRow
+from relayfile.store.plan.writeback.rows import FREED_US, HeldChange, OperationRow
 
 TENDED_MAX = 500
 """Objects that one entry of tending goes through."""
@@ -153,7 +153,11 @@ class TendOperations:
             put_back(desk.queue, lifecycle.expired(row, self._limits.writeback, now_us))
             desk.answers.releases.after_edit(row.key, None)
         for each in due:
-            if held_of(desk.tree, desk.tree.object(each)) is not None:
+            waiting = held_of(desk.tree, desk.tree.object(each))
+            if waiting is not None and waiting.held_us == FREED_US and is_awaited(desk.queue.of(each)):
+                # The object was edited again before it came to this.
+                desk.queue.hold(waiting._replace(held_us=now_us), waiting)
+            elif waiting is not None:
                 desk.answers.releases.now(each)
         tended = Tended(len(late), len(due), len(late) < TENDED_MAX and len(due) < TENDED_MAX)
         return desk.close(), [tended] * len(mutations)

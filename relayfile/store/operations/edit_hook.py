@@ -11,6 +11,7 @@ from relayfile.store.engine import WorkspaceKey
 from relayfile.store.entry_kinds import PlanContext
 from relayfile.store.operation_view import OperationView
 from relayfile.store.plan.agent_edits import AgentEdit, EditKind
+from relayfile.store.plan.holding import is_awaited
 from relayfile.store.plan.result import Plan
 from relayfile.store.plan.rows import FileRow, ObjectKey
 from relayfile.store.plan.slice import Slice
@@ -54,6 +55,9 @@ class EditsToOperations:
             ids = [_queue_all(queue, parts) for parts in wanted]
             if new_deletes(queue):
                 await self._guard(view, queue)
+            for held in loaded.held:
+                if not is_awaited(queue.of(held)):
+                    queue.free(held)
         queue.settle(plan)
         return ids
 

@@ -11,7 +11,7 @@ from relayfile.errors import ClaimExpired, InvalidArgument, RelayfileError
 from relayfile.model import NO_SEMANTICS, Failure, MemberKind, Origin
 from relayfile.store.plan.change import apply_member
 from relayfile.store.plan.entry import Fold, Member
-from relayfile.store.plan.holding import ON_THE_WAY, hold
+from relayfile.store.plan.holding import held_of, hold, is_awaited
 from relayfile.store.plan.identity import ObjectDraft, default_path
 from relayfile.store.plan.release import Releases
 from relayfile.store.plan.rows import DeliveryKey, ObjectKey
@@ -161,7 +161,11 @@ class Answers:
         return None
 
     def _apply(self, row: OperationRow, success: Success, subject: ObjectDraft) -> Failure | None:
-        """The provider's version, held where another edit of the object is on its way; why it could not be."""
+        """The provider's version; why it could not be taken.
+
+        Held where another edit of the object is on its way, or something is held already: then it takes its place
+        there by its age, and what comes out is released together.
+        """
         tree = self._tree
         if success.change is None:
             return None
@@ -171,7 +175,7 @@ class Answers:
         if row.kind is OperationKind.FETCH and signalled_us is not None:
             # Signals have advanced the newest time: what was asked for because of them is not older than they are.
             subject.provider = subject.provider._replace(newest_us=subject.provider.full_us)
-        if any(is_edit(each) and each.state in ON_THE_WAY for each in others):
+        if held_of(tree, subject) is not None or is_awaited(others):
             hold(tree, subject, verdict, "")
         else:
             apply_member(tree, subject, verdict, "")

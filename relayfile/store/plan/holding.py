@@ -6,7 +6,7 @@ counted `applied`, because it is durable, and becomes a revision when the object
 upserts mean for fetches.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from hashlib import sha256
 
 from relayfile import pinned_json
@@ -35,10 +35,15 @@ from relayfile.store.plan.working_tree import ELIDED, WorkingTree
 from relayfile.store.plan.writeback.echo import is_echo
 from relayfile.store.plan.writeback.edits import cancel_fetch, new_fetch, queue_fetch
 from relayfile.store.plan.writeback.queue import OperationQueue, is_edit
-from relayfile.store.plan.writeback.rows import HeldChange, OperationState
+from relayfile.store.plan.writeback.rows import HeldChange, OperationRow, OperationState
 
 _UPSERT, _DELETE, _PATCH = MemberKind.UPSERT, MemberKind.DELETE, MemberKind.PATCH
 ON_THE_WAY = frozenset({OperationState.PENDING, OperationState.CLAIMED})
+
+
+def is_awaited(rows: Iterable[OperationRow]) -> bool:
+    """Whether one of an object's operations is an edit on its way: what its provider says meanwhile is held."""
+    return any(is_edit(row) and row.state in ON_THE_WAY for row in rows)
 
 
 def hold_or_apply(
@@ -58,7 +63,7 @@ def hold_or_apply(
         advance(subject, age, advanced(age.mark, member.kind, age.time_us, deletes_beat=age.by_provider))
     elif member.kind is not MemberKind.SIGNAL and (
         # An edit that was taken back or quarantined leaves what it held behind: newer news must not be before it.
-        held is not None or any(is_edit(row) and row.state in ON_THE_WAY for row in rows)
+        held is not None or is_awaited(rows)
     ):
         hold(tree, subject, verdict, ingest_id, replay=replay)
     else:

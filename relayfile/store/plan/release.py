@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from relayfile.model import MemberKind, Outcome
 from relayfile.store.plan.change import Age, NewFile, media_type, put_file
-from relayfile.store.plan.holding import ON_THE_WAY, held_of
+from relayfile.store.plan.holding import held_of, is_awaited
 from relayfile.store.plan.identity import ObjectDraft
 from relayfile.store.plan.result import Plan
 from relayfile.store.plan.rows import NO_WATERMARK, DeliveryKey, DeliveryRow, ObjectKey
@@ -16,7 +16,7 @@ from relayfile.store.plan.settle import dead_letter_of
 from relayfile.store.plan.verdict import Verdict
 from relayfile.store.plan.working_tree import WorkingTree
 from relayfile.store.plan.writeback.edits import cancel_fetch
-from relayfile.store.plan.writeback.queue import OperationQueue, is_edit
+from relayfile.store.plan.writeback.queue import OperationQueue
 from relayfile.watermark import provider_time
 
 
@@ -39,7 +39,7 @@ class Releases:
         said_us = provider_time(held.member.occurred_us, held.member.received_us)
         if answered_us is not None and said_us is not None and said_us < answered_us:
             self._take(key)
-        elif not any(is_edit(row) and row.state in ON_THE_WAY for row in self._queue.of(key)):
+        elif not is_awaited(self._queue.of(key)):
             self.now(key)
 
     def now(self, key: ObjectKey) -> None:

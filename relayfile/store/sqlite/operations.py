@@ -19,6 +19,7 @@ from relayfile.store.plan.rows import ObjectKey
 from relayfile.store.plan.slice import ObjectOperations
 from relayfile.store.plan.writeback.rows import (
     CONTENT_OF_FILE,
+    FREED_US,
     HeldChange,
     OperationFault,
     OperationKind,
@@ -67,6 +68,10 @@ _TAKE_CONTENT = (
 _LEAVE_CONTENT = f"UPDATE operation SET content_id = 0 WHERE {_ONE} AND content_id <> 0"
 _HELD_DELETE = "DELETE FROM held_change WHERE shard_id = ? AND workspace_id = ? AND provider = ? AND object_key = ?"
 _HELD_PUT = "INSERT OR REPLACE INTO held_change VALUES (?, ?, ?, ?, ?, ?, ?)"
+_HELD_FREE = (
+    f"UPDATE held_change SET held_us = {FREED_US}"
+    " WHERE shard_id = ? AND workspace_id = ? AND provider = ? AND object_key = ?"
+)
 _CONTENT = "INSERT INTO content VALUES (?, ?, ?)"
 _GARBAGE = "INSERT INTO content_garbage VALUES (?, ?, ?)"
 
@@ -176,6 +181,7 @@ def operation_statements(entries: Sequence[PlannedEntry], numbers: "count[int]")
             held_rows.append((*key, *held.key, held.held_us, content_id, held.ingest_id))
     yield _CONTENT, contents
     yield _HELD_PUT, held_rows
+    yield _HELD_FREE, [(*key, *freed) for key, operations, _ in changes for freed in operations.held_freed]
 
 
 def _columns(row: OperationRow) -> tuple[Any, ...]:

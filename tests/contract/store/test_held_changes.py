@@ -1,24 +1,35 @@
 """What is held of a provider's changes when its edit does not end by an answer: it was taken back, or canceled."""
 
+import asyncio
 from collections.abc import AsyncIterator
+from hashlib import sha256
 from pathlib import Path
 
+import apsw
 import pytest
 
 from relayfile.clock import ManualClock
 from relayfile.model import Outcome
-from relayfile.v1 import writeback_pb2
+from relayfile.store.plan.rows import ObjectKey
+from relayfile.v1 import event_pb2, file_pb2, types_pb2, writeback_pb2
+from relayfile.wire import from_us
 from tests.support.writeback import Stage, staged
 
 ISSUE = "/linear/issues/1.json"
 AWAY = "/linear/issues/2.json"
 T = 1_800_000_000_000_000
+JSON = "application/json"
 
 
 @pytest.fixture
 async def stage(tmp_path: Path) -> AsyncIterator[Stage]:
     async with staged(tmp_path, ManualClock()) as made:
         yield made
+
+
+async def held_count(stage: Stage) -> int:
+    async with stage.node.engine.view(stage.key) as view:
+        return len(await view.operations().held_of([ObjectKey("linear", "o:issue/1")]))
 
 
 async def test_newer_news_is_not_replaced_by_what_an_edit_that_was_taken_back_has_held(stage: Stage) -> None:
@@ -30,6 +41,81 @@ async def test_newer_news_is_not_replaced_by_what_an_edit_that_was_taken_back_ha
     stage.clock.advance(31)
     await stage.tend()
     assert await stage.read(ISSUE) == b'{"n":2}'
+
+
+async def test_what_was_held_is_released_as_soon_as_its_edit_is_taken_back(stage: Stage) -> None:
+    await stage.deliver(b'{"n":0}', path=ISSUE, at_us=T)
+    await stage.move(ISSUE, AWAY)
+    assert await stage.deliver(b'{"n":1}', at_us=T + 1) is Outcome.APPLIED
+    assert await stage.read(AWAY) == b'{"n":0}'
+    await stage.move(AWAY, ISSUE)
+    request = event_pb2.WatchEventsRequest(workspace_id="acme")
+    async with asyncio.timeout(10):  # the node does it by itself, without time going by
+        async for answer in stage.client.events.WatchEvents(request, metadata=stage.client.metadata):
+            if any(event.content_sha256 == sha256(b'{"n":1}').digest() for event in answer.events):
+                break
+    assert await stage.read(ISSUE) == b'{"n":1}'
+
+
+async def test_an_edit_that_comes_at_once_after_one_that_was_taken_back_is_waited_for(stage: Stage) -> None:
+    await stage.deliver(b'{"n":0}', path=ISSUE, at_us=T)
+    await stage.move(ISSUE, AWAY)
+    assert await stage.deliver(b'{"n":1}', at_us=T + 1) is Outcome.APPLIED
+    batch = file_pb2.WriteFilesRequest(workspace_id="acme")
+    batch.items.add(move=file_pb2.MoveItem(path=AWAY, to_path=ISSUE))
+    batch.items.add(write=file_pb2.WriteItem(path=ISSUE, content=b'{"n":9}'))
+    await stage.client.files.WriteFiles(batch, metadata=stage.client.metadata)
+    await stage.tend()
+    assert await stage.read(ISSUE) == b'{"n":9}'
+    await stage.succeed(await stage.one())
+    assert await stage.read(ISSUE) == b'{"n":1}'
+
+
+async def test_what_was_freed_waits_again_for_an_edit_that_came_before_it_was_released(stage: Stage) -> None:
+    await stage.deliver(b'{"n":0}', path=ISSUE, at_us=T)
+    await stage.write(ISSUE, b'{"n":9}')
+    assert await stage.deliver(b'{"n":1}', at_us=T + 1) is Outcome.APPLIED
+    connection = apsw.Connection(str(stage.node.database))
+    connection.execute("UPDATE held_change SET held_us = 0")
+    connection.close()
+    await stage.tend()
+    assert await stage.read(ISSUE) == b'{"n":9}'
+    stage.clock.advance(31)
+    await stage.tend()
+    assert await stage.read(ISSUE) == b'{"n":1}'
+
+
+@pytest.mark.parametrize("says_when", [False, True])
+async def test_what_was_held_is_not_put_over_the_later_version_of_an_answer(stage: Stage, says_when: bool) -> None:
+    await stage.deliver(b'{"n":0}', path=ISSUE, at_us=T)
+    await stage.write(ISSUE, b'{"n":9}')
+    claim = await stage.one()
+    assert await stage.deliver(b'{"n":1}', at_us=T + 1) is Outcome.APPLIED
+    stage.clock.advance(1)
+    answered = types_pb2.FileChange(
+        kind=types_pb2.CHANGE_KIND_UPSERT, provider_object_id="issue/1", content=b'{"n":10}', content_type=JSON
+    )
+    if says_when:
+        answered.occurred_at.CopyFrom(from_us(T + 2))
+    await stage.succeed(claim, change=answered)
+    assert await stage.read(ISSUE) == b'{"n":10}'
+    assert await held_count(stage) == 0
+
+
+async def test_what_was_held_is_newer_than_an_answer_of_an_earlier_time(stage: Stage) -> None:
+    await stage.deliver(b'{"n":0}', path=ISSUE, at_us=T)
+    await stage.write(ISSUE, b'{"n":9}')
+    claim = await stage.one()
+    assert await stage.deliver(b'{"n":1}', at_us=T + 2) is Outcome.APPLIED
+    answered = types_pb2.FileChange(
+        kind=types_pb2.CHANGE_KIND_UPSERT,
+        provider_object_id="issue/1",
+        content=b'{"n":10}',
+        content_type=JSON,
+        occurred_at=from_us(T + 1),
+    )
+    await stage.succeed(claim, change=answered)
+    assert await stage.read(ISSUE) == b'{"n":1}'
 
 
 async def test_what_cannot_be_placed_when_its_edit_is_canceled_becomes_a_dead_letter(stage: Stage) -> None:

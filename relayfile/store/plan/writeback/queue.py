@@ -33,7 +33,8 @@ class OperationQueue:
     """See the module. `loaded` holds of each touched object all operations that have not ended."""
 
     __slots__ = (
-        "_before", "_by_object", "_ends", "_held_put", "_held_removed", "_new_id", "_rows", "_touched", "limits",
+        "_before", "_by_object", "_ends", "_held_freed", "_held_put", "_held_removed", "_new_id", "_rows", "_touched",
+        "limits",
         "now_us",
     )  # fmt: skip
 
@@ -50,6 +51,7 @@ class OperationQueue:
         self._ends: list[str] = []
         self._held_put: list[HeldChange] = []
         self._held_removed: list[HeldChange] = []
+        self._held_freed: list[ObjectKey] = []
 
     def new_id(self) -> str:
         """For an operation or a quarantine."""
@@ -124,11 +126,15 @@ class OperationQueue:
         if change is not None and change.content_id:
             self._held_removed.append(change)
 
+    def free(self, key: ObjectKey) -> None:
+        """What is held of the object waits for nothing any more. Whoever tends operations releases it, at once."""
+        self._held_freed.append(key)
+
     def settle(self, plan: Plan) -> None:
         """Complete a plan: rows, and events after those that it has. Its files are settled already."""
         self.line_up()
         changed = [self._written(row) for row in self._rows.values() if row is not self._before.get(row.operation_id)]
-        if not (changed or self._held_put or self._held_removed):
+        if not (changed or self._held_put or self._held_removed or self._held_freed):
             return
         if self._ends:
             assert plan.workspace is not None, "operations are of a workspace that exists"
@@ -138,7 +144,7 @@ class OperationQueue:
                 plan.events.append(_event(self._rows[operation_id], revision, self.now_us))
             plan.workspace = plan.workspace._replace(revision=revision)
             plan.workspace_changed = True
-        plan.operations = OperationChanges(changed, self._held_put, self._held_removed)
+        plan.operations = OperationChanges(changed, self._held_put, self._held_removed, self._held_freed)
 
     def line_up(self) -> None:
         """Say of each touched object what of it may be claimed."""

@@ -16,6 +16,10 @@ CONTENT_OF_FILE: Final = -1
 """Content id of an operation that takes the content of the file at its path, as the same plan leaves it."""
 
 
+FREED_US: Final = 0
+"""As `HeldChange.held_us`: longer than any wait."""
+
+
 class OperationKind(IntEnum):
     """What an operation does."""
 
@@ -132,7 +136,7 @@ class HeldChange(NamedTuple):
     member: Member
     """An upsert with its whole content, or a delete."""
     held_us: int
-    """Since when changes of the object are held."""
+    """Since when changes of the object are held; `FREED_US`: they wait for no edit any more."""
     content_id: int = 0
     """Of the stored change; 0 in a plan."""
     ingest_id: str = ""
@@ -152,3 +156,5 @@ class OperationChanges:
     held_put: list[HeldChange] = field(default_factory=list)
     held_removed: list[HeldChange] = field(default_factory=list)
     """Before `held_put`."""
+    held_freed: list[ObjectKey] = field(default_factory=list)
+    """Objects whose last edit ended without an answer: what is held of them is due."""
