@@ -6,7 +6,7 @@ after a power cut a few may be missing, never half of one: the store is asked ag
 Refuses to look at the disk or at the store.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -18,6 +18,7 @@ from relayfile.errors import StartRefused
 from relayfile.syncd import names
 from relayfile.syncd.digest import EMPTY, TreeSum, element
 from relayfile.syncd.journal_listing import Listing
+from relayfile.syncd.journal_places import Places
 from relayfile.syncd.journal_problems import PROBLEMS_MAX, Problems
 from relayfile.syncd.journal_pull import FirstPull
 from relayfile.syncd.journal_rows import (
@@ -53,13 +54,15 @@ class Unsettled:
 class Journal:
     """An open journal. Not thread-safe: its mirror's lock is held while it is used.
 
-    ``first_pull``, ``listing``, ``problems`` and ``trash`` are parts of it, on the same connection.
+    ``first_pull``, ``listing``, ``places``, ``problems`` and ``trash`` are parts of it, on the same connection.
     """
 
     def __init__(
         self, path: Path, remote_paths: Sequence[str], *, folds: bool = False, problems_max: int = PROBLEMS_MAX
     ) -> None:
         self._folds = folds
+        self.ignores: Callable[[str], bool] = names.is_ignored
+        """Whether a remote path is left alone."""
         with storage_errors():
             self._db = apsw.Connection(str(path))
             self._db.set_busy_timeout(_BUSY_MS)
@@ -78,6 +81,7 @@ class Journal:
         self.trash = Trash(self._db)
         self.problems = Problems(self._db, problems_max)
         self.listing = Listing(self._db)
+        self.places = Places(self._db)
         self.first_pull = FirstPull(self._db, self._standing, self.problems)
 
     def close(self) -> None:
@@ -194,6 +198,23 @@ class Journal:
         with transaction(self._db):
             self._db.executemany("UPDATE file SET state = 2 WHERE state = 5 AND path = ?", [(path,) for path in paths])
 
+    def ignore(self, ignored: Sequence[str], heeded: Sequence[str]) -> None:
+        """Rules cover files, or no longer: these are left alone from now on, those are not."""
+        if not ignored and not heeded:
+            return
+        with transaction(self._db):
+            rows = [(path,) for path in ignored]
+            self._db.executemany("DELETE FROM file WHERE path = ? AND remote_hash IS NULL", rows)
+            self._db.executemany("UPDATE file SET state = 4 WHERE path = ?", rows)
+            self.problems.drop(ignored)
+            for row in self.load(heeded).values():
+                disk = self.unfolded(row.path)
+                self._db.execute(
+                    "UPDATE file SET state = CASE WHEN disk_hash IS remote_hash THEN 1 ELSE 2 END, disk_path = ? "
+                    "WHERE path = ? AND state = 4",
+                    (None if disk == row.path[1:] else disk, row.path),
+                )
+
     def move_cursor(self, cursor: Cursor) -> None:
         self.learn((), cursor)
 
@@ -213,7 +234,7 @@ class Journal:
     def _learn_gone(self, old: FileRow | None) -> bool:
         if old is None:
             return False
-        if old.disk_hash is None:
+        if old.disk_hash is None or old.state is FileState.IGNORED:
             self._db.execute("DELETE FROM file WHERE path = ?", (old.path,))
             self.problems.drop((old.path,))
             return False
@@ -244,7 +265,7 @@ class Journal:
         return state is FileState.PENDING
 
     def _place(self, change: RemoteFile) -> tuple[FileState, str | None, Problem | None]:
-        if names.is_ignored(change.path):
+        if self.ignores(change.path):
             return FileState.IGNORED, None, None
         why = names.refusal(change.path)
         if why is not None:

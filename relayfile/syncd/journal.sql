@@ -37,6 +37,7 @@ CREATE TABLE IF NOT EXISTS file (
   barrier     INTEGER NOT NULL DEFAULT 0
 ) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS file_unsettled ON file (state, path) WHERE state <> 1;
+CREATE INDEX IF NOT EXISTS file_place ON file (disk_path) WHERE disk_path IS NOT NULL;
 CREATE TABLE IF NOT EXISTS name (folded TEXT PRIMARY KEY, remote TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS problem (
   path          TEXT    NOT NULL,

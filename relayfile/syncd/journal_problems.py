@@ -64,6 +64,19 @@ class Problems:
         """The paths are on disk as the store has them."""
         self._drop("problem", paths)
 
+    def on_disk_only(self, limit: int) -> list[str]:
+        """Places (relative, not remote paths) of what only the disk has."""
+        with storage_errors():
+            rows = self._db.execute(
+                "SELECT path FROM problem WHERE path <> '' AND path NOT GLOB '/*' LIMIT ?", (limit,)
+            )
+            return [str(row[0]) for row in rows]
+
+    def gone(self, paths: Iterable[str]) -> None:
+        """What was wrong with these is over."""
+        with transaction(self._db):
+            self._drop("problem", paths)
+
     def refused(self, writes: Sequence[Problem]) -> None:
         """Providers refused to take these for good."""
         with transaction(self._db):

@@ -1,12 +1,13 @@
 """What work on one mirror needs, opened and at hand: its directory, its journal, the store, and the limits."""
 
 import asyncio
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from relayfile.clock import Clock
 from relayfile.ids import IdSource
 from relayfile.settings import SyncdSettings
 from relayfile.syncd.feed import Feed
+from relayfile.syncd.ignore import IgnoreRules
 from relayfile.syncd.journal import Journal
 from relayfile.syncd.root import Root
 from relayfile.syncd.writer import Writer
@@ -32,3 +33,4 @@ class OpenMirror:
     """Shared."""
     reads: asyncio.Semaphore
     """Shared: read streams to the store that may be open at once."""
+    ignore: IgnoreRules = field(default_factory=IgnoreRules)
