@@ -22,7 +22,6 @@ from relayfile.v1.file_pb2 import FileWithContent
 
 _PAGE_ROWS: Final = 5_000
 _EVICT_MAX: Final = 10_000
-_DELETES_SHOWN: Final = 100
 REUSE_BYTES_MAX: Final = 1 << 20
 """Content of moved files up to this size is taken from the disk instead of the store."""
 
@@ -36,6 +35,9 @@ class DeletePlan:
     delete_bytes: int
     tracked_count: int
     sample_paths: tuple[str, ...]
+    plan_id: str = ""
+    """The same for the same files."""
+    create_time_us: int = 0
 
 
 class MassDelete(Exception):
@@ -53,7 +55,7 @@ async def bring_all(mirror: OpenMirror, progress: Progress, hints: Mapping[str, 
     """
     mirror.root.check()
     reused = await _reuse(mirror, hints or {})
-    await _delete(mirror, hints or {}, progress)
+    await delete_all(mirror, hints or {}, progress)
     after = ""
     while rows := mirror.journal.rows(after, _PAGE_ROWS, state=FileState.PENDING):
         after = rows[-1].path
@@ -74,28 +76,34 @@ async def evict_trash(mirror: OpenMirror) -> None:
         await mirror.writer.run(_unlink, mirror.root.trash_fd, names)
 
 
-def check_deletes(mirror: OpenMirror, deletes: Sequence[FileRow]) -> None:
-    """``MassDelete`` when so much at once is not to be believed."""
-    if not deletes:
-        return
+def delete_plan(mirror: OpenMirror, hints: Mapping[str, RemoteFile]) -> DeletePlan | None:
+    """What is pending and more at once than is to be believed, unless somebody approved it; else None."""
     journal = mirror.journal
-    tracked = sum(total.file_count for total in journal.sums.values()) + len(deletes)
-    asked = safety.directories_to_ask(row.path for row in deletes)
+    doomed = journal.decisions.doomed({path for path, hint in hints.items() if hint.moved})
+    tracked = sum(total.file_count for total in journal.sums.values()) + doomed.count
+    asked = safety.crowded(doomed.files_below)
     emptied = [directory for directory in asked if not journal.has_remote_below(directory)]
-    rule = safety.refusal(len(deletes), tracked, mirror.settings.delete_files_max, emptied)
-    if rule is not None:
-        size = sum(row.disk_stat.size for row in deletes if row.disk_stat is not None)
-        sample = tuple(row.path for row in deletes[:_DELETES_SHOWN])
-        raise MassDelete(DeletePlan(rule, len(deletes), size, tracked, sample))
+    rule = safety.refusal(doomed.count, tracked, mirror.settings.delete_files_max, emptied)
+    if rule is None:
+        return None
+    since_us = journal.decisions.wait_for(doomed.plan_id, rule, mirror.clock.now_us())
+    return DeletePlan(rule, doomed.count, doomed.size, tracked, doomed.sample, doomed.plan_id, since_us)
 
 
-async def _delete(mirror: OpenMirror, hints: Mapping[str, RemoteFile], progress: Progress) -> None:
-    rows = mirror.journal.pending_deletes(mirror.settings.delete_files_max * 2 + _PAGE_ROWS)
-    check_deletes(mirror, [row for row in rows if not (row.path in hints and hints[row.path].moved)])
-    for start in range(0, len(rows), mirror.settings.sync_batch_files_max):
-        batch = [_wanted(row, b"") for row in rows[start : start + mirror.settings.sync_batch_files_max]]
-        application = _application(mirror, len(batch))
-        _record(mirror, await mirror.writer.run(application.remove, batch), progress)
+async def delete_all(mirror: OpenMirror, hints: Mapping[str, RemoteFile], progress: Progress) -> None:
+    """Every file that the store no longer has goes to the trash. ``MassDelete`` before anything is touched."""
+    limit = mirror.settings.sync_batch_files_max
+    rows = mirror.journal.pending_deletes(limit)
+    if not rows:
+        return
+    plan = delete_plan(mirror, hints)
+    if plan is not None:
+        raise MassDelete(plan)
+    while rows:
+        application = _application(mirror, len(rows))
+        _record(mirror, await mirror.writer.run(application.remove, [_wanted(row, b"") for row in rows]), progress)
+        rows = mirror.journal.pending_deletes(limit, rows[-1].path)
+    mirror.journal.decisions.done()
 
 
 async def _fetch(mirror: OpenMirror, rows: Sequence[FileRow], progress: Progress) -> None:

@@ -62,7 +62,7 @@ class Display:
         """A safety rail broke: shown until somebody, or the directory's return, ends it."""
         now_us = self._clock.now_us()
         if isinstance(rail, MassDelete):
-            halt = Halt("MASS_DELETE", str(rail), now_us, rail.plan, f"plan-{now_us:x}")
+            halt = Halt("MASS_DELETE", str(rail), rail.plan.create_time_us or now_us, rail.plan)
         else:
             halt = Halt(rail.reason, str(rail), now_us)
         _log.error("mirror halted", mirror=self.record.mirror_id, reason=halt.reason, why=halt.message)
@@ -73,6 +73,10 @@ class Display:
         """Ends a halt that waited for the directory; one that waits for a decision about deletes stays."""
         if self.seen.halt is not None and self.seen.halt.plan is None:
             self.seen = replace(self.seen, state=MirrorState.STOPPED, halt=None)
+
+    def decided(self) -> None:
+        """Somebody decided about the deletes that halted the mirror: it may go on."""
+        self.seen = replace(self.seen, state=MirrorState.STOPPED, halt=None)
 
     def pulled(self) -> None:
         """A pull ended well: nothing is wrong, and what was decided about deletes is done."""

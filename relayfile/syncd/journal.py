@@ -17,6 +17,7 @@ import apsw
 from relayfile.errors import StartRefused
 from relayfile.syncd import names
 from relayfile.syncd.digest import EMPTY, TreeSum, element
+from relayfile.syncd.journal_decisions import Decisions
 from relayfile.syncd.journal_listing import Listing
 from relayfile.syncd.journal_places import Places
 from relayfile.syncd.journal_problems import PROBLEMS_MAX, Problems
@@ -54,7 +55,8 @@ class Unsettled:
 class Journal:
     """An open journal. Not thread-safe: its mirror's lock is held while it is used.
 
-    ``first_pull``, ``listing``, ``places``, ``problems`` and ``trash`` are parts of it, on the same connection.
+    ``first_pull``, ``listing``, ``places``, ``problems``, ``decisions`` and ``trash`` are parts of it, on the same
+    connection.
     """
 
     def __init__(
@@ -82,6 +84,7 @@ class Journal:
         self.problems = Problems(self._db, problems_max)
         self.listing = Listing(self._db)
         self.places = Places(self._db)
+        self.decisions = Decisions(self._db)
         self.first_pull = FirstPull(self._db, self._standing, self.problems)
 
     def close(self) -> None:
@@ -116,12 +119,12 @@ class Journal:
             query = f"SELECT {COLUMNS} FROM {table} WHERE {where} ORDER BY path LIMIT ?5"
             return [file_row(row) for row in self._db.execute(query, (*span(below), after, limit))]
 
-    def pending_deletes(self, limit: int) -> list[FileRow]:
-        """Files that the store no longer has and that are still on disk."""
+    def pending_deletes(self, limit: int, after: str = "") -> list[FileRow]:
+        """Files that the store no longer has and that are still on disk, by path, after ``after``."""
         query = f"SELECT {COLUMNS} FROM {UNSETTLED} WHERE state <> 1 AND state = 2 AND remote_hash IS NULL"
-        query += " ORDER BY path LIMIT ?"
+        query += " AND path > ? ORDER BY path LIMIT ?"
         with storage_errors():
-            return [file_row(row) for row in self._db.execute(query, (limit,))]
+            return [file_row(row) for row in self._db.execute(query, (after, limit))]
 
     def has_remote_below(self, directory: str) -> bool:
         """Whether the store has a file below ``directory``."""

@@ -60,6 +60,14 @@ CREATE TABLE IF NOT EXISTS refused_write (
   attempt_count INTEGER NOT NULL DEFAULT 1,
   PRIMARY KEY (path)
 ) WITHOUT ROWID;
+-- The plan of many deletes that waits for a decision, and files whose deletion somebody approved.
+CREATE TABLE IF NOT EXISTS delete_plan (
+  id        INTEGER PRIMARY KEY CHECK (id = 1),
+  plan_id   TEXT    NOT NULL,
+  rule      TEXT    NOT NULL,
+  create_us INTEGER NOT NULL
+);
+CREATE TABLE IF NOT EXISTS approved_delete (path TEXT PRIMARY KEY, disk_hash BLOB) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS trash (
   trash_id    TEXT    PRIMARY KEY,
   reason      INTEGER NOT NULL,

@@ -6,7 +6,7 @@ again, or halt where a safety rail says so. Refuses to know how its pieces work,
 
 import asyncio
 import math
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import TypeVar
 
@@ -19,12 +19,13 @@ from relayfile.errors import (
     ExportRefused,
     MirrorNotFound,
     MirrorRefused,
+    PlanChanged,
     RelayfileError,
     StorageFailed,
 )
 from relayfile.status import RETRYABLE, code_of, leading_error
 from relayfile.syncd.audit import AuditResult, Swept, retry, sweep
-from relayfile.syncd.bring import MassDelete, bring_all
+from relayfile.syncd.bring import MassDelete, bring_all, delete_all, delete_plan
 from relayfile.syncd.catch_up import catch_up, prove, relearn
 from relayfile.syncd.display import Display
 from relayfile.syncd.follow import follow
@@ -33,6 +34,7 @@ from relayfile.syncd.journal_pull import PullPhase
 from relayfile.syncd.open_mirror import OpenMirror
 from relayfile.syncd.progress import Phase, Progress, Via
 from relayfile.syncd.pull import first_pull
+from relayfile.syncd.restore import Restored, restore
 from relayfile.syncd.root import Marker, Root, RootLost
 from relayfile.syncd.rows import Cursor, FileState
 from relayfile.syncd.shown import Audited, MirrorRecord, MirrorState, Seen
@@ -180,6 +182,27 @@ class Mirror:
             self.display.write_status(self._open)
             return audited
 
+    async def restore(self, trash_ids: Sequence[str], directory: str, *, overwrite: bool) -> list[Restored]:
+        """Put files from the trash back below ``directory``; empty: where they were."""
+        async with self._using() as mirror:
+            restored = await restore(mirror, trash_ids, directory, overwrite=overwrite)
+            self._swept_at = -math.inf  # what was restored is an edit, which the next look at the disk finds
+            return restored
+
+    async def approve_deletes(self, plan_id: str) -> None:
+        """Carry out the deletes that halted the mirror, and go on. ``PlanChanged`` when others are pending now."""
+        async with self._using() as mirror:
+            plan = delete_plan(mirror, {})
+            if plan is None or plan.plan_id != plan_id:
+                if plan is not None:
+                    self.display.halted(MassDelete(plan))
+                raise PlanChanged(plan=plan_id, current=plan.plan_id if plan is not None else "")
+            mirror.journal.decisions.approve()
+            self.display.decided()
+            await delete_all(mirror, {}, Progress(self._clock.monotonic()))
+            self.display.write_status(self._open)
+        self._unstuck.set()
+
     # --- following --------------------------------------------------------------------------------------------------
 
     async def run(self) -> None:
@@ -325,6 +348,8 @@ class Mirror:
                 raise
             journal.trash.take_in(root.trashed(), self._clock.now_us())
             self._open = self._open_with(root, journal)
+            if journal.decisions.waiting() is not None and (plan := delete_plan(self._open, {})) is not None:
+                self.display.halted(MassDelete(plan))  # as before the restart
         self._open.root.check()
         self.display.directory_back()
         return self._open

@@ -5,7 +5,7 @@ deletes: who counts leaves them out.
 """
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Final
 
 from relayfile.paths import ancestors
@@ -16,12 +16,22 @@ FEW_DELETES: Final = 10
 """So many deletes are never a mass: half of a tree of four files is an ordinary day."""
 
 
-def directories_to_ask(deleted: Iterable[str]) -> list[str]:
-    """Directories of which a plan deletes more than ``DIRECTORY_FILES_MIN`` files; whether any remain must be asked."""
+def files_below(deleted: Iterable[str]) -> Counter[str]:
+    """For every directory above them, how many of the files a plan deletes."""
     counts: Counter[str] = Counter()
     for path in deleted:
         counts.update(ancestors(path))
-    return [directory for directory, count in counts.items() if count > DIRECTORY_FILES_MIN]
+    return counts
+
+
+def crowded(deleted_below: Mapping[str, int]) -> list[str]:
+    """Directories of which a plan deletes more than ``DIRECTORY_FILES_MIN`` files; whether any remain must be asked."""
+    return [directory for directory, count in deleted_below.items() if count > DIRECTORY_FILES_MIN]
+
+
+def directories_to_ask(deleted: Iterable[str]) -> list[str]:
+    """As ``crowded``, of the files that a plan deletes."""
+    return crowded(files_below(deleted))
 
 
 def refusal(delete_count: int, tracked_count: int, delete_count_max: int, emptied: Iterable[str]) -> str | None:

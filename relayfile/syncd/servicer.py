@@ -11,7 +11,7 @@ from relayfile.auth import current_principal
 from relayfile.clock import Clock
 from relayfile.errors import InvalidArgument, MirrorNotFound
 from relayfile.paths import contains
-from relayfile.syncd import wire
+from relayfile.syncd import wire, wire_lists
 from relayfile.syncd.answers import fingerprint
 from relayfile.syncd.mirror import Mirror
 from relayfile.syncd.progress import Progress
@@ -83,6 +83,16 @@ class MirrorService(ListsOfMirrors, WaitsForMirrors, MirrorServiceServicer):
             return mirror_pb2.DeleteMirrorResponse(directory=mirror.record.directory, unsent_edit_count=unsent.edits)
 
         return await self._requests.once("DeleteMirror", request, mirror_pb2.DeleteMirrorResponse, forget)
+
+    async def ApproveDeletes(
+        self, request: mirror_pb2.ApproveDeletesRequest, _context: Context
+    ) -> mirror_pb2.ApproveDeletesResponse:
+        async def approve(mirror: Mirror) -> mirror_pb2.ApproveDeletesResponse:
+            await mirror.approve_deletes(request.plan_id)
+            return mirror_pb2.ApproveDeletesResponse(mirror=wire.mirror_message(mirror))
+
+        wrong = wire_lists.check_decision(request)
+        return await self._requests.once("ApproveDeletes", request, mirror_pb2.ApproveDeletesResponse, approve, wrong)
 
     async def PullMirror(
         self, request: mirror_pb2.PullMirrorRequest, _context: Context

@@ -4,6 +4,7 @@ from typing import Any
 
 from relayfile.errors import InvalidArgument
 from relayfile.syncd import wire_lists
+from relayfile.syncd.mirror import Mirror
 from relayfile.syncd.requests import Requests, page_size
 from relayfile.v1 import mirror_pb2
 
@@ -46,3 +47,14 @@ class ListsOfMirrors:
             entries=[wire_lists.trash_message(each, mirror) for each in found[:size]],
             next_page_token=wire_lists.trash_token(request, found[size - 1]) if len(found) > size else "",
         )
+
+    async def RestoreTrash(
+        self, request: mirror_pb2.RestoreTrashRequest, _context: Context
+    ) -> mirror_pb2.RestoreTrashResponse:
+        async def put_back(mirror: Mirror) -> mirror_pb2.RestoreTrashResponse:
+            directory = wire_lists.local_directory(request.local_directory, "local_directory")
+            restored = await mirror.restore(request.trash_ids, directory, overwrite=request.overwrite)
+            return mirror_pb2.RestoreTrashResponse(results=[wire_lists.restored_message(each) for each in restored])
+
+        wrong = wire_lists.check_restore(request)
+        return await self._requests.once("RestoreTrash", request, mirror_pb2.RestoreTrashResponse, put_back, wrong)

@@ -41,7 +41,6 @@ class Halt:
     message: str
     time_us: int
     plan: DeletePlan | None = None
-    plan_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -242,7 +242,7 @@ def _halt_message(halt: Halt) -> mirror_pb2.MirrorHalt:
     if halt.plan is not None:
         message.delete_plan.CopyFrom(
             mirror_pb2.DeletePlan(
-                plan_id=halt.plan_id,
+                plan_id=halt.plan.plan_id,
                 source=mirror_pb2.DELETE_SOURCE_STORE,
                 delete_count=halt.plan.delete_count,
                 delete_bytes=halt.plan.delete_bytes,

@@ -6,12 +6,14 @@ from relayfile.errors import FieldViolation, InvalidArgument
 from relayfile.page_token import seal, unseal
 from relayfile.paths import ROOT, check_write_path, normalise
 from relayfile.syncd.open_mirror import OpenMirror
+from relayfile.syncd.restore import Restored
 from relayfile.syncd.rows import Problem, TrashReason
 from relayfile.syncd.trash import TrashEntry
 from relayfile.syncd.wire import timestamp
-from relayfile.v1 import mirror_pb2
+from relayfile.v1 import mirror_pb2, types_pb2
 
 REASON_CHARACTERS_MAX = 64
+RESTORE_MAX = 1_000
 _MESSAGE_CHARACTERS_MAX = 1_000
 _ID_HEX = 32
 _BETWEEN = "\0"
@@ -127,3 +129,38 @@ def check_reason(reason: str) -> list[FieldViolation]:
     if len(reason) > REASON_CHARACTERS_MAX:
         return [FieldViolation("reason", f"has more than {REASON_CHARACTERS_MAX} characters")]
     return []
+
+
+def check_decision(request: mirror_pb2.ApproveDeletesRequest) -> list[FieldViolation]:
+    """What is wrong with a decision about deletes, if anything is."""
+    wrong: list[FieldViolation] = []
+    if not request.plan_id:
+        wrong.append(FieldViolation("plan_id", "is required"))
+    if request.decision == mirror_pb2.DELETE_DECISION_RESTORE:
+        wrong.append(FieldViolation("decision", "is for deletes from the directory, which are not sent yet"))
+    elif request.decision != mirror_pb2.DELETE_DECISION_APPROVE:
+        wrong.append(FieldViolation("decision", "is required"))
+    return wrong
+
+
+def check_restore(request: mirror_pb2.RestoreTrashRequest) -> list[FieldViolation]:
+    """What is wrong with what is to be restored, if anything is."""
+    wrong: list[FieldViolation] = []
+    if not request.trash_ids:
+        wrong.append(FieldViolation("trash_ids", "is required"))
+    if len(request.trash_ids) > RESTORE_MAX:
+        wrong.append(FieldViolation("trash_ids", f"has more than {RESTORE_MAX} entries"))
+    try:
+        local_directory(request.local_directory, "local_directory")
+    except InvalidArgument as error:
+        wrong += error.violations
+    return wrong
+
+
+def restored_message(restored: Restored) -> mirror_pb2.RestoreResult:
+    """How restoring one entry ended."""
+    message = mirror_pb2.RestoreResult(trash_id=restored.trash_id, local_path=restored.disk_path)
+    if restored.failure is not None:
+        reason, text = restored.failure
+        message.failure.CopyFrom(types_pb2.Failure(reason=reason, message=text))
+    return message
