@@ -14,7 +14,7 @@ from enum import Enum
 from typing import NamedTuple, Self
 
 from relayfile.auth import Principal, current_principal
-from relayfile.auth.file_rules import Standing
+from relayfile.auth.file_rules import Standing, standing
 from relayfile.auth.scopes import Grants, grants
 from relayfile.model import EventType
 from relayfile.paths import ROOT
@@ -22,6 +22,7 @@ from relayfile.store.access.levels import Level, Levels
 from relayfile.store.engine import TreeView
 from relayfile.store.plan.digest import file_term
 from relayfile.store.plan.rows import DirectoryRow, EventRow, FileRow
+from relayfile.store.plan.rules import read_carried
 
 READ = "fs:read"
 LOOKED_AT_MAX = 2_000
@@ -83,8 +84,16 @@ class Sight:
         self.sees_all = access.granted.everything and not root.rules_below and root.standing.may_pass
         """Nothing of the workspace is hidden: no row needs to be looked at."""
 
-    async def allows(self, path: str, row: FileRow | None = None) -> bool:
-        """Whether the file at `path` may be read; `row` is the file itself, where it is known."""
+    async def allows(self, path: str, row: FileRow | None = None, then: tuple[str, ...] = ()) -> bool:
+        """Whether the file at `path` may be read; `row` is the file itself, where it is known.
+
+        `then`: of something that happened to the file, its own permissions at that time. They count besides those of
+        now, because the file may be gone, or another one.
+        """
+        if then:
+            inherited = await self._levels.of_file(path, None)
+            if not (inherited | standing(then, self.access.caller)).may_pass:
+                return False
         if self.sees_all:
             return True
         return self.access.granted.allow(path) and (await self._levels.of_file(path, row)).may_pass
@@ -176,7 +185,7 @@ class Sight:
 
     async def events(self, rows: Sequence[EventRow]) -> list[EventRow]:
         """Those of `rows` that the caller may see, without the other path of a move where it may not read that."""
-        if self.sees_all:
+        if self.sees_all and not any(event.rules for event in rows):
             return list(rows)
         present = {row.path: row for row in await self.view.files([event.path for event in rows]) if row is not None}
         shown: list[EventRow] = []
@@ -184,7 +193,7 @@ class Sight:
             if event.type is EventType.ACCESS_CHANGED:
                 if await self._hears_of(event.path):
                     shown.append(event)
-            elif await self.allows(event.path, present.get(event.path)):
+            elif await self.allows(event.path, present.get(event.path), _rules_then(event)):
                 shown.append(await self._without_hidden_paths(event))
         return shown
 
@@ -204,6 +213,10 @@ class Sight:
         if not self.access.granted.reach(path):
             return False
         return path == ROOT or (await self._levels.of_file(path, None)).may_pass
+
+
+def _rules_then(event: EventRow) -> tuple[str, ...]:
+    return read_carried(event.rules) if event.rules else ()
 
 
 def concealed(path: str) -> DirectoryRow:

@@ -6,7 +6,7 @@ by name or because the workspace has had a delivery of it. Everything else is an
 
 from collections.abc import Mapping, Sequence
 
-from relayfile.model import NO_SEMANTICS, Origin
+from relayfile.model import NO_SEMANTICS, Origin, Semantics
 from relayfile.store.engine import WorkspaceKey
 from relayfile.store.entry_kinds import PlanContext
 from relayfile.store.operation_view import OperationView
@@ -14,6 +14,7 @@ from relayfile.store.plan.agent_edits import AgentEdit, EditKind
 from relayfile.store.plan.holding import is_awaited
 from relayfile.store.plan.result import Plan
 from relayfile.store.plan.rows import FileRow, ObjectKey
+from relayfile.store.plan.rules import enforceable_count
 from relayfile.store.plan.slice import Slice
 from relayfile.store.plan.writeback.edits import Edit, queue_edit
 from relayfile.store.plan.writeback.limits import WritebackLimits
@@ -119,11 +120,18 @@ def _edit(edit: AgentEdit, kind: OperationKind, key: ObjectKey, *, is_draft: boo
         content_sha256=b"" if after is None else after.content_sha256,
         size_bytes=0 if after is None else after.size_bytes,
         content_type="" if after is None else after.content_type,
-        semantics=NO_SEMANTICS if after is None else after.semantics,
+        semantics=_rules_left(edit.before) if after is None else after.semantics,
         known=_known(edit.before),
         correlation_id=edit.correlation_id,
         traceparent=edit.traceparent,
     )
+
+
+def _rules_left(before: FileRow | None) -> Semantics:
+    """What stays with the delete of a file: whoever could not read it does not see that either."""
+    if before is None or before.semantics is NO_SEMANTICS or not enforceable_count(before.semantics.permissions):
+        return NO_SEMANTICS
+    return Semantics(permissions=before.semantics.permissions)
 
 
 def _known(before: FileRow | None) -> ProviderKnown | None:

@@ -26,7 +26,7 @@ from relayfile.store.plan.agent_edits import AgentEdit, EditKind
 from relayfile.store.plan.limits import PlanLimits
 from relayfile.store.plan.result import FilePut, Plan
 from relayfile.store.plan.rows import EventRow, FileRow, ObjectKey
-from relayfile.store.plan.rules import ruled_anew
+from relayfile.store.plan.rules import carried, ruled_anew
 from relayfile.store.plan.settle import access_event, account, same_file, stored_content
 from relayfile.store.plan.slice import Needs, Slice
 from relayfile.store.plan.working_tree import WorkingTree
@@ -295,7 +295,7 @@ class MutationPlanner:
         account(self._tree, new.path, old, new, self._revision)
         self._tree.set_file(new.path, new, by)
         kind = EventType.FILE_CREATED if old is None else EventType.FILE_UPDATED
-        self._tell(kind, new.path, by, new.content_sha256, new.size_bytes, moved_from=moved_from)
+        self._tell(kind, new, by, new.content_sha256, new.size_bytes, moved_from=moved_from)
         return new
 
     def _remove(self, there: FileRow, by: Author, moved_to: str = "") -> int:
@@ -303,7 +303,7 @@ class MutationPlanner:
         self._revision += 1
         account(self._tree, there.path, there, None, self._revision)
         self._tree.set_file(there.path, None, by)
-        self._tell(EventType.FILE_DELETED, there.path, by, b"", 0, moved_to=moved_to)
+        self._tell(EventType.FILE_DELETED, there, by, b"", 0, moved_to=moved_to)
         return self._revision
 
     def _tell_of_rules(self, path: str, old: FileRow | None, new: FileRow | None, by: Author) -> None:
@@ -312,11 +312,18 @@ class MutationPlanner:
             self._plan.events.append(access_event(ruled, self._revision, by, self._now_us))
 
     def _tell(
-        self, kind: EventType, path: str, by: Author, sha256: bytes, size: int, moved_to: str = "", moved_from: str = ""
+        self,
+        kind: EventType,
+        file: FileRow,
+        by: Author,
+        sha256: bytes,
+        size: int,
+        moved_to: str = "",
+        moved_from: str = "",
     ) -> None:
         self._plan.events.append(EventRow(
-            self._revision, kind, path, moved_to, moved_from, sha256, size, by.origin, by.provider,
-            by.correlation_id, by.traceparent, self._now_us,
+            self._revision, kind, file.path, moved_to, moved_from, sha256, size, by.origin, by.provider,
+            by.correlation_id, by.traceparent, self._now_us, "", carried(file.path, file.semantics),
         ))  # fmt: skip
 
     def _note(

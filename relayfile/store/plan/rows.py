@@ -177,6 +177,8 @@ class EventRow(NamedTuple):
     traceparent: str
     committed_us: int
     operation_id: str = ""
+    rules: str | None = None
+    """The file's own rules when it happened (`relayfile.store.plan.rules.carried`); None: it had none."""
 
 
 class DeadLetterRow(NamedTuple):

@@ -1,11 +1,13 @@
 """What the planner must know of access rules: how many a file has, whether a change touches them, what that tells."""
 
+import json
+
 from relayfile import paths
 from relayfile.auth.file_rules import enforceable_count, rules_of
 from relayfile.model import NO_SEMANTICS, Semantics
 from relayfile.store.plan.rows import FileRow
 
-__all__ = ["differ", "enforceable_count", "is_marker", "ruled_anew"]
+__all__ = ["carried", "differ", "enforceable_count", "is_marker", "read_carried", "ruled_anew"]
 
 
 def differ(old: Semantics | None, new: Semantics | None) -> bool:
@@ -13,6 +15,22 @@ def differ(old: Semantics | None, new: Semantics | None) -> bool:
     before = old.permissions if old is not None else ()
     after = new.permissions if new is not None else ()
     return before != after and set(rules_of(before)) != set(rules_of(after))
+
+
+def carried(path: str, semantics: Semantics) -> str | None:
+    """The rules that an event of a file carries, as a JSON list; None without any.
+
+    Those of a marker file are its directory's, and hold for as long as it is there.
+    """
+    permissions = semantics.permissions
+    if not permissions or not enforceable_count(permissions) or is_marker(path):
+        return None
+    return json.dumps([each for each in permissions if rules_of((each,))])
+
+
+def read_carried(rules: str) -> tuple[str, ...]:
+    """The permissions that an event carries."""
+    return tuple(json.loads(rules))
 
 
 def is_marker(path: str) -> bool:

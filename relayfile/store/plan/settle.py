@@ -21,7 +21,7 @@ from relayfile.store.plan.rows import (
     duplicate_key,
     made,
 )
-from relayfile.store.plan.rules import enforceable_count, ruled_anew
+from relayfile.store.plan.rules import carried, enforceable_count, ruled_anew
 from relayfile.store.plan.verdict import Cause, Verdict
 from relayfile.store.plan.working_tree import WorkingTree
 
@@ -190,6 +190,8 @@ def _event(
     cause: Cause,
     now_us: int,
 ) -> EventRow:
+    file = old if new is None else new
+    rules = None if file is None or file.semantics is NO_SEMANTICS else carried(path, file.semantics)
     if new is None:
         kind, content_sha256, size_bytes = EventType.FILE_DELETED, b"", 0
         moved_to, moved_from = moved[0], ""
@@ -199,7 +201,7 @@ def _event(
         moved_to, moved_from = "", moved[1]
     return made(EventRow, (
         revision, kind, path, moved_to, moved_from, content_sha256, size_bytes, cause.origin,
-        cause.provider, cause.correlation_id, cause.traceparent, now_us, "",
+        cause.provider, cause.correlation_id, cause.traceparent, now_us, "", rules,
     ))  # fmt: skip
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from relayfile.errors import DataCorrupted, DeadLetterNotFound
+from relayfile.paths import ROOT
 from relayfile.store.access import ReadAccess
 from relayfile.store.engine import Engine, KeptDeadLetter, TreeView, WorkspaceKey
 from relayfile.store.plan.settle import STAGE_APPLY
@@ -40,13 +41,18 @@ class DeadLetterReading:
         return shown[0]
 
     async def shown(self, view: TreeView, kept: Sequence[KeptDeadLetter]) -> list[KeptDeadLetter]:
-        """Those that the caller may see: of a path that its rules hide from it, a dead letter tells nothing either."""
+        """Those that the caller may see: of a path that its rules hide from it, a dead letter tells nothing either.
+
+        One without a path may be about any: it is shown to whom the rules of the root let pass. (A scope with a path
+        grants no dead letter at all.)
+        """
         sight = await ReadAccess.current(READ_SCOPE).sight(view)
         if sight.sees_all:
             return list(kept)
+        sees_root = (await sight.standing_in(ROOT)).may_pass
         files = await view.files([each.path for each in kept])
         pairs = zip(kept, files, strict=True)
-        return [each for each, file in pairs if not each.path or await sight.allows(each.path, file)]
+        return [each for each, file in pairs if (sees_root if not each.path else await sight.allows(each.path, file))]
 
     def fill(self, into: dead_letter_pb2.DeadLetter, workspace_id: str, kept: KeptDeadLetter) -> None:
         """Its description, with when it goes."""

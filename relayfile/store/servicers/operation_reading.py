@@ -197,10 +197,14 @@ async def _one(view: WorkspaceView, operation_id: str) -> OperationRow:
 async def _seen(view: WorkspaceView, rows: Sequence[OperationRow]) -> Sequence[OperationRow]:
     """Those of files that the caller may read."""
     sight = await ReadAccess.current(ACTION).sight(view)
-    if sight.sees_all:
+    if sight.sees_all and not any(row.semantics.permissions for row in rows):
         return rows
     files = await view.files([row.path for row in rows])
-    return [row for row, file in zip(rows, files, strict=True) if await sight.allows(row.path, file)]
+    return [
+        row
+        for row, file in zip(rows, files, strict=True)
+        if await sight.allows(row.path, file, row.semantics.permissions)
+    ]
 
 
 async def _held(view: WorkspaceView, rows: Sequence[OperationRow]) -> dict[str, HeldChange]:

@@ -34,7 +34,7 @@ ObjectColumns: TypeAlias = tuple[
     int | None, int | None, int | None, str | None,
     int | None, int | None, int | None, str | None, str,
 ]  # fmt: skip
-EventColumns: TypeAlias = tuple[int, int, str, str, str, bytes, int, int, str, str, str, int, str]
+EventColumns: TypeAlias = tuple[int, int, str, str, str, bytes, int, int, str, str, str, int, str, str | None]
 DeadLetterColumns: TypeAlias = tuple[
     str, str, int, str, str, str, str, str, str, int, int, str | None, str, str, str, int, int, int, int,
     str, str, int, int | None, str | None, str | None,
@@ -52,7 +52,7 @@ OBJECT_COLUMNS = (
 )
 EVENT_COLUMNS = (
     "revision, type, path, moved_to, moved_from, content_sha256, size_bytes, origin, provider, correlation_id,"
-    " traceparent, committed_us, operation_id"
+    " traceparent, committed_us, operation_id, rules"
 )
 DEAD_LETTER_COLUMNS = (
     "dead_letter_id, stage, state, provider, delivery_id, change_key, envelope_id, reason, message, content_id,"

@@ -34,7 +34,7 @@ _NO_MARKS = (None, None, None, None)
 _DELIVERY_ID = itemgetter(3)
 _CONTENT = _insert("content", 3)
 _GARBAGE = _insert("content_garbage", 3)
-_EVENT = _insert("event", 15)
+_EVENT = _insert("event", 16)
 _FILE = _replace("file", 14)
 _FILE_DELETE = "DELETE FROM file WHERE shard_id = ? AND workspace_id = ? AND path = ?"
 _DIRECTORY = _replace("directory", 10)

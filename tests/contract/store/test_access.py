@@ -386,6 +386,38 @@ async def test_events_of_rules(caller: Callable[..., Caller]) -> None:
     assert len(await eve.listed("/github")) == 3
 
 
+async def test_a_deleted_file_of_its_own_rules_stays_hidden(caller: Callable[..., Caller]) -> None:
+    """Also its creation, when the log is read after its end, and whatever comes to be at its path."""
+    alice, eve = caller("alice"), caller("eve")
+    _, mark = await eve.watched(after_revision=-1)
+    ruled = types_pb2.Semantics(permissions=["agent:alice", "a tag"])
+    for path in ("/private-1", "/private-2", "/private-3"):
+        await alice.write(path, b"of alice", semantics=ruled)
+    await alice.delete("/private-1")
+    await alice.move("/private-2", "/private-4")
+    await alice.delete("/private-4")
+    await alice.delete("/private-3")
+    await alice.write("/private-3", b"of all")
+    assert [event.path for event in await alice.events() if event.revision > mark.revision] == [
+        "/private-1", "/private-2", "/private-3", "/private-1", "/private-2", "/private-4", "/private-4", "/private-3",
+        "/private-3",
+    ]  # fmt: skip
+    seen, _ = await eve.watched(after_revision=mark.revision, history_id=mark.history_id)
+    assert [(event.path, event.type) for event in seen] == [("/private-3", event_pb2.EVENT_TYPE_FILE_CREATED)]
+    assert seen == [event for event in await eve.events() if event.revision > mark.revision]
+
+
+async def test_a_deleted_file_stays_hidden_where_nothing_else_has_rules(tmp_path: Path) -> None:
+    async with started_nodes(tmp_path) as [node]:
+        await node.writer.create_workspace(W)
+        alice, eve = (Caller(node.caller(W, subject=name)) for name in ("alice", "eve"))
+        await alice.write("/private", b"", semantics=types_pb2.Semantics(permissions=["deny:agent:eve", "public"]))
+        await alice.delete("/private")
+        await alice.write("/shown", b"")
+        assert [event.path for event in await alice.events()] == ["/private", "/private", "/shown"]
+        assert [event.path for event in await eve.events()] == ["/shown"]
+
+
 async def test_the_other_path_of_a_move_is_shown_to_those_who_may_read_it(caller: Callable[..., Caller]) -> None:
     alice, eve = caller("alice"), caller("eve")
     await alice.move("/top", "/secret/top")

@@ -11,9 +11,11 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from relayfile import errors
 from relayfile.auth import ALL
+from relayfile.model import NO_SEMANTICS, Failure, MemberKind, RawDelivery
 from relayfile.status import from_rpc_error
 from relayfile.store.engine import AdminActionFilter
-from relayfile.v1 import writeback_pb2
+from relayfile.store.plan.entry import WITHOUT_OBJECT, Fold, Member
+from relayfile.v1 import dead_letter_pb2, dead_letter_pb2_grpc, event_pb2, types_pb2, writeback_pb2
 from relayfile.wire import from_us
 from tests.support.store_node import Client
 from tests.support.writeback import (
@@ -229,6 +231,57 @@ async def test_a_caller_sees_operations_of_paths_that_it_may_read(stage: Stage) 
 
 
 # --- records
+
+
+async def test_operations_of_a_deleted_file_of_its_own_rules_stay_hidden(stage: Stage) -> None:
+    path = "/linear/issues/1.json"
+    await stage.deliver(b"{}", path=path)
+    ruled = types_pb2.Semantics(permissions=["deny:agent:eve", "public"])
+    await stage.write(path, b"[]", semantics=ruled)
+    await stage.succeed(await stage.one())
+    await stage.delete(path)
+    stage.clock.advance(11)
+    claim = await stage.one()
+    assert claim.operation.kind == DELETE
+    await stage.succeed(claim)
+    assert [event.path for event in (await stage.events())[1:]] == [path] * 5
+    eve = stage.node.caller(ALL, subject="eve")
+    listed = await eve.writeback.ListOperations(
+        writeback_pb2.ListOperationsRequest(workspace_id="acme"), metadata=eve.metadata
+    )
+    assert not listed.operations
+    heard = await eve.events.ListEvents(event_pb2.ListEventsRequest(workspace_id="acme"), metadata=eve.metadata)
+    # Of the time when it had no rules; and that it got some, which is told by the rules above it.
+    assert [event.type for event in heard.events] == [
+        event_pb2.EVENT_TYPE_FILE_CREATED,
+        event_pb2.EVENT_TYPE_ACCESS_CHANGED,
+    ]
+    await eve.channel.close()
+
+
+@pytest.mark.parametrize("permissions", [["deny:agent:eve", "public"], ["a tag"]])
+async def test_dead_letters_without_a_path_are_for_whom_the_rules_of_the_root_let_pass(
+    stage: Stage, permissions: list[str]
+) -> None:
+    raw = RawDelivery(b"{broken", {})
+    member = Member(
+        MemberKind.FAILED, "envelope-1", "delivery-1", 0, "", "", stage.clock.now_us(), None, b"", "", NO_SEMANTICS,
+        "", "", "", raw, Failure("MALFORMED_JSON", "no"),
+    )  # fmt: skip
+    node = stage.node.node
+    fold = Fold("linear", WITHOUT_OBJECT + "1", (member,), "ingest-0")
+    await node.committer.submit(stage.key, node.apply_folds, (fold,), change_count=1, byte_count=0)
+    await stage.write("/.relayfile.acl", b"", semantics=types_pb2.Semantics(permissions=permissions))
+    seen = {}
+    for who in ("alice", "eve"):
+        caller = stage.node.caller(ALL, subject=who)
+        stub: dead_letter_pb2_grpc.DeadLetterServiceAsyncStub = dead_letter_pb2_grpc.DeadLetterServiceStub(
+            caller.channel
+        )
+        request = dead_letter_pb2.ListDeadLettersRequest(workspace_id="acme")
+        seen[who] = len((await stub.ListDeadLetters(request, metadata=caller.metadata)).dead_letters)
+        await caller.channel.close()
+    assert seen == {"alice": 1, "eve": int(permissions == ["a tag"])}
 
 
 async def test_orders_are_recorded(stage: Stage) -> None:

@@ -11,6 +11,7 @@ from typing import Final
 from relayfile.model import EventType, Origin
 from relayfile.store.plan.result import Plan
 from relayfile.store.plan.rows import EventRow, ObjectKey
+from relayfile.store.plan.rules import carried
 from relayfile.store.plan.writeback.limits import WritebackLimits
 from relayfile.store.plan.writeback.rows import (
     UNFINISHED,
@@ -197,4 +198,5 @@ def _event(row: OperationRow, revision: int, now_us: int) -> EventRow:
         traceparent=row.traceparent,
         committed_us=now_us,
         operation_id=row.operation_id,
+        rules=carried(row.path, row.semantics),
     )
