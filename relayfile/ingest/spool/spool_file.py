@@ -16,6 +16,7 @@ import apsw
 
 from relayfile.errors import DataCorrupted, StartRefused, StorageFailed
 from relayfile.ingest.spool import spool_pauses, spool_routes
+from relayfile.ingest.spool.spool_checkpoints import SpoolCheckpoints, write_back
 from relayfile.ingest.spool.spool_pauses import read_pauses, write_pauses
 from relayfile.ingest.spool.spool_room import (
     PAGE_BYTES,
@@ -33,8 +34,8 @@ FILE_NAMES = (FILE_NAME, FILE_NAME + "-wal")
 SCHEMA_VERSION = 2
 """1 differs in the text of `batch.providers` alone and is read as it is."""
 _BUSY_MS = 5_000
-CHECKPOINT_PAGES = 2_000
-"""A log of so many pages is written back into the file after the commit that made it so long."""
+CHECKPOINT_PAGES = 4_000
+"""A log of so many pages is written back into the file before anything else is written; from half of it on, beside."""
 CHECKPOINT_PAGES_MIN = 32
 ROWS_PER_STATEMENT = 64
 LOG_PART = 16
@@ -169,6 +170,7 @@ class SpoolWriter:
         self._connection.set_wal_hook(self._note_wal_size)
         log_pages = min(bytes_max, disk_bytes(directory) or bytes_max) // LOG_PART // PAGE_BYTES
         self._checkpoint_pages = min(CHECKPOINT_PAGES, max(CHECKPOINT_PAGES_MIN, log_pages))
+        self._checkpoints = SpoolCheckpoints(_open(directory), self._checkpoint_pages)
         self._pages = self._free_pages = 0
         self._measure()
         self._wal_pages = 0
@@ -188,6 +190,8 @@ class SpoolWriter:
         """
         connection = self._connection
         try:
+            if self._checkpoints.is_near(self._wal_pages):
+                self._checkpoint()
             if transaction.rows:
                 self._make_room(transaction.rows)
             self._choose_sync(transaction.must_last)
@@ -212,8 +216,7 @@ class SpoolWriter:
                 self._roll_back()
                 raise
             self._measure()
-            if self._wal_pages >= self._checkpoint_pages:
-                self._checkpoint()
+            self._checkpoints.begin(self._wal_pages)
         except apsw.FullError as error:
             raise SpoolFull from error
         except apsw.Error as error:
@@ -224,6 +227,7 @@ class SpoolWriter:
         """Write the log back into the file, as far as readers allow, and close. After a failure: leave all as it is."""
         connection = self._connection
         connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
+        self._checkpoints.close()
         if not self._failed:
             with contextlib.suppress(apsw.Error):  # What was committed stays in the log.
                 connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
@@ -241,14 +245,9 @@ class SpoolWriter:
         return apsw.SQLITE_OK
 
     def _checkpoint(self) -> None:
-        # Not SQLite's own, inside a commit: it would hide that its fsync failed, and what follows in the log would be
-        # acknowledged behind a hole.
-        try:
-            in_log, written_back = self._connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
-            if in_log == written_back:
-                self._wal_pages = 0  # the next commit begins the log anew, in the place of the old one
-        except (apsw.FullError, apsw.BusyError):
-            pass  # What was committed stays in the log; it is tried again after the next commit.
+        in_log, written_back = write_back(self._connection)
+        if in_log == written_back:
+            self._wal_pages = 0  # the next commit begins the log anew, in the place of the old one
 
     def _measure(self) -> None:
         pages, free = (self._connection.execute(f"PRAGMA {name}").get for name in ("page_count", "freelist_count"))
@@ -258,6 +257,7 @@ class SpoolWriter:
         """`SpoolFull` when there is none, even with all of the log written back: then it is begun anew."""
         if not self._has_room(rows):
             if self._wal_pages:
+                self._checkpoints.rest()
                 self._checkpoint()
             if not self._has_room(rows):
                 raise SpoolFull

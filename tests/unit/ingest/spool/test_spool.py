@@ -14,7 +14,7 @@ from relayfile.data_directory import DataDirectory
 from relayfile.errors import StartRefused, StorageFailed, Unavailable
 from relayfile.ingest.admission import Admission
 from relayfile.ingest.spool import spool as spool_module
-from relayfile.ingest.spool import spool_file
+from relayfile.ingest.spool import spool_checkpoints, spool_file
 from relayfile.ingest.spool.payload import ENVELOPE_OVERHEAD_BYTES, PayloadBuilder, read_payload
 from relayfile.ingest.spool.spool import Spool, SpoolLimits
 from relayfile.ingest.spool.spool_file import SpoolFull, SpoolReader, SpoolWriter
@@ -316,6 +316,7 @@ async def test_a_failed_checkpoint_ends_the_promises_and_a_full_disk_does_not(
             await append(one.spool, large)
             assert one.spool.is_sound
         else:
+            await append(one.spool, large)  # durable in the log; it is being written back when the next one comes
             with pytest.raises(StorageFailed):
                 await append(one.spool, large)
             assert one.directory.failure() is not None
@@ -334,6 +335,52 @@ async def test_the_log_is_written_back_when_it_is_long_and_at_the_end(
         assert (tmp_path / "spool.db-wal").stat().st_size < 60 * 8192
     assert (tmp_path / "spool.db").stat().st_size > 200 * 8192
     assert (tmp_path / "spool.db-wal").stat().st_size == 0
+
+
+async def test_commits_go_on_while_a_long_log_is_written_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(spool_file, "CHECKPOINT_PAGES", 2 * spool_checkpoints.NEAR_PAGES)
+    may_end = threading.Event()
+    write_back = spool_checkpoints.write_back
+
+    def slow(connection: apsw.Connection) -> tuple[int, int]:
+        if threading.current_thread().name.startswith("spool-checkpoint"):
+            assert may_end.wait(10)
+        return write_back(connection)
+
+    monkeypatch.setattr(spool_checkpoints, "write_back", slow)
+    async with opened(tmp_path) as one:
+        large = [envelope(1, size=spool_checkpoints.NEAR_PAGES * 8192)]
+        await append(one.spool, large)
+        for number in range(2, 6):
+            await append(one.spool, [envelope(number)])
+        assert (tmp_path / "spool.db").stat().st_size < spool_checkpoints.NEAR_PAGES * 8192
+        may_end.set()
+        for number in range(6, 10):
+            await append(one.spool, [envelope(number)])
+        assert (tmp_path / "spool.db").stat().st_size > spool_checkpoints.NEAR_PAGES * 8192
+        assert sum(row.member_count for row in one.reader.remainders()) == 9
+
+
+async def test_a_log_at_its_bound_waits_until_it_is_written_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(spool_file, "CHECKPOINT_PAGES", 20)
+    may_end = threading.Event()
+    write_back = spool_checkpoints.write_back
+
+    def slow(connection: apsw.Connection) -> tuple[int, int]:
+        if threading.current_thread().name.startswith("spool-checkpoint"):
+            assert may_end.wait(10)
+        return write_back(connection)
+
+    monkeypatch.setattr(spool_checkpoints, "write_back", slow)
+    async with opened(tmp_path) as one:
+        await append(one.spool, [envelope(1, size=20 * 8192)])
+        following = asyncio.ensure_future(append(one.spool, [envelope(2)]))
+        done, _ = await asyncio.wait((following,), timeout=0.05)
+        assert not done
+        may_end.set()
+        await following
 
 
 async def test_a_damaged_file_is_refused(tmp_path: Path) -> None:
