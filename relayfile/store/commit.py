@@ -16,6 +16,7 @@ from typing import Protocol, TypeVar
 from relayfile import faults
 from relayfile.clock import Clock
 from relayfile.errors import Draining, StorageFailed
+from relayfile.store.company import LARGE_ENTRY_CHANGES, Company, is_enough
 from relayfile.store.engine import Engine, PlannedEntry, WorkspaceKey
 from relayfile.store.ownership import Ownership
 from relayfile.store.plan.result import Plan
@@ -27,15 +28,6 @@ Mutation = TypeVar("Mutation")
 Answer = TypeVar("Answer")
 Mutation_contra = TypeVar("Mutation_contra", contravariant=True)
 Answer_co = TypeVar("Answer_co", covariant=True)
-
-BUSY_CHANGES = 8
-"""A group of so many, in small entries, says that more is coming: the next one waits a little for company."""
-COMPANY_PART = 2
-"""An entry that joins others in a group is so much smaller: none of them should wait long for it."""
-COMPANY_CHANGES = 256
-"""Company enough: a group of this size waits no longer."""
-LARGE_ENTRY_CHANGES = 24
-"""Nor one whose entries have as many on average: what an entry costs by itself is little of that."""
 
 
 class EntryKind(Protocol[Mutation_contra, Answer_co]):
@@ -98,7 +90,7 @@ class Committer:
         self._wake = asyncio.Event()
         self._moved = asyncio.Event()
         """Set and cleared whenever something left the queues."""
-        self._busy = False
+        self._company = Company(limits.entry_changes_max)
         self._has_ended = False
 
     def submit(
@@ -176,7 +168,7 @@ class Committer:
     async def _gather(self, group: _Group, writing: asyncio.Task[None] | None) -> None:
         """Fill the next group until the one before it is durable and nothing ready is left out but large entries."""
         patience: asyncio.TimerHandle | None = None
-        patient = self._busy and self._limits.linger_s > 0
+        patient = self._company.is_busy and self._limits.linger_s > 0
 
         def lose_patience() -> None:
             nonlocal patient
@@ -190,14 +182,14 @@ class Committer:
             self._wake.clear()
             await self._plan_ready(group, is_due)
             if is_due():
-                if not patient or _has_company(group) or self._queues.has_ready:
+                if not patient or is_enough(group.change_count, len(group.entries)) or self._queues.has_ready:
                     break
                 if patience is None:
                     patience = asyncio.get_running_loop().call_later(self._limits.linger_s, lose_patience)
             await self._wake.wait()
         if patience is not None:
             patience.cancel()
-        self._busy = group.change_count >= BUSY_CHANGES and not _is_large(group)
+        self._company.written(group.change_count, len(group.entries))
 
     async def _plan_ready(self, group: _Group, is_due: Callable[[], bool]) -> None:
         """Plan ready entries into `group` until it is full, giving the loop a turn after each.
@@ -208,8 +200,13 @@ class Committer:
         while self._queues.has_ready and not self._is_full(group):
             if self._queues.ready_changes >= LARGE_ENTRY_CHANGES and is_due():
                 break
-            changes_max = self._limits.entry_changes_max
-            key, taken = self._queues.take(changes_max // COMPANY_PART if group.entries else changes_max)
+            changes_max = self._company.entry_changes_max(
+                self._queues.ready_key,
+                self._queues.ready_changes,
+                joins=bool(group.entries),
+                now_s=self._clock.monotonic(),
+            )
+            key, taken = self._queues.take(changes_max)
             await self._plan(group, key, taken)
             await asyncio.sleep(0)
 
@@ -318,14 +315,6 @@ class Committer:
         self._instruments.queue_changes.set(self._queues.change_count)
         self._wake.set()
         self._moved.set()
-
-
-def _has_company(group: _Group) -> bool:
-    return group.change_count >= COMPANY_CHANGES or _is_large(group)
-
-
-def _is_large(group: _Group) -> bool:
-    return group.change_count >= LARGE_ENTRY_CHANGES * len(group.entries)
 
 
 def _answer(answered: Sequence[tuple[Waiting, object]]) -> None:

@@ -63,6 +63,11 @@ class WorkspaceQueues:
         return bool(self._ready)
 
     @property
+    def ready_key(self) -> WorkspaceKey:
+        """The workspace that `take` gives; only while it `has_ready`."""
+        return self._ready[0]
+
+    @property
     def ready_changes(self) -> int:
         """How much waits of the workspace that `take` gives; 0 when it has none to give."""
         return self._changes.get(self._ready[0], 0) if self._ready else 0

@@ -25,8 +25,10 @@ from relayfile.store.wire import failure_message, read_folds
 from relayfile.telemetry import get_logger
 from relayfile.v1 import shard_pb2
 
-PIECE_CHANGES_MAX: Final = 250
+PIECE_CHANGES_MAX: Final = 125
 """Changes of one workspace that are queued as one mutation, where folds allow."""
+READ_FOLDS: Final = 125
+"""Folds of a workspace that are read before others have their turn in the loop, 1 ms or so."""
 MEMBER_OVERHEAD_BYTES: Final = 300
 KEYS_REMEMBERED_MAX: Final = 10_000
 ACKS_PER_MESSAGE_MAX: Final = 512
@@ -111,7 +113,7 @@ class ApplyStream:
                 async for request in requests:
                     complete = chunked.pass_on(request)
                     if complete is not None and self._stage is _Stage.TAKING:
-                        self._take(complete)
+                        await self._take(complete)
                     while self._in_flight_bytes > self._credit_bytes or len(self._answers) > ANSWERS_WAITING_MAX:
                         await self._wait()
                     await self._node.committer.room()
@@ -123,7 +125,7 @@ class ApplyStream:
             self._stage = _Stage.ENDED
             self._moved.set()
 
-    def _take(self, request: shard_pb2.ApplyEnvelopesRequest) -> None:
+    async def _take(self, request: shard_pb2.ApplyEnvelopesRequest) -> None:
         if request.HasField("hello"):
             raise InvalidArgument.of("hello", "is only for the first message of a stream")
         if request.reports:
@@ -133,13 +135,13 @@ class ApplyStream:
             back_to = gap_before(self._expected, sub_batch.shard_id, sub_batch.sequence)
             if back_to is None:
                 self._gaps.discard(sub_batch.shard_id)
-                self._apply(sub_batch)
+                await self._apply(sub_batch)
             elif sub_batch.shard_id not in self._gaps:
                 self._gaps.add(sub_batch.shard_id)
                 self._resyncs.append(shard_pb2.Resync(shard_id=sub_batch.shard_id, from_sequence=back_to))
                 self._moved.set()
 
-    def _apply(self, sub_batch: shard_pb2.SubBatch) -> None:
+    async def _apply(self, sub_batch: shard_pb2.SubBatch) -> None:
         """Queue the pieces of a sub-batch."""
         batch = _InFlight(sub_batch.shard_id, sub_batch.sequence, missing=1)
         self._in_flight_count += 1
@@ -150,13 +152,24 @@ class ApplyStream:
         else:
             for workspace in sub_batch.workspaces:
                 key = self._key(workspace.workspace_id, batch.shard_id)
-                folds, byte_count = read_folds(workspace.folds, self._ingest_id, batch.refs)
+                folds, byte_count = await self._read(workspace, batch.refs)
                 batch.byte_count += byte_count
                 for piece, changes, piece_bytes in _pieces(folds, byte_count):
                     self._submit(batch, key, piece, changes, piece_bytes)
             batch.byte_count += MEMBER_OVERHEAD_BYTES * len(batch.refs)
         self._in_flight_bytes += batch.byte_count
         self._one_done(batch)
+
+    async def _read(self, workspace: shard_pb2.WorkspaceFolds, refs: list[bytes]) -> tuple[list[Fold], int]:
+        """As `read_folds`, step by step."""
+        messages = workspace.folds
+        folds, byte_count = read_folds(messages[:READ_FOLDS], self._ingest_id, refs)
+        for start in range(READ_FOLDS, len(messages), READ_FOLDS):
+            await asyncio.sleep(0)
+            more, more_bytes = read_folds(messages[start : start + READ_FOLDS], self._ingest_id, refs)
+            folds += more
+            byte_count += more_bytes
+        return folds, byte_count
 
     def _submit(self, batch: _InFlight, key: WorkspaceKey, folds: tuple[Fold, ...], changes: int, size: int) -> None:
         index = len(batch.results)

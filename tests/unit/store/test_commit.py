@@ -11,7 +11,8 @@ from prometheus_client import CollectorRegistry
 
 from relayfile.clock import SystemClock
 from relayfile.errors import Draining, NotOwner, Overloaded, StorageFailed, Unavailable
-from relayfile.store.commit import LARGE_ENTRY_CHANGES, CommitLimits, Committer
+from relayfile.store.commit import CommitLimits, Committer
+from relayfile.store.company import LARGE_ENTRY_CHANGES, NEIGHBOURLY_CHANGES
 from relayfile.store.engine import Engine, Fence, PlannedEntry, ShardRow, WorkspaceKey
 from relayfile.store.ownership import Ownership, StaticPlacement
 from relayfile.store.plan.result import Plan
@@ -179,6 +180,14 @@ async def test_a_small_entry_that_waited_for_a_commit_does_not_wait_for_a_large_
         it.engine.gate.set()
         await asyncio.gather(first, quiet, *noisy)
         assert it.engine.groups == [["b"], ["a"], ["b"]]
+
+
+async def test_beside_a_small_entry_a_large_one_is_parted() -> None:
+    async with rig(CommitLimits(linger_s=0.0)) as it:
+        await it.put(A, "1")
+        noisy = [it.put(B, str(number)) for number in range(NEIGHBOURLY_CHANGES + 1)]
+        await asyncio.gather(*noisy)
+        assert it.engine.groups == [["a"], ["b"], ["b"]]
 
 
 async def test_nothing_is_told_before_it_is_durable_and_watchers_are_woken_then() -> None:

@@ -1,0 +1,63 @@
+"""How large entries are, and which groups wait for company: by what was planned last. No I/O, no clock.
+
+Somebody else's small entry waits for what is being planned or written of a large one. So while other workspaces bring
+small ones, large entries are smaller, which costs those who bring much a little.
+
+Owns these choices. Refuses to know entries and groups: it is told of their numbers.
+"""
+
+from typing import Final
+
+from relayfile.store.engine import WorkspaceKey
+
+BUSY_CHANGES: Final = 8
+"""A group of so many, in small entries, says that more is coming: the next one waits a little for company."""
+COMPANY_PART: Final = 2
+"""An entry that joins others in a group is so much smaller: none of them should wait long for it."""
+COMPANY_CHANGES: Final = 256
+"""Company enough: a group of this size waits no longer."""
+LARGE_ENTRY_CHANGES: Final = 24
+"""Nor one whose entries have as many on average: what an entry costs by itself is little of that."""
+NEIGHBOURLY_CHANGES: Final = 125
+"""Of a large entry while other workspaces bring small ones. By itself an entry costs as much as ten changes or so."""
+NEIGHBOURS_S: Final = 0.5
+"""So long after a small entry its workspace is taken to bring more."""
+
+
+class Company:
+    """Of one node."""
+
+    def __init__(self, entry_changes_max: int) -> None:
+        """`entry_changes_max`: of one workspace at once, whoever else is there."""
+        self.is_busy = False
+        """Whether the group before says that more is coming."""
+        self._entry_changes_max = entry_changes_max
+        self._large: WorkspaceKey | None = None
+        """Whose large entry was planned last: what is left of it is no neighbour's."""
+        self._small: WorkspaceKey | None = None
+        self._small_s = 0.0
+
+    def entry_changes_max(self, key: WorkspaceKey, waiting: int, *, joins: bool, now_s: float) -> int:
+        """How many changes of a workspace may be its next entry, of those that wait. `joins`: it joins others."""
+        changes_max = self._entry_changes_max
+        if waiting >= LARGE_ENTRY_CHANGES:
+            if self._small not in (None, key) and now_s - self._small_s < NEIGHBOURS_S:
+                changes_max = min(changes_max, NEIGHBOURLY_CHANGES)
+            self._large = key
+        elif key != self._large:
+            self._small, self._small_s = key, now_s
+        return changes_max // COMPANY_PART if joins else changes_max
+
+    def written(self, change_count: int, entry_count: int) -> None:
+        """A group is complete."""
+        self.is_busy = change_count >= BUSY_CHANGES and not is_large(change_count, entry_count)
+
+
+def is_large(change_count: int, entry_count: int) -> bool:
+    """Whether the entries of a group are large."""
+    return change_count >= LARGE_ENTRY_CHANGES * entry_count
+
+
+def is_enough(change_count: int, entry_count: int) -> bool:
+    """Whether a group waits for no more."""
+    return change_count >= COMPANY_CHANGES or is_large(change_count, entry_count)

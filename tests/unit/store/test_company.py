@@ -1,0 +1,56 @@
+from relayfile.store.company import (
+    COMPANY_CHANGES,
+    COMPANY_PART,
+    LARGE_ENTRY_CHANGES,
+    NEIGHBOURLY_CHANGES,
+    NEIGHBOURS_S,
+    Company,
+    is_enough,
+)
+from relayfile.store.engine import WorkspaceKey
+
+NOISY, QUIET = WorkspaceKey(1, "noisy"), WorkspaceKey(1, "quiet")
+
+
+def entry(company: Company, key: WorkspaceKey, waiting: int, now_s: float = 0.0, *, joins: bool = False) -> int:
+    return company.entry_changes_max(key, waiting, joins=joins, now_s=now_s)
+
+
+def test_large_entries_are_smaller_while_another_workspace_brings_small_ones() -> None:
+    company = Company(500)
+    assert entry(company, NOISY, 2_000) == 500
+    entry(company, QUIET, 1, 1.0)
+    assert entry(company, NOISY, 2_000, 1.1) == NEIGHBOURLY_CHANGES
+    assert entry(company, NOISY, 2_000, 1.1, joins=True) == NEIGHBOURLY_CHANGES // COMPANY_PART
+    assert entry(company, NOISY, 2_000, 1.1 + NEIGHBOURS_S) == 500
+
+
+def test_what_is_left_of_a_large_entry_is_no_neighbour() -> None:
+    company = Company(500)
+    entry(company, NOISY, 2_000)
+    entry(company, NOISY, LARGE_ENTRY_CHANGES - 1)
+    assert entry(company, QUIET, 2_000, 0.1) == 500
+
+
+def test_a_workspace_is_not_its_own_neighbour() -> None:
+    company = Company(500)
+    entry(company, QUIET, 1)
+    assert entry(company, QUIET, 2_000, 0.1) == 500
+
+
+def test_smaller_limits_stay() -> None:
+    company = Company(50)
+    entry(company, QUIET, 1)
+    assert entry(company, NOISY, 2_000) == 50
+
+
+def test_groups_of_small_entries_say_that_more_is_coming() -> None:
+    company = Company(500)
+    said = []
+    for change_count, entry_count in ((1, 1), (20, 20), (LARGE_ENTRY_CHANGES, 1)):
+        company.written(change_count, entry_count)
+        said.append(company.is_busy)
+    assert said == [False, True, False]
+    assert is_enough(COMPANY_CHANGES, COMPANY_CHANGES)
+    assert is_enough(LARGE_ENTRY_CHANGES, 1)
+    assert not is_enough(LARGE_ENTRY_CHANGES, 2)
