@@ -214,6 +214,7 @@ def _door(
         ids=around.ids,
         tracing=around.tracing,
         instruments=around.instruments,
+        turns=around.turns,
     )
 
 

@@ -42,6 +42,8 @@ MEMBERS_HELD_MAX = 1_000_000
 STREAM_QUEUE_BYTES_MAX = 32 << 20
 """What may wait in memory for one node, in its lanes."""
 TICK_S = 1.0
+ENCODED_ENVELOPES = 125
+"""Envelopes that are encoded for the spool before others have their turn in the loop."""
 EXPIRE_S_MIN = 0.005
 DRAIN_POLL_S = 0.02
 
@@ -104,18 +106,25 @@ class Pipeline:
     async def accept(self, envelopes: Sequence[types_pb2.Envelope]) -> Sequence[Fate]:
         """See `Intake.accept`."""
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self.offer(envelopes, partial(tell_future, future))
+        raws: list[bytes] = []
+        for start in range(0, len(envelopes), ENCODED_ENVELOPES):
+            if start:
+                await asyncio.sleep(0)
+            raws += [envelope.SerializeToString() for envelope in envelopes[start : start + ENCODED_ENVELOPES]]
+        self._offer(envelopes, raws, partial(tell_future, future))
         await future
         return ()
 
     def offer(self, envelopes: Sequence[types_pb2.Envelope], done: Done) -> None:
         """See `PromptIntake.offer`."""
+        self._offer(envelopes, [envelope.SerializeToString() for envelope in envelopes], done)
+
+    def _offer(self, envelopes: Sequence[types_pb2.Envelope], raws: Sequence[bytes], done: Done) -> None:
         if self._state.is_draining:
             raise Draining
         if not envelopes:
             done(None)
             return
-        raws = [envelope.SerializeToString() for envelope in envelopes]
         self.admission.admit(envelopes, raws)
         self.spool.offer(envelopes, raws, partial(self._ended, done), self._settings.accept_deadline_s)
         self._state.accepting += 1

@@ -43,8 +43,8 @@ VIOLATION_BYTES_MAX: Final = 1 << 20
 """Problems that are told in one answer, so that whoever takes the usual 4 MiB can read it."""
 ENVELOPES_MAX: Final = 10_000
 """Envelopes of one batch."""
-STRIDE: Final = 200
-"""Changes that are validated in one turn, 1 ms or so; those of one envelope are not parted."""
+STRIDE: Final = 64
+"""Changes that are validated in one turn, half a millisecond or so; those of one envelope are not parted."""
 FEW_ENVELOPES: Final = 32
 """So many need no turn."""
 ACCEPT_ENVELOPES: Final = 500
@@ -139,6 +139,7 @@ class Publisher:
 
     async def publish_one(self, envelope: types_pb2.Envelope) -> ingest_pb2.PublishEnvelopeResponse:
         """Accept one envelope. `RelayfileError` when it cannot be accepted."""
+        self.door.turns.lone()
         size = sum(len(change.content) for change in envelope.changes) + len(envelope.raw.body)
         if size > INLINE_BYTES_MAX:
             why = f"have {size} bytes of content; more than {INLINE_BYTES_MAX} go by PublishEnvelopes, in chunks"

@@ -1,19 +1,32 @@
 """Turns for work that keeps the event loop for milliseconds: one piece of it for each pass of the loop, in order.
 
 Without them every stream that sends batches would do a piece in each pass, and a lone request, which needs a few
-passes from its arrival to its answer, would wait for all of them each time.
+passes from its arrival to its answer, would wait for all of them each time. While lone requests come, the loop rests
+between two pieces: what they need besides, in other threads and processes, has its share of the processors then.
 """
 
 import asyncio
 from collections import deque
+from typing import Final
+
+LONE_S: Final = 0.2
+"""So long after a lone request others are taken to come."""
+REST_S: Final = 0.001
+"""Between two pieces while they do; about what a piece takes."""
 
 
 class Turns:
     """One for a process. Used from the event loop."""
 
-    def __init__(self) -> None:
+    def __init__(self, rest_s: float = REST_S) -> None:
         self._waiting: deque[asyncio.Future[None]] = deque()
         self._is_passing = False
+        self._lone_until_s = 0.0
+        self._rest_s = rest_s
+
+    def lone(self) -> None:
+        """A request came that brings little."""
+        self._lone_until_s = asyncio.get_running_loop().time() + LONE_S
 
     async def next(self) -> None:
         """Return when a piece may be done; do it before anything is waited for."""
@@ -31,6 +44,14 @@ class Turns:
             if not turn.done():  # else whoever waited was cancelled
                 turn.set_result(None)
                 break
-        self._is_passing = bool(self._waiting)
-        if self._is_passing:
-            asyncio.get_running_loop().call_soon(self._pass)
+        else:
+            self._is_passing = False
+            return
+        loop = asyncio.get_running_loop()
+        if loop.time() < self._lone_until_s:
+            # Also when nobody waits: whoever has the turn comes back for the next one.
+            loop.call_later(self._rest_s, self._pass)
+        elif self._waiting:
+            loop.call_soon(self._pass)
+        else:
+            self._is_passing = False

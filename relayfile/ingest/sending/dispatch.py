@@ -38,7 +38,7 @@ from relayfile.wire import to_us
 _log = get_logger(__name__)
 NOTES_BYTES_MAX = 16 << 20
 """Encoded ids of held changes that are kept in memory; beyond, they are read back when their fold leaves."""
-STEP_CHANGES = 125
+STEP_CHANGES = 60
 """Changes of a row that is read back that are worked on in one go."""
 ARRIVED_CHANGES_MAX = 500
 """A row that arrives with more is read back."""

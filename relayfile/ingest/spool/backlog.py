@@ -19,9 +19,9 @@ READ_BYTES = 256 << 10
 """What the backlog reads of one workspace before it is the next one's turn."""
 HEADS_PER_TURN = 500
 """Rows at which the backlog looks in one turn, where some are passed over without being read."""
-SLICE_CHANGES = 125
+SLICE_CHANGES = 64
 """Changes that are worked on before others have their turn in the loop; the last row may bring more."""
-SLICE_PART = 8
+SLICE_PART = 32
 """Of many that wait this part is worked on in one go: what arrives faster than it is worked on takes memory."""
 ARRIVED_BYTES_MAX = 4 << 20
 """Rows that arrived and wait in memory for their turn; more are left in the spool and read back."""

@@ -77,6 +77,7 @@ class Express:
         traceparent = at.tracing.unrecorded(head.get("traceparent", ""))
         if not secrets or traceparent is None or not reception.access.workspaces.is_known(route.workspace):
             return False
+        at.turns.lone()
         visit = _Visit(self, target, head, len(body), reply)
         now_us, tolerance_s = at.clock.now_us(), reception.limits.signature_tolerance_s
         verify(scheme, SignedRequest(head, body), secrets, now_us, tolerance_s)

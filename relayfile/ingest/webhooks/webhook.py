@@ -6,7 +6,7 @@ know providers (their files say how they sign and what they mean) and what becom
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from prometheus_client import Counter
@@ -28,6 +28,7 @@ from relayfile.ingest.delivery import Arrival, complete
 from relayfile.ingest.intake import Intake, raise_refusal
 from relayfile.ingest.providers.adapter import Delivery, Provider, Reading, RequestFacts
 from relayfile.ingest.providers.definition import Handshake
+from relayfile.ingest.publishing.turns import Turns
 from relayfile.ingest.status.rejected import RejectedRequests
 from relayfile.ingest.webhooks import http_answer
 from relayfile.ingest.webhooks.http_answer import Answer
@@ -108,6 +109,8 @@ class FrontSurroundings:
     ids: IdSource
     tracing: Tracing
     instruments: IngestInstruments
+    turns: Turns = field(default_factory=Turns)
+    """Of what is published; lone webhooks are told to it."""
 
 
 @dataclass(slots=True)

@@ -30,3 +30,20 @@ async def test_a_turn_that_nobody_waits_for_any_more_is_passed_on() -> None:
         await second
         await turns.next()
     assert first.cancelled()
+
+
+async def test_while_lone_requests_come_the_loop_rests_between_two_pieces() -> None:
+    turns = Turns(rest_s=3600)
+    turns.lone()
+    await turns.next()
+    second = asyncio.ensure_future(turns.next())
+    for _ in range(100):
+        await asyncio.sleep(0)
+    assert not second.done()
+    second.cancel()
+
+    briefly = Turns()
+    briefly.lone()
+    async with asyncio.timeout(5):
+        for _ in range(3):
+            await briefly.next()
