@@ -9,7 +9,6 @@ import errno
 import os
 import struct
 import sys
-from enum import IntFlag
 from typing import Final, NamedTuple
 
 USABLE: Final = sys.platform == "linux"
@@ -20,24 +19,23 @@ _READ_BYTES: Final = 64 * 1024
 _EXHAUSTED: Final = frozenset({errno.ENOSPC, errno.EMFILE, errno.ENFILE, errno.ENOMEM})
 
 
-class Mask(IntFlag):
-    """Bits of the kernel's."""
+class Mask:
+    """Bits of the kernel's. Plain numbers: an enumeration's operators cost more than all else that an event needs."""
 
-    MODIFY = 0x2
-    CLOSE_WRITE = 0x8
-    MOVED_FROM = 0x40
-    MOVED_TO = 0x80
-    CREATE = 0x100
-    DELETE = 0x200
-    UNMOUNT = 0x2000
-    OVERFLOW = 0x4000
-    IGNORED = 0x8000
-    ONLY_DIRECTORY = 0x01000000
-    EXCEPT_UNLINKED = 0x04000000
-    DIRECTORY = 0x40000000
+    MODIFY: Final = 0x2
+    CLOSE_WRITE: Final = 0x8
+    MOVED_FROM: Final = 0x40
+    MOVED_TO: Final = 0x80
+    CREATE: Final = 0x100
+    DELETE: Final = 0x200
+    OVERFLOW: Final = 0x4000
+    IGNORED: Final = 0x8000
+    ONLY_DIRECTORY: Final = 0x01000000
+    EXCEPT_UNLINKED: Final = 0x04000000
+    DIRECTORY: Final = 0x40000000
 
 
-_WATCHED: Final = int(
+_WATCHED: Final = (
     Mask.MODIFY
     | Mask.CLOSE_WRITE
     | Mask.MOVED_FROM
@@ -50,7 +48,7 @@ _WATCHED: Final = int(
 
 
 class Notice(NamedTuple):
-    """One event, as it was read: a plain number for the mask, because there may be a hundred thousand of them."""
+    """One event, as it was read."""
 
     watch: int
     mask: int

@@ -152,6 +152,7 @@ class _Refused:
         self._mirror = mirror
         self._directory = directory
         self._kept: set[str] = set()
+        self._above = ("", "")
         self._now_us = mirror.clock.now_us()
         self.count = 0
 
@@ -162,7 +163,7 @@ class _Refused:
         for each in done.new:
             if is_transient(each.place):
                 continue
-            remote = self._mirror.journal.places.remote_path(each.place)
+            remote = self._remote_path(each.place)
             why = names.refusal(remote)
             if why is not None:
                 problems.append(Problem(each.place, "NAME_REFUSED", f"The name {why}.", 0, self._now_us))
@@ -177,6 +178,13 @@ class _Refused:
         if problems:
             self._mirror.journal.list_problems(problems)
         return new
+
+    def _remote_path(self, place: str) -> str:
+        """Of a place that the journal does not know; asked once for a directory."""
+        above, name = descriptors.split(place)
+        if above != self._above[0]:
+            self._above = above, self._mirror.journal.places.remote_path(place).rpartition("/")[0]
+        return f"{self._above[1]}/{name}"
 
     def end(self) -> None:
         """Forget those of an earlier scan that are not there any more."""

@@ -154,7 +154,7 @@ async def test_lost_news_is_a_gap(tmp_path: pathlib.Path) -> None:
     async with watching(tmp_path) as watcher:
         watches = watcher._watches
         (tmp_path / "b").mkdir()
-        watches.take([inotify.Notice(-1, int(inotify.Mask.OVERFLOW), 0, "")], 0.0)
+        watches.take([inotify.Notice(-1, inotify.Mask.OVERFLOW, 0, "")], 0.0)
         watcher._heard.set()
         while await told(watcher) != GAP:
             pass
