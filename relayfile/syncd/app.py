@@ -16,6 +16,7 @@ from relayfile.lifecycle import EXIT_OK, Lifecycle, Stop, until_stopped
 from relayfile.placement import node_of, shard_of
 from relayfile.serving import AdminPorts, GrpcServer, Service, channel
 from relayfile.settings import StoreSettings, SyncdSettings
+from relayfile.syncd import ignore_files
 from relayfile.syncd.feed import Feed, FeedLimits
 from relayfile.syncd.journal import Journal
 from relayfile.syncd.open_mirror import OpenMirror
@@ -108,7 +109,7 @@ def _registry(
         if record.token_file:
             credentials = ServiceCredentials("syncd", foundation.clock, file=Path(record.token_file))
         feed = Feed(stores.of(record.workspace_id), record.workspace_id, credentials.metadata, limits)
-        return OpenMirror(
+        mirror = OpenMirror(
             remote_paths=record.remote_paths,
             root=root,
             journal=journal,
@@ -121,6 +122,8 @@ def _registry(
             instruments=instruments,
             reads=reads,
         )
+        ignore_files.begin(mirror)
+        return mirror
 
     registry = Registry(data_dir, foundation.clock, foundation.ids, open_with, settings.problems_max)
     instruments.mirrors.set_function(lambda: len(registry))

@@ -25,6 +25,12 @@ def read(directory_fd: int, directory: str, rules: IgnoreRules) -> bool:
     return rules.learn(directory, content.decode(errors="replace"))
 
 
+def begin(mirror: OpenMirror) -> None:
+    """Heed the rules of a mirror that was just opened: those of its root at once, nested ones as a scan meets them."""
+    read(mirror.root.fd, "", mirror.ignore)
+    mirror.journal.ignores = mirror.ignore.covers
+
+
 async def take_in(mirror: OpenMirror, directory: str) -> None:
     """The rules for what is below ``directory`` changed: mark files as ignored, or no longer."""
     after = ""

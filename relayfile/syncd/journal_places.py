@@ -4,6 +4,7 @@ Nearly every path is its own place. The few that are not have an index of their 
 """
 
 from collections.abc import Iterable, Sequence
+from operator import attrgetter
 from typing import Any, Final, NamedTuple
 
 import apsw
@@ -23,7 +24,11 @@ class Known(NamedTuple):
 
     place: str
     written_hash: bytes | None
-    stat: DiskStat | None
+    stat: tuple[int, ...] | None
+    """In the order of `DiskStat`'s members; plain, because a scan makes one for every file."""
+
+
+_place = attrgetter("place")
 
 
 class Found(NamedTuple):
@@ -97,8 +102,8 @@ class Places:
             rows += self._db.execute(
                 f"{_KNOWN} disk_path > ? AND disk_path < ? ORDER BY disk_path LIMIT ?", (low[1:], named_high, limit)
             )
-        known = [Known(row[0], row[1], None if row[3] is None else DiskStat(*row[2:])) for row in rows]
-        known.sort(key=lambda each: each.place)
+        known = [Known(row[0], row[1], None if row[3] is None else row[2:]) for row in rows]
+        known.sort(key=_place)
         return known[:limit]
 
     def start_scan(self) -> int:

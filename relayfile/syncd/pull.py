@@ -157,7 +157,7 @@ class _Staging:
         self._mirror = mirror
         self._root = root
         self._progress = progress
-        self._stage = Stage(mirror.root.staging_fd, root)
+        self._stage = Stage(mirror.root.staging_fd, root, mirror.journal.ignores)
         self._under_way: deque[asyncio.Future[StagedBatch | None]] = deque()
         self._turn = asyncio.Lock()
         settings = mirror.settings
@@ -304,7 +304,7 @@ def _in_order(files: Sequence[FileWithContent], last: str) -> str:
 
 
 def _disk_path(mirror: OpenMirror, path: str) -> str:
-    return path[1:] if names.is_ignored(path) or names.refusal(path) else mirror.journal.unfolded(path)
+    return path[1:] if mirror.journal.ignores(path) or names.refusal(path) else mirror.journal.unfolded(path)
 
 
 def _more(total: tuple[int, int], added: tuple[int, int]) -> tuple[int, int]:

@@ -21,8 +21,8 @@ from relayfile.syncd.open_mirror import OpenMirror
 from relayfile.syncd.rows import Problem
 from relayfile.syncd.walk import Compared, Refusal, Walk, contains
 
-PAGE_ROWS: Final = 2_500
-LOOKS_MAX: Final = 5_000
+PAGE_ROWS: Final = 1_000
+LOOKS_MAX: Final = 2_000
 """Places that one step of the writer thread compares."""
 
 

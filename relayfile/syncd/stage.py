@@ -6,7 +6,7 @@ Nothing here is durable by itself; the pull puts a barrier behind what was writt
 
 import errno
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -39,8 +39,9 @@ class StagedBatch:
 class Stage:
     """The staging tree of one remote path. Used by the writer thread only, but for ``close``."""
 
-    def __init__(self, staging_fd: int, root: str) -> None:
+    def __init__(self, staging_fd: int, root: str, ignores: Callable[[str], bool] = names.is_ignored) -> None:
         self._root = root
+        self._ignores = ignores
         self._directories = Directories(staging_fd)
         self._directories.make(STAGED_TREE)
 
@@ -72,7 +73,7 @@ class Stage:
                 disk = disk_paths[index]
             else:
                 disk = path[1:] if len(raw) <= names.NAME_BYTES_MAX else names.shortened(path)
-            if names.is_ignored(path):
+            if self._ignores(path):
                 rows.append(_unwritten(path, meta.revision, want, meta.size_bytes, FileState.IGNORED, None, barrier))
                 continue
             problem = self._refusal(path)

@@ -15,6 +15,7 @@ from typing import Final, TypeAlias
 from relayfile.syncd import descriptors, ignore_files, names
 from relayfile.syncd.ignore import IgnoreRules
 from relayfile.syncd.journal_places import Found, Known
+from relayfile.syncd.rows import DiskStat
 
 DEPTH_MAX: Final = 256
 """Directories below each other that are walked: each is an open descriptor."""
@@ -112,11 +113,12 @@ class Walk:
         self._at += 1
         if entry is None or row.place < entry[0]:
             if row.stat is not None and not self._is_unknown(row.place):
-                done.gone.append(Found(row.place, row.stat))
+                done.gone.append(Found(row.place, DiskStat(*row.stat)))
             return
         self._ahead = False
         _, found, directory = entry
-        if not stat.S_ISREG(found.st_mode) or row.stat is None or descriptors.stat_of(found) != row.stat:
+        now = (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
+        if now != row.stat or not stat.S_ISREG(found.st_mode):
             done.changed.append(row.place)
         elif self._verify:
             done.verified += 1

@@ -11,6 +11,7 @@ import grpc.aio
 from relayfile.clock import SystemClock
 from relayfile.ids import IdSource
 from relayfile.settings import SyncdSettings
+from relayfile.syncd import ignore_files
 from relayfile.syncd.feed import Feed, FeedLimits
 from relayfile.syncd.journal import Journal
 from relayfile.syncd.open_mirror import OpenMirror
@@ -50,7 +51,7 @@ async def opened(
         feed = Feed(channel, "acme", no_metadata, limits)
         try:
             clock = SystemClock()
-            yield OpenMirror(
+            mirror = OpenMirror(
                 remote_paths,
                 root,
                 journal,
@@ -63,6 +64,8 @@ async def opened(
                 SyncdInstruments.declare(new_registry()),
                 asyncio.Semaphore(settings.sync_read_concurrency),
             )
+            ignore_files.begin(mirror)
+            yield mirror
         finally:
             writer.close()
             journal.close()

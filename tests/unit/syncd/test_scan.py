@@ -7,13 +7,14 @@ import pytest
 
 from relayfile.settings import SyncdSettings
 from relayfile.syncd import inotify
+from relayfile.syncd.bring import bring_all
 from relayfile.syncd.disk_feed import follow_disk
 from relayfile.syncd.journal_places import Places
 from relayfile.syncd.local_changes import LocalChanges
 from relayfile.syncd.open_mirror import OpenMirror
 from relayfile.syncd.progress import Progress, Via
 from relayfile.syncd.pull import first_pull
-from relayfile.syncd.rows import FileState
+from relayfile.syncd.rows import FileState, RemoteFile
 from relayfile.syncd.scan import Scanned, resolved, scan
 from tests.fakes.mirror import opened
 from tests.fakes.store import FakeStore
@@ -251,3 +252,34 @@ async def test_edits_reach_their_taker_and_missing_watches_are_a_problem(
                 assert changes.moves == (("d0/f003", "moved"),)
                 following.cancel()
         assert sweeps
+
+
+async def test_i9_rules_that_are_there_before_the_first_pull_keep_files_from_coming(tmp_path: pathlib.Path) -> None:
+    store = FakeStore()
+    store.fill({"/logs/a.log": "1", "/src/b": "2", "/src/c.log": "3"})
+    (tmp_path / "mirror").mkdir()
+    (tmp_path / "mirror" / ".relayfileignore").write_text("*.log\n!c.log\n")
+    async with store.served() as address, opened(address, tmp_path, adopt_existing=True) as mirror:
+        root = await pulled(mirror)
+        assert mirror.journal.unsettled().files == {FileState.IGNORED: 1}
+        assert not (root / "logs").exists()
+        assert mirror.journal.sums["/"] == store.total("/")
+        # Neither comes what is new in the store and covered, and it comes when the rule is gone.
+        mirror.journal.learn([RemoteFile("/logs/b.log", 5, b"h" * 32, 1)], None)
+        assert mirror.journal.unsettled().files == {FileState.IGNORED: 2}
+        (root / ".relayfileignore").unlink()
+        await found(mirror)
+        assert mirror.journal.unsettled().files == {FileState.PENDING: 2}
+
+
+async def test_i9_a_file_that_the_store_deletes_stays_while_it_is_ignored(tmp_path: pathlib.Path) -> None:
+    store = FakeStore()
+    store.fill({"/a.log": "1", "/b": "2"})
+    async with store.served() as address, opened(address, tmp_path) as mirror:
+        root = await pulled(mirror)
+        (root / ".relayfileignore").write_text("*.log\n")
+        await found(mirror)
+        assert mirror.journal.learn([RemoteFile("/a.log", 9, None)], None) == []
+        await bring_all(mirror, Progress(0.0))
+        assert (root / "a.log").read_text() == "1"
+        assert "/a.log" not in mirror.journal.load(["/a.log"])
