@@ -118,7 +118,7 @@ def _moved(queue: OperationQueue, releases: Releases, wanted: OperationOrder) ->
     for operation_id in dict.fromkeys(wanted.operation_ids):
         row = queue.get(operation_id)
         if row is not None and wanted.verb is Verb.APPROVE and row.state is OperationState.QUARANTINED:
-            queue.put(lifecycle.approved(row, queue.now_us))
+            queue.put(lifecycle.approved(row, queue.not_before_us(row.key)))
             done += 1
         elif row is not None and wanted.verb is Verb.CANCEL and row.state in UNCLAIMED:
             queue.put(lifecycle.canceled(row, queue.now_us))

@@ -19,7 +19,7 @@ from relayfile.store.plan.verdict import Verdict
 from relayfile.store.plan.watermark import advanced
 from relayfile.store.plan.working_tree import WorkingTree
 from relayfile.store.plan.writeback import lifecycle
-from relayfile.store.plan.writeback.edits import put_back, queue_again
+from relayfile.store.plan.writeback.edits import fold_followers, put_back, queue_again
 from relayfile.store.plan.writeback.queue import OperationQueue, is_edit
 from relayfile.store.plan.writeback.rows import OperationFault, OperationKind, OperationRow, OperationState
 from relayfile.watermark import provider_time
@@ -212,6 +212,7 @@ class Answers:
         for each in queue.unfinished(row.key):
             moved = path if each.path == draft_path else each.path
             queue.put(each._replace(object_key=key.key, is_draft=False, path=moved))
+        fold_followers(queue, key)
         linked = queue.get(row.operation_id)
         assert linked is not None, "it was claimed until now"
         return linked

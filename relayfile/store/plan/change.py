@@ -75,8 +75,13 @@ def is_refused(subject: ObjectDraft, verdict: Verdict, age: Age) -> bool:
     if age.mark is not NO_WATERMARK and is_stale(age.mark, member.kind, age.time_us, age.slack_us):
         verdict.outcome = Outcome.STALE
         return True
-    if is_marker(member.path) or (subject.path is not None and is_marker(subject.path)):
-        # Also where an agent moved the object's file to such a path.
+    return is_refused_there(subject, verdict)
+
+
+def is_refused_there(subject: ObjectDraft, verdict: Verdict) -> bool:
+    """Whether the member is at a path that no provider writes, also where an agent moved the object's file there; then
+    its verdict says so."""
+    if is_marker(verdict.member.path) or (subject.path is not None and is_marker(subject.path)):
         verdict.failure = Failure("ACL_PATH_REFUSED", "Access rules are set through the file API, not by a provider.")
         return True
     return False
@@ -209,8 +214,13 @@ def _patched_file(tree: WorkingTree, base: FileRow | None, member: Member, patch
     most = tree.limits.content_bytes_max
     if base is not None:
         return NewFile(patched(tree.content(base.content_id), patch, most), base.content_type, base.stale_since_us)
+    return NewFile(patched(None, patch, most), patched_type(member), None)
+
+
+def patched_type(member: Member) -> str:
+    """The media type of a file that a patch makes out of nothing."""
     given = member.content_type
-    return NewFile(patched(None, patch, most), JSON_TYPE if not given or given == _MERGE_PATCH_TYPE else given, None)
+    return JSON_TYPE if not given or given == _MERGE_PATCH_TYPE else given
 
 
 def target_path(subject: ObjectDraft, member: Member) -> str:

@@ -21,6 +21,7 @@ from relayfile.store.plan.change import (
     is_refused,
     media_type,
     not_json,
+    patched_type,
     target_path,
     too_large,
 )
@@ -112,13 +113,19 @@ def hold(tree: WorkingTree, subject: ObjectDraft, verdict: Verdict, ingest_id: s
     if member.kind is _PATCH:
         _hold_patch(tree, subject, verdict, age)
     elif _keep(tree, subject, verdict, member, ingest_id):
+        # What signals before it asked for is known now, and signals after it ask for more.
+        subject.signalled, subject.answered = False, True
         mark = advanced(age.mark, member.kind, age.time_us, deletes_beat=age.by_provider and member.kind is _DELETE)
         advance(subject, age, mark)
 
 
 def _keep(tree: WorkingTree, subject: ObjectDraft, verdict: Verdict, version: Member, ingest_id: str) -> bool:
     """Hold `version`, an upsert or a delete. False: it was refused, and the verdict says how."""
-    file = tree.own_file(subject)
+    file, before = tree.own_file(subject), held_of(tree, subject)
+    if version.kind is _UPSERT and before is not None and before.member.kind is _UPSERT:
+        # What it does not say stays as the one before has said it.
+        earlier = before.member
+        version = version._replace(path=version.path or earlier.path, semantics=version.semantics or earlier.semantics)
     if version.kind is _UPSERT:
         path = target_path(subject, version)
         failure = tree.obstacle(path, None if file is None else file.path) if path != subject.path else None
@@ -127,7 +134,6 @@ def _keep(tree: WorkingTree, subject: ObjectDraft, verdict: Verdict, version: Me
         if failure is not None:
             verdict.failure = failure
             return False
-    before = held_of(tree, subject)
     if before is None and _is_as_it_is(tree, file, version):
         verdict.outcome = Outcome.UNCHANGED
         return True
@@ -158,22 +164,22 @@ def _hold_patch(tree: WorkingTree, subject: ObjectDraft, verdict: Verdict, age: 
     """Merge a patch into what is held, else into the file."""
     member = verdict.member
     held, file = held_of(tree, subject), tree.own_file(subject)
-    base = held.member.content if held is not None else None
-    is_elided = held is not None and held.member.kind is _UPSERT and base is None
+    base, content_type = None, patched_type(member)
+    is_elided = held is not None and held.member.kind is _UPSERT and held.member.content is None
     if member.content is None or is_elided or (held is None and file is not None and file.content_id == ELIDED):
         subject.undecided = True
         return
     if held is None and file is not None:
-        base = tree.content(file.content_id)
-    elif held is not None and held.member.kind is _DELETE:
-        base = None
+        base, content_type = tree.content(file.content_id), file.content_type
+    elif held is not None and held.member.kind is _UPSERT:
+        base, content_type = held.member.content, held.member.content_type or media_type(held.member.content)
     try:
         patch = pinned_json.read(member.content)
         if not isinstance(patch, dict):
             if is_stale(age.mark, _UPSERT, age.time_us, age.slack_us):
                 verdict.outcome = Outcome.STALE
                 return
-            content = pinned_json.write(patch, tree.limits.content_bytes_max)
+            content, content_type = pinned_json.write(patch, tree.limits.content_bytes_max), JSON_TYPE
             mark = advanced(age.mark, _UPSERT, age.time_us)
         else:
             fresh = fresh_part(age.mark, patch, age.time_us, age.slack_us)
@@ -185,8 +191,6 @@ def _hold_patch(tree: WorkingTree, subject: ObjectDraft, verdict: Verdict, age: 
     except NotJson as error:
         verdict.failure = not_json("The patch, or what it is merged into,", error)
         return
-    version = member._replace(kind=_UPSERT, content=content, content_type=JSON_TYPE)
-    if not version.semantics and held is not None:
-        version = version._replace(semantics=held.member.semantics)
+    version = member._replace(kind=_UPSERT, content=content, content_type=content_type)
     if _keep(tree, subject, verdict, version, age.ingest_id):
         advance(subject, age, mark)

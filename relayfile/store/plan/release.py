@@ -1,22 +1,22 @@
 """What was held of a provider's changes becomes a revision, or is dropped.
 
 Owns when it is dropped: the provider's own answer to the edit is newer. What cannot be placed any more becomes a dead
-letter, and its outcome moves with it. Pure.
+letter, and its outcome moves with it. A fetch on its way was asked for by a later signal then, and goes on. Pure.
 """
 
 from collections.abc import Callable
 
 from relayfile.model import MemberKind, Outcome
-from relayfile.store.plan.change import Age, NewFile, media_type, put_file
-from relayfile.store.plan.holding import held_of, is_awaited
+from relayfile.store.plan.change import Age, NewFile, is_refused_there, media_type, put_file
+from relayfile.store.plan.holding import ON_THE_WAY, held_of, is_awaited
 from relayfile.store.plan.identity import ObjectDraft
 from relayfile.store.plan.result import Plan
 from relayfile.store.plan.rows import NO_WATERMARK, DeliveryKey, DeliveryRow, ObjectKey
 from relayfile.store.plan.settle import dead_letter_of
 from relayfile.store.plan.verdict import Verdict
 from relayfile.store.plan.working_tree import WorkingTree
-from relayfile.store.plan.writeback.edits import cancel_fetch
-from relayfile.store.plan.writeback.queue import OperationQueue
+from relayfile.store.plan.writeback.queue import OperationQueue, is_edit
+from relayfile.store.plan.writeback.rows import HeldChange
 from relayfile.watermark import provider_time
 
 
@@ -39,6 +39,7 @@ class Releases:
         said_us = provider_time(held.member.occurred_us, held.member.received_us)
         if answered_us is not None and said_us is not None and said_us < answered_us:
             self._take(key)
+            self._settle_stale(key, held)
         elif not is_awaited(self._queue.of(key)):
             self.now(key)
 
@@ -50,18 +51,19 @@ class Releases:
             return
         self._take(key)
         member = held.member
-        verdict = Verdict(DeliveryKey(key.provider, member.delivery_id, key.key), member)
-        if member.kind is MemberKind.DELETE:
+        verdict = _verdict(held)
+        if is_refused_there(subject, verdict):
+            self._failed.append(verdict)
+        elif member.kind is MemberKind.DELETE:
             _delete(tree, subject, verdict)
         else:
             said_us = provider_time(member.occurred_us, member.received_us)
             time_us = member.received_us if said_us is None else said_us
             age = Age(time_us, said_us is not None, NO_WATERMARK, 0, held.ingest_id)
-            new = NewFile(member.content or b"", member.content_type or media_type(member.content), None)
+            content_type = member.content_type or media_type(member.content)
+            new = NewFile(member.content or b"", content_type, self._stale_since_us(key))
             if not put_file(tree, subject, verdict, age, new) and verdict.failure is not None:
                 self._failed.append(verdict)
-                return
-        cancel_fetch(self._queue, key)
 
     def settle(self, plan: Plan, new_id: Callable[[], str]) -> None:
         """Complete the plan with what could not be placed."""
@@ -74,9 +76,30 @@ class Releases:
             row = DeliveryRow(verdict.key, verdict.member.envelope_id, Outcome.DEAD_LETTERED, self._tree.now_us)
             plan.deliveries_put.append(row)
 
+    def _stale_since_us(self, key: ObjectKey) -> int | None:
+        """Of what was held: a signal that came later is still to be answered. (Holding has answered earlier ones.)"""
+        file = self._tree.own_file(self._tree.object(key))
+        if file is not None:
+            return file.stale_since_us if self._is_fetched(key) else None
+        waiting = self._queue.unclaimed_fetch(key)
+        return None if waiting is None else waiting.created_us
+
+    def _settle_stale(self, key: ObjectKey, held: HeldChange) -> None:
+        """The provider's answer is newer than what was held, and so answers the same signals."""
+        file = self._tree.own_file(self._tree.object(key))
+        if file is not None and file.stale_since_us is not None and not self._is_fetched(key):
+            self._tree.set_file(file.path, file._replace(stale_since_us=None), _verdict(held))
+
+    def _is_fetched(self, key: ObjectKey) -> bool:
+        return any(not is_edit(row) and row.state in ON_THE_WAY for row in self._queue.of(key))
+
     def _take(self, key: ObjectKey) -> None:
         self._queue.let_go(self._tree.loaded.operations.held.pop(key, None))
         self._tree.object(key).held = None
+
+
+def _verdict(held: HeldChange) -> Verdict:
+    return Verdict(DeliveryKey(held.key.provider, held.member.delivery_id, held.key.key), held.member)
 
 
 def _delete(tree: WorkingTree, subject: ObjectDraft, verdict: Verdict) -> None:

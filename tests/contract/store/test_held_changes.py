@@ -1,6 +1,7 @@
 """What is held of a provider's changes when its edit does not end by an answer: it was taken back, or canceled."""
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from hashlib import sha256
 from pathlib import Path
@@ -9,11 +10,11 @@ import apsw
 import pytest
 
 from relayfile.clock import ManualClock
-from relayfile.model import Outcome
+from relayfile.model import MemberKind, Outcome
 from relayfile.store.plan.rows import ObjectKey
 from relayfile.v1 import event_pb2, file_pb2, types_pb2, writeback_pb2
 from relayfile.wire import from_us
-from tests.support.writeback import Stage, staged
+from tests.support.writeback import CANCELED, FETCH, PENDING, SUCCEEDED, Stage, staged
 
 ISSUE = "/linear/issues/1.json"
 AWAY = "/linear/issues/2.json"
@@ -129,3 +130,77 @@ async def test_what_cannot_be_placed_when_its_edit_is_canceled_becomes_a_dead_le
         [provider] = await view.outcomes()
     assert provider.counts == {Outcome.APPLIED: 1, Outcome.DEAD_LETTERED: 1}
     assert await stage.read(ISSUE) == b'{"n":9}'
+
+
+async def test_what_is_held_keeps_its_place_when_later_changes_name_none(stage: Stage) -> None:
+    await stage.deliver(b'{"n":0}', path=ISSUE, at_us=T)
+    await stage.write(ISSUE, b'{"n":9}')
+    assert await stage.deliver(b'{"n":1}', path=AWAY, at_us=T + 1) is Outcome.APPLIED
+    assert await stage.deliver(b'{"m":1}', kind=MemberKind.PATCH, at_us=T + 2) is Outcome.APPLIED
+    await stage.succeed(await stage.one())
+    assert await stage.read(ISSUE) is None
+    assert json.loads(await stage.read(AWAY) or b"") == {"m": 1, "n": 1}
+
+
+async def test_a_patch_that_is_held_keeps_the_files_media_type(stage: Stage) -> None:
+    await stage.deliver(b'{"n":0}', path=ISSUE, at_us=T)
+    await stage.write(ISSUE, b'{"n":9}', content_type="text/plain")
+    assert await stage.deliver(b'{"n":9}', kind=MemberKind.PATCH, at_us=T + 1) is Outcome.UNCHANGED
+    assert await stage.deliver(b'{"n":8}', kind=MemberKind.PATCH, at_us=T + 2) is Outcome.APPLIED
+    await stage.succeed(await stage.one())
+    assert (await stage.meta(ISSUE)).content_type == "text/plain"
+
+
+async def test_what_is_held_is_not_written_to_access_rules(stage: Stage) -> None:
+    await stage.deliver(b'{"n":0}', path=ISSUE, at_us=T)
+    await stage.write(ISSUE, b'{"n":9}')
+    assert await stage.deliver(b'{"n":1}', at_us=T + 1) is Outcome.APPLIED
+    await stage.move(ISSUE, "/linear/.relayfile.acl")
+    await stage.succeed(await stage.one())
+    assert await stage.read("/linear/.relayfile.acl") == b'{"n":9}'
+    async with stage.node.engine.view(stage.key) as view:
+        [provider] = await view.outcomes()
+    assert provider.failure_reasons == {"ACL_PATH_REFUSED": 1}
+
+
+async def test_a_signal_after_what_is_held_is_still_fetched(stage: Stage) -> None:
+    await stage.deliver(b'{"n":0}', path=ISSUE, at_us=T)
+    await stage.write(ISSUE, b'{"n":9}')
+    claim = await stage.one()
+    await stage.deliver(kind=MemberKind.SIGNAL, at_us=T + 1)
+    assert await stage.deliver(b'{"n":1}', at_us=T + 2) is Outcome.APPLIED
+    assert await stage.states(kinds=[FETCH]) == [CANCELED]
+    await stage.deliver(kind=MemberKind.SIGNAL, at_us=T + 3)
+    await stage.succeed(claim)
+    assert await stage.read(ISSUE) == b'{"n":1}'
+    assert await stage.states(kinds=[FETCH]) == [CANCELED, PENDING]
+    assert (await stage.meta(ISSUE)).HasField("stale_since")
+    stage.clock.advance(1)
+    fetched = types_pb2.FileChange(kind=types_pb2.CHANGE_KIND_UPSERT, content=b'{"n":2}')
+    await stage.succeed(await stage.one(), change=fetched)
+    assert await stage.read(ISSUE) == b'{"n":2}'
+    assert not (await stage.meta(ISSUE)).HasField("stale_since")
+
+
+async def test_a_file_is_not_stale_when_the_answer_is_newer_than_what_its_signal_told(stage: Stage) -> None:
+    await stage.deliver(b'{"n":0}', path=ISSUE, at_us=T)
+    await stage.write(ISSUE, b'{"n":9}')
+    claim = await stage.one()
+    await stage.deliver(kind=MemberKind.SIGNAL, at_us=T + 1)
+    await stage.deliver(b'{"n":1}', at_us=T + 2)
+    await stage.succeed(claim, at_us=T + 3)
+    assert await stage.read(ISSUE) == b'{"n":9}'
+    assert not (await stage.meta(ISSUE)).HasField("stale_since")
+
+
+async def test_edits_of_a_draft_fold_with_those_of_its_object(stage: Stage) -> None:
+    await stage.write("/linear/issues/_new/a.json", b"draft")
+    claim = await stage.one()
+    await stage.deliver(b"{}", path=ISSUE, at_us=T)
+    await stage.write(ISSUE, b"older")
+    newest = await stage.write("/linear/issues/_new/a.json", b"newest")
+    await stage.succeed(claim, provider_object_id="issue/1")
+    stage.clock.advance(1)
+    [claim] = await stage.claim()
+    assert (claim.operation.operation_id, claim.content, claim.operation.folded_count) == (newest, b"newest", 2)
+    assert (await stage.succeed(claim)).operation.state == SUCCEEDED

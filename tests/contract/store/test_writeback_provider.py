@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 
 import grpc.aio
@@ -10,6 +11,8 @@ import pytest
 from relayfile import errors
 from relayfile.model import MemberKind, Outcome
 from relayfile.status import from_rpc_error
+from relayfile.store.plan.limits import PlanLimits
+from relayfile.store.plan.writeback.limits import WritebackLimits
 from relayfile.v1 import types_pb2, writeback_pb2
 from relayfile.wire import from_us
 from tests.support.writeback import (
@@ -23,6 +26,7 @@ from tests.support.writeback import (
     SUCCEEDED,
     SUPERSEDED,
     WRITE,
+    WRITEBACK_POLICY,
     Stage,
     staged,
 )
@@ -388,6 +392,22 @@ async def test_unusually_many_deletes_wait_for_an_approval(stage: Stage) -> None
     await stage.delete("/linear/52.json")
     assert await stage.states(states=[QUARANTINED]) == []
     assert "writeback_failed" not in await stage.event_types()
+
+
+async def test_what_is_approved_is_claimed_a_second_after_the_object_was(tmp_path: Path) -> None:
+    policy = replace(WRITEBACK_POLICY, plan=PlanLimits(writeback=WritebackLimits(quarantine_deletes=0)))
+    async with staged(tmp_path, policy=policy) as stage:
+        await known_issue(stage)
+        await stage.write(ISSUE, b'{"n":1}')
+        claim = await stage.one()
+        await stage.delete(ISSUE)
+        await stage.succeed(claim)
+        request = writeback_pb2.ApproveOperationsRequest(workspace_id="acme", reason="we moved")
+        request.filter.SetInParent()
+        await stage.client.writeback.ApproveOperations(request, metadata=stage.client.metadata)
+        assert await stage.claim() == []
+        stage.clock.advance(1)
+        assert (await stage.one()).operation.kind == DELETE
 
 
 async def test_quarantined_deletes_can_be_canceled(stage: Stage) -> None:

@@ -11,7 +11,7 @@ from typing import NamedTuple
 from relayfile.model import NO_SEMANTICS, Semantics
 from relayfile.store.plan.rows import FileRow, ObjectKey
 from relayfile.store.plan.writeback import lifecycle
-from relayfile.store.plan.writeback.queue import OperationQueue
+from relayfile.store.plan.writeback.queue import OperationQueue, is_edit
 from relayfile.store.plan.writeback.rows import (
     CONTENT_OF_FILE,
     UNFINISHED,
@@ -215,6 +215,21 @@ def cancel_fetch(queue: OperationQueue, key: ObjectKey) -> None:
     waiting = queue.unclaimed_fetch(key)
     if waiting is not None:
         queue.put(lifecycle.canceled(waiting, queue.now_us))
+
+
+def fold_followers(queue: OperationQueue, key: ObjectKey) -> None:
+    """Edits of a draft have joined those of its object: of what nobody has claimed the newest stands for all."""
+    waiting = [row for row in queue.unfinished(key) if is_edit(row) and row.state is not OperationState.CLAIMED]
+    for older in waiting[:-1]:
+        newest = queue.get(waiting[-1].operation_id) or waiting[-1]
+        queue.put(lifecycle.superseded(older, newest.operation_id, queue.now_us))
+        queue.put(
+            newest._replace(
+                base_revision=older.base_revision,
+                folded_count=newest.folded_count + older.folded_count,
+                claimable_us=max(newest.claimable_us, older.claimable_us),
+            )
+        )
 
 
 def _meets_another(queue: OperationQueue, edit: Edit) -> bool:

@@ -120,7 +120,7 @@ def quarantined(row: OperationRow, quarantine_id: str) -> OperationRow:
 
 
 def approved(row: OperationRow, now_us: int) -> OperationRow:
-    """It may go on, at once: it has waited long enough."""
+    """It may go on, as soon as the object may be claimed again: it has waited long enough."""
     return stepped(row, _S.PENDING)._replace(claimable_us=now_us)
 
 
