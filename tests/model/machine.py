@@ -3,8 +3,10 @@
 import asyncio
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from hashlib import sha256
+from itertools import count
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -12,10 +14,15 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from relayfile.store.integrity.finding import ALL_CHECKS, AuditEnd, AuditOrder, Finding
+from relayfile.store.plan.limits import PlanLimits
+from relayfile.store.plan.writeback.limits import WritebackLimits
 from relayfile.store.sqlite.audit.run import SqliteAudit
 from relayfile.store.sqlite.engine import SqliteEngine
 from relayfile.v1 import event_pb2, file_pb2, types_pb2
+from tests.model.drawn import BAD_PATHS, conditions, content_types, contents, items, paths, request_ids, tags
 from tests.model.driver import Driver
+from tests.model.operation import DELETES_MAX
+from tests.model.watching import INTERESTS, TreeDigest, Watcher
 from tests.model.wire import (
     TAGS,
     Upload,
@@ -37,42 +44,11 @@ from tests.model.workspace import (
     tree_digest,
 )
 from tests.support.store_node import SHARDS
-from tests.support.writeback import W
+from tests.support.writeback import WRITEBACK_POLICY, W
 
+POLICY = replace(WRITEBACK_POLICY, plan=PlanLimits(writeback=WritebackLimits(quarantine_deletes=DELETES_MAX)))
 MEMORY = Path("/dev/shm")
 """Nobody cuts the power here: what a disk takes for its syncs would be most of the time."""
-PATHS = (
-    "/a", "/a/1", "/a/1/x.txt", "/b/c/d.md", "/b/c", "/a/.relayfile.acl", "/.relayfile.acl", "/é/日.json",
-    "/linear/_new/draft.json", "/linear/_new/other.json", "/linear/two.json", "/linear/issue_1.json",
-)  # fmt: skip
-"""Files where directories are, rules, and files that a provider hears of."""
-BAD_PATHS = (
-    "",
-    "/",
-    "/a//b",
-    "/a/../b",
-    "/a\\b",
-    "/nul\0",
-    "/" + "x" * 1025,
-    "/a/./b",
-    "/tab\t",
-    "/" + "y/" * 2048 + "y",
-)
-CONTENTS = (b"", b"one", b"two", b'{"k":1}', b'{"k":2,"l":{"m":3}}', b"\n" * 3)
-CONDITIONS = ("absent", "force", "right", "ahead", "zero", "negative")
-REQUEST_IDS = ("", "", "", "r1", "r2", "r3")
-
-paths = st.sampled_from(PATHS)
-contents = st.sampled_from(CONTENTS)
-tags = st.sampled_from(TAGS)
-conditions = st.sampled_from(CONDITIONS)
-request_ids = st.sampled_from(REQUEST_IDS)
-content_types = st.sampled_from(("", "", "text/plain", "application/json"))
-items = st.one_of(
-    st.builds(Write, path=paths, content=contents, content_type=content_types, tags=tags),
-    st.builds(Delete, path=paths),
-    st.builds(Move, path=paths, to_path=paths),
-)
 
 
 class FileMachine(RuleBasedStateMachine):
@@ -84,13 +60,17 @@ class FileMachine(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.directory = tempfile.TemporaryDirectory(prefix="model-", dir=MEMORY if MEMORY.is_dir() else None)
-        self.driver = Driver(self.runner, Path(self.directory.name))
+        self.driver = Driver(self.runner, Path(self.directory.name), POLICY)
         self.model = Workspace()
         self.answers: dict[tuple[str, str], tuple[bytes, bytes]] = {}
         """(RPC, request id) -> request and answer, of those that were not refused."""
         self.checked_revision = 0
         """Of the last event that was compared."""
+        self.numbers = count(1)
+        self.digests: dict[int, TreeDigest] = {}
+        """Of the root, at the revisions between two rules."""
         self.driver.start()
+        self.watchers = [Watcher(self.driver, interest, 0) for interest in INTERESTS]
 
     # --- mutations
 
@@ -148,7 +128,10 @@ class FileMachine(RuleBasedStateMachine):
             request.items.append(item_message(item, fields))
         if not request.items:
             return
-        answer = self.driver.wait(self._files.WriteFiles(request, metadata=self._metadata))
+        if self.driver.kill_steps is not None:
+            request.request_id = self._new_request_id()
+        answer, _ = self.driver.ask_surely(lambda: self._files.WriteFiles(request, metadata=self._metadata))
+        assert answer is not None
         assert len(answer.results) == len(request.items)
         for message, result in zip(request.items, answer.results, strict=True):
             item = item_of(message)
@@ -194,6 +177,17 @@ class FileMachine(RuleBasedStateMachine):
         self.driver.clock.advance(seconds)
         self.after_time()
 
+    @rule(steps=st.integers(0, 20))
+    def die_soon(self, steps: int) -> None:
+        """In the middle of the next call that can be repeated."""
+        self.driver.kill_steps = steps
+
+    @rule()
+    def kill(self) -> None:
+        """The node dies without warning."""
+        self.driver.kill()
+        self.after_time()
+
     @rule()
     def restart(self) -> None:
         """The node ends and another process opens its file."""
@@ -201,6 +195,20 @@ class FileMachine(RuleBasedStateMachine):
         self.driver.clock.advance(0.01)
         self.driver.start()
         self.after_time()
+
+    # --- watchers
+
+    @rule(number=st.integers(0, len(INTERESTS) - 1), ending=st.sampled_from(("cut", "resume", "resume", "level")))
+    def watch(self, number: int, ending: str) -> None:
+        """One of them is cut off, goes on, or is waited for."""
+        watcher = self.watchers[number]
+        if ending == "cut":
+            watcher.cut()
+        elif ending == "resume":
+            watcher.resume()
+        else:
+            watcher.level(self.model.events)
+        watcher.check(self.model.events, self.digests)
 
     # --- reads
 
@@ -256,6 +264,15 @@ class FileMachine(RuleBasedStateMachine):
     # --- what always holds
 
     @invariant()
+    def agrees(self) -> None:
+        """One rule for all, so that failures are short to read."""
+        for check in self.checks():
+            check()
+
+    def checks(self) -> list[Callable[[], None]]:
+        """In this order."""
+        return [self.events_agree, self.files_agree]
+
     def events_agree(self) -> None:
         """The new ones, one by one."""
         request = event_pb2.ListEventsRequest(workspace_id=W, after_revision=self.checked_revision, page_size=1_000)
@@ -265,7 +282,6 @@ class FileMachine(RuleBasedStateMachine):
         assert answer.revision == self.model.revision
         self.checked_revision = self.model.revision
 
-    @invariant()
     def files_agree(self) -> None:
         """All descriptions, and the root's digest."""
         request = file_pb2.ListTreeRequest(workspace_id=W, path="/")
@@ -276,13 +292,19 @@ class FileMachine(RuleBasedStateMachine):
             self._compare(told[path], file)
         of_root = file_pb2.GetTreeDigestRequest(workspace_id=W, path="/", partial=True)  # rules are there
         totals = self.driver.wait(self._files.GetTreeDigest(of_root, metadata=self._metadata)).directory.totals
-        assert (totals.file_count, totals.total_bytes, totals.digest) == tree_digest(self.model.files)
+        expected = tree_digest(self.model.files)
+        assert (totals.file_count, totals.total_bytes, totals.digest) == expected
+        self.digests[self.model.revision] = expected
 
     def teardown(self) -> None:
         """An audit of everything the node keeps, before and after a last restart."""
         try:
             if self.driver.is_running and sys.exc_info()[0] is None:  # else the first failure is the one to show
                 self.events_agree()
+                for watcher in self.watchers:
+                    watcher.level(self.model.events)
+                    watcher.check(self.model.events, self.digests)
+                    watcher.cut()
                 assert self.audited() == []
                 self.driver.stop()
                 self.driver.clock.advance(0.01)
@@ -292,6 +314,8 @@ class FileMachine(RuleBasedStateMachine):
                 self.export("/")
                 assert self.audited() == []
         finally:
+            for watcher in self.watchers:
+                watcher.cut()
             if self.driver.is_running:
                 self.driver.stop()
             self.directory.cleanup()
@@ -350,13 +374,18 @@ class FileMachine(RuleBasedStateMachine):
         }
         return fields[condition]
 
+    def _new_request_id(self) -> str:
+        return f"once-{next(self.numbers)}"
+
     def _mutate(self, rpc: str, request: Any, wanted: Mutation) -> None:
         """Send a request; what it answers is what the model says, and a repeat answers the same."""
+        if self.driver.kill_steps is not None:
+            request.request_id = self._new_request_id()
         key = (rpc, request.request_id)
         sent = request.SerializeToString(deterministic=True)
         known = self.answers.get(key) if request.request_id else None
         lowest = 0 if isinstance(wanted, Write) else 1
-        answer, refusal = self.driver.ask(self._send(rpc, request))
+        answer, refusal = self.driver.ask_surely(lambda: self._send(rpc, request))
         if answer is None:
             assert refusal == self._refusal(wanted, known, sent, lowest), wanted
             return

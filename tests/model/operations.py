@@ -8,49 +8,27 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from hashlib import sha256
 
-from tests.model.workspace import FAILED, SUCCEEDED, SUPERSEDED, SYSTEM, Edit, File, Workspace
-
-SECOND_US = 1_000_000
-PENDING, CLAIMED, DONE, DEAD, REPLACED, CANCELED = (
-    "pending", "claimed", "succeeded", "dead_lettered", "superseded", "canceled",
-)  # fmt: skip
-UNFINISHED = (PENDING, CLAIMED)
-EVENTS = {DONE: SUCCEEDED, DEAD: FAILED, REPLACED: SUPERSEDED}
-ATTEMPTS_MAX = 10
-CONCURRENCY_MAX = 8
-DIRECTORY = "linear"
-
-
-@dataclass(slots=True, eq=False)
-class Operation:
-    """One operation as it should be."""
-
-    key: str
-    """`o:<object id>`, or `p:<path>` of a draft."""
-    kind: str
-    path: str
-    revision: int
-    base_revision: int
-    claimable_us: int
-    moved_from: str = ""
-    content: bytes | None = None
-    folded: int = 1
-    state: str = PENDING
-    operation_id: str = ""
-    """As the store has named it; empty until it was asked."""
-    claim_number: int = 0
-    claimed_us: int | None = None
-    expire_us: int = 0
-    attempts: int = 0
-    is_blocked: bool = False
-    is_faulted: bool = False
-    is_owed: bool = False
-    """A claim that had ended was answered late, while this one was under way."""
-
-    @property
-    def is_draft(self) -> bool:
-        """Its file has no object."""
-        return self.key.startswith("p:")
+from tests.model.operation import (
+    ATTEMPTS_MAX,
+    CANCELED,
+    CLAIMED,
+    DEAD,
+    DELETE,
+    DELETES_MAX,
+    DELETES_US,
+    DIRECTORY,
+    DONE,
+    EVENTS,
+    FETCH,
+    PENDING,
+    QUARANTINED,
+    REPLACED,
+    SECOND_US,
+    UNCLAIMED,
+    UNFINISHED,
+    Operation,
+)
+from tests.model.workspace import SYSTEM, Edit, File, Workspace
 
 
 @dataclass(slots=True)
@@ -60,26 +38,52 @@ class Operations:
     workspace: Workspace
     now_us: Callable[[], int]
     made: list[Operation] = field(default_factory=list)
-    let_go: Callable[[Collection[str]], None] = lambda keys: None
-    """What waits for the end of edits of these objects becomes files, before the ends are told."""
+    let_go: Callable[[Collection[str], int | None], None] = lambda keys, answered_us: None
+    """What waits for the end of edits of these objects becomes files, before the ends are told; what is older than the
+    provider's answer does not."""
     _ends: list[Operation] = field(default_factory=list)
-    _taken_back: list[str] = field(default_factory=list)
-    """Objects whose edits an edit ended."""
+    _edited: list[str] = field(default_factory=list)
+    """Objects of the edits that were taken last."""
 
     # --- agents
 
     def take_edits(self) -> None:
         """What the edits of one commit make."""
+        old = list(self.made)
         for edit in self.workspace.edits:
             for kind, key, path, moved_from, base_revision in _wanted(edit):
                 self._queue(edit, kind, key, path, moved_from, base_revision)
+                self._edited.append(key)
         self.workspace.edits.clear()
+        self._quarantine(old)
         self.settle()
 
     def free_taken_back(self) -> None:
-        """What waited for edits that were taken back waits no longer."""
-        self.let_go(tuple(self._taken_back))
-        self._taken_back.clear()
+        """What waited for edits that were taken back, or set aside, waits no longer."""
+        self.let_go(tuple(self._edited), None)
+        self._edited.clear()
+
+    # --- signals
+
+    def signal(self, key: str, path: str, revision: int) -> None:
+        """The object's content is to be fetched."""
+        waiting = self.waiting_fetch(key)
+        if waiting is not None:
+            waiting.path, waiting.folded = path, waiting.folded + 1
+        else:
+            self._make(Operation(key, FETCH, path, revision, 0, self._not_before_us(key)))
+        self.settle()
+
+    def waiting_fetch(self, key: str) -> Operation | None:
+        """The fetch of an object that nobody has begun."""
+        return next((each for each in self._of(key) if each.kind == FETCH and each.state == PENDING), None)
+
+    def cancel_fetch(self, key: str) -> None:
+        """It is needless."""
+        waiting = self.waiting_fetch(key)
+        if waiting is not None:
+            self._cancel(waiting)
+            self.settle()
 
     # --- workers
 
@@ -104,20 +108,39 @@ class Operations:
         """Whether the claim lasts."""
         return row.state == CLAIMED and row.claim_number == number and row.expire_us > self.now_us()
 
-    def succeed(self, row: Operation, number: int) -> bool:
-        """The provider did it; False: the claim has ended."""
-        if not self.holds(row, number):
-            is_repeat = row.state == DONE and row.claim_number == number
-            if not is_repeat:
-                self._remember(row)
+    def late(self, row: Operation, number: int) -> bool:
+        """A success whose claim has ended; True: it is a repeat, and was taken."""
+        is_repeat = row.state == DONE and row.claim_number == number
+        if not is_repeat and row.kind != FETCH:
+            self._remember(row)
+        self.settle()
+        return is_repeat
+
+    def succeed(self, row: Operation, answered_us: int | None, *, is_placed: bool = True) -> None:
+        """The provider did it. `is_placed`: what it made of it could become the file."""
+        if row.kind == FETCH and not is_placed:
+            self._end(row, DEAD)
             self.settle()
-            return is_repeat
+            return
         self._end(row, DONE)
         if row.is_owed:
             self._again(row)
-        self.let_go((row.key,))
+        self.let_go((row.key,), answered_us)
         self.settle()
-        return True
+
+    def follow(self, draft: str, key: str, draft_path: str, path: str) -> None:
+        """The provider has named a draft: what is on its way of it is the object's now."""
+        for row in self._unfinished(draft):
+            row.key = key
+            if row.path == draft_path:
+                row.path = path
+        waiting = [each for each in self._unfinished(key) if each.state in UNCLAIMED and each.kind != FETCH]
+        for older in waiting[:-1]:
+            newest = waiting[-1]
+            newest.folded += older.folded
+            newest.base_revision = older.base_revision
+            newest.claimable_us = max(newest.claimable_us, older.claimable_us)
+            self._end(older, REPLACED)
 
     def fail(self, row: Operation, number: int, retry_after_us: int | None) -> bool:
         """It did not; None: it never will."""
@@ -128,7 +151,7 @@ class Operations:
         else:
             self._put_back(row, self.now_us() + retry_after_us)
         row.is_faulted = True
-        self.let_go((row.key,))
+        self.let_go((row.key,), None)
         self.settle()
         return True
 
@@ -138,7 +161,7 @@ class Operations:
             return False
         self._put_back(row, self.now_us() + delay_us)
         row.attempts -= 1
-        self.let_go((row.key,))
+        self.let_go((row.key,), None)
         self.settle()
         return True
 
@@ -158,7 +181,7 @@ class Operations:
                 row.is_faulted = True
             else:
                 self._put_back(row, self.now_us())
-        self.let_go({row.key for row in late})
+        self.let_go({row.key for row in late}, None)
         self.settle()
 
     # --- people
@@ -167,10 +190,10 @@ class Operations:
         """What `CancelOperations` counts it as."""
         if row.state == CLAIMED:
             return "claimed"
-        if row.state != PENDING:
+        if row.state not in UNCLAIMED:
             return "skipped"
-        row.state = CANCELED
-        self.let_go((row.key,))
+        self._cancel(row)
+        self.let_go((row.key,), None)
         self.settle()
         return "canceled"
 
@@ -178,14 +201,23 @@ class Operations:
         """Whether it was dead-lettered."""
         if row.state != DEAD:
             return False
-        waiting = self._unclaimed(row.key)
+        waiting = self.waiting_fetch(row.key) if row.kind == FETCH else self._unclaimed(row.key)
         if waiting is not None:
             self._end(row, REPLACED)
         else:
-            later = [each for each in self._of(row.key) if self.made.index(each) > self.made.index(row)]
-            if later:
+            later = [each for each in self._edits(row.key) if self.made.index(each) > self.made.index(row)]
+            if later and row.kind != FETCH:
                 self._refresh(row, self._file_of(row))
             row.state, row.attempts, row.claimable_us = PENDING, 0, self._not_before_us(row.key)
+            row.ended_us = None
+        self.settle()
+        return True
+
+    def approve(self, row: Operation) -> bool:
+        """Whether it was quarantined."""
+        if row.state != QUARANTINED:
+            return False
+        row.state, row.claimable_us = PENDING, self._not_before_us(row.key)
         self.settle()
         return True
 
@@ -223,8 +255,7 @@ class Operations:
             is_needless = kind == older_kind(older) == "move" and older is not None and older.moved_from == path
         if is_needless:
             if older is not None:
-                older.state = CANCELED
-                self._taken_back.append(key)
+                self._cancel(older)
             return
         kind, moved_from = _folded(older, kind, path, moved_from, is_draft=is_draft)
         start_us = self._not_before_us(key)
@@ -237,16 +268,36 @@ class Operations:
         if older is not None:
             row.folded, row.base_revision = older.folded + 1, older.base_revision
             self._end(older, REPLACED)
-        self.made.append(row)
+        self._make(row)
+
+    def _quarantine(self, old: list[Operation]) -> None:
+        """Hold back all unclaimed deletes when there are too many, not counting those that were approved."""
+        deletes = [each for each in self.made if each.kind == DELETE]
+        new = [each for each in deletes if each not in old and each.state == PENDING]
+        after_us = self.now_us() - DELETES_US
+        recent = [
+            each
+            for each in deletes
+            if each in old and each.made_us > after_us and (each.state == QUARANTINED or not each.was_quarantined)
+        ]
+        if new and len(new) + len(recent) > DELETES_MAX:
+            for each in deletes:
+                if each.state == PENDING:
+                    each.state, each.was_quarantined = QUARANTINED, True
 
     def _put_back(self, row: Operation, claimable_us: int) -> None:
         """A claim has ended without success: what was edited since is folded with it."""
-        newer = self._unclaimed(row.key)
+        newer = self.waiting_fetch(row.key) if row.kind == FETCH else self._unclaimed(row.key)
         row.state, row.claimable_us = PENDING, claimable_us
         if newer is None:
             return
+        if row.kind == FETCH:
+            self._cancel(newer)
+            row.folded += newer.folded
+            return
         if newer.kind == "delete" and newer.is_draft:
-            row.state = newer.state = CANCELED
+            self._cancel(row)
+            self._cancel(newer)
             return
         moved_from = "" if newer.kind == "delete" else row.moved_from or newer.moved_from
         if newer.kind != "delete" and not (newer.kind == row.kind == "move" and moved_from != newer.path):
@@ -260,7 +311,7 @@ class Operations:
     def _remember(self, row: Operation) -> None:
         later = [
             each
-            for each in self._of(row.key)
+            for each in self._edits(row.key)
             if (each.revision, self.made.index(each)) > (row.revision, self.made.index(row))
         ]
         if any(each.state == DONE for each in later):
@@ -276,7 +327,11 @@ class Operations:
             return
         again = Operation(row.key, row.kind, row.path, row.revision, row.revision, self._not_before_us(row.key))
         self._refresh(again, file)
-        self.made.append(again)
+        self._make(again)
+
+    def _make(self, row: Operation) -> None:
+        row.made_us = self.now_us()
+        self.made.append(row)
 
     def _refresh(self, row: Operation, file: File | None) -> None:
         row.moved_from = ""
@@ -293,8 +348,14 @@ class Operations:
         return next((each for each in self.workspace.files.values() if each.object_id == row.key[2:]), None)
 
     def _end(self, row: Operation, state: str) -> None:
-        row.state, row.is_blocked = state, False
+        row.state, row.is_blocked, row.ended_us = state, False, self.now_us()
         self._ends.append(row)
+
+    def _cancel(self, row: Operation) -> None:
+        row.state, row.is_blocked, row.ended_us = CANCELED, False, self.now_us()
+
+    def _edits(self, key: str) -> list[Operation]:
+        return [each for each in self._of(key) if each.kind != FETCH]
 
     def _of(self, key: str) -> list[Operation]:
         return [each for each in self.made if each.key == key]
@@ -305,7 +366,7 @@ class Operations:
         return sorted(found, key=lambda each: (each.state != CLAIMED, each.revision, self.made.index(each)))
 
     def _unclaimed(self, key: str) -> Operation | None:
-        found = [each for each in self._of(key) if each.state == PENDING]
+        found = [each for each in self._edits(key) if each.state in UNCLAIMED]
         assert len(found) <= 1, "the model folds"
         return found[0] if found else None
 

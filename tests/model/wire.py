@@ -39,9 +39,17 @@ class Upload:
     """The messages of an upload."""
 
     def __init__(self, head: file_pb2.WriteFileRequest, content: bytes) -> None:
-        self.request_id = head.request_id
         self._head = head
         self._content = content
+
+    @property
+    def request_id(self) -> str:
+        """As of other requests."""
+        return self._head.request_id
+
+    @request_id.setter
+    def request_id(self, request_id: str) -> None:
+        self._head.request_id = request_id
 
     def messages(self) -> list[file_pb2.UploadFileRequest]:
         """The head, and pieces of 1,000 bytes."""

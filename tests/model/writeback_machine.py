@@ -1,15 +1,19 @@
 """The state machine of files with write-back: workers that claim, answer, fail, are late, and people that step in."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from itertools import zip_longest
+from typing import Any, TypeVar
 
 from hypothesis import strategies as st
-from hypothesis.stateful import invariant, precondition, rule
+from hypothesis.stateful import precondition, rule
 
 from relayfile.v1 import writeback_pb2
 from tests.model.machine import FileMachine
-from tests.model.operations import CONCURRENCY_MAX, SECOND_US, Operation, Operations
+from tests.model.operation import CONCURRENCY_MAX, SECOND_US, Operation
+from tests.model.operations import Operations
 from tests.support.writeback import W, seconds
 
+T = TypeVar("T")
 FOR_SURE_S = 400.0
 """Asked for by the provider: longer than any pause that is partly random."""
 
@@ -28,7 +32,11 @@ class WritebackMachine(FileMachine):
     @rule(count=st.sampled_from((1, 2, 100)), lease_s=st.sampled_from((1, 30)))
     def claim(self, count: int, lease_s: int) -> None:
         """What is claimable, and nothing else."""
-        given = self.driver.wait(self.driver.stage.claim(count, lease=seconds(lease_s)))
+        fields: dict[str, Any] = {"lease": seconds(lease_s)}
+        if self.driver.kill_steps is not None:
+            fields["request_id"] = self._new_request_id()
+        given, _ = self.driver.ask_surely(lambda: self.driver.stage.claim(count, **fields))
+        assert given is not None
         claimable = self.operations.claimable()
         room = CONCURRENCY_MAX - len(self.operations.claimed())
         assert len(given) == min(count, room, len(claimable))
@@ -43,12 +51,12 @@ class WritebackMachine(FileMachine):
     @rule(data=st.data(), ending=st.sampled_from(("success", "success", "retry", "never", "release", "delay", "renew")))
     def answer(self, data: st.DataObject, ending: str) -> None:
         """One of the claims that ever were: of those that have ended nothing is taken."""
-        row, number, claim = data.draw(st.sampled_from(self.claims))
-        model, stage = self.operations, self.driver.stage
+        row, number, claim = one_of(data, self.claims)
         if ending == "success":
-            _, refusal = self.driver.ask(stage.succeed(claim))
-            assert model.succeed(row, number) is not bool(refusal)
-        elif ending == "retry":
+            self.succeed(data, row, number, claim)
+            return
+        model, stage = self.operations, self.driver.stage
+        if ending == "retry":
             _, refusal = self.driver.ask(stage.fail(claim, retry_after=FOR_SURE_S))
             assert model.fail(row, number, round(FOR_SURE_S * SECOND_US)) is not bool(refusal)
         elif ending == "never":
@@ -70,10 +78,10 @@ class WritebackMachine(FileMachine):
     # --- people
 
     @precondition(lambda self: self.operations.made)
-    @rule(data=st.data(), verb=st.sampled_from(("cancel", "replay")))
+    @rule(data=st.data(), verb=st.sampled_from(("cancel", "replay", "approve")))
     def order(self, data: st.DataObject, verb: str) -> None:
         """One operation, whatever its state."""
-        row = data.draw(st.sampled_from(self.operations.made))
+        row = one_of(data, self.operations.made)
         stage = self.driver.stage
         if verb == "cancel":
             chosen = writeback_pb2.CancelOperationsRequest(workspace_id=W, operation_ids=[row.operation_id])
@@ -84,6 +92,10 @@ class WritebackMachine(FileMachine):
                 "skipped": len(answer.skipped_operation_ids),
             }
             assert {name for name, number in counted.items() if number} == {self.operations.cancel(row)}
+        elif verb == "approve":
+            let = writeback_pb2.ApproveOperationsRequest(workspace_id=W, operation_ids=[row.operation_id])
+            done = self.driver.wait(stage.client.writeback.ApproveOperations(let, metadata=stage.client.metadata))
+            assert (done.approved_count == 1) is self.operations.approve(row) is not bool(done.skipped_operation_ids)
         else:
             again = writeback_pb2.ReplayOperationRequest(workspace_id=W, operation_id=row.operation_id)
             _, refusal = self.driver.ask(stage.client.writeback.ReplayOperation(again, metadata=stage.client.metadata))
@@ -92,23 +104,27 @@ class WritebackMachine(FileMachine):
 
     # --- what always holds
 
-    @invariant()
+    def checks(self) -> list[Callable[[], None]]:
+        """As there, and more."""
+        return [*super().checks(), self.operations_agree]
+
     def operations_agree(self) -> None:
         """All, in the order in which they were made; of one object one is claimed at most."""
         told = self.driver.wait(self.driver.stage.operations())
         made = self.operations.made
-        assert [_shown(each) for each in told] == [
-            (each.kind, each.state, each.path, each.moved_from, each.revision, each.base_revision, each.folded,
-             each.claim_number, each.attempts, len(each.content or b""), each.is_draft)
-            for each in made
-        ]  # fmt: skip
+        differing = [(row, each) for row, each in zip_longest(map(_expected, made), map(_shown, told)) if row != each]
+        assert not differing, differing[0]
         for row, each in zip(made, told, strict=True):
             assert row.operation_id in {"", each.operation_id}
-            row.operation_id = each.operation_id
+            row.operation_id, row.correlation_id = each.operation_id, each.correlation_id
         claimed = [each.key for each in self.operations.claimed()]
         assert len(claimed) == len(set(claimed)), "two of one object are claimed"
 
     # --- hooks
+
+    def succeed(self, data: st.DataObject, row: Operation, number: int, claim: writeback_pb2.ClaimedOperation) -> None:
+        """A worker says that the provider did it."""
+        raise NotImplementedError
 
     def after_edits(self, operation_ids: Sequence[str]) -> None:
         """They become operations."""
@@ -122,6 +138,13 @@ class WritebackMachine(FileMachine):
         self.operations.expire()
 
 
+def _expected(row: Operation) -> tuple[object, ...]:
+    return (
+        row.kind, row.state, row.path, row.moved_from, row.revision, row.base_revision, row.folded,
+        row.claim_number, row.attempts, len(row.content or b""), row.is_draft,
+    )  # fmt: skip
+
+
 def _shown(row: writeback_pb2.Operation) -> tuple[object, ...]:
     kind = writeback_pb2.OperationKind.Name(row.kind).removeprefix("OPERATION_KIND_").lower()
     state = writeback_pb2.OperationState.Name(row.state).removeprefix("OPERATION_STATE_").lower()
@@ -129,3 +152,8 @@ def _shown(row: writeback_pb2.Operation) -> tuple[object, ...]:
         kind, state, row.path, row.moved_from, row.revision, row.base_revision, row.folded_count,
         row.claim_number, row.attempt_count, row.size_bytes, row.draft,
     )  # fmt: skip
+
+
+def one_of(data: st.DataObject, known: Sequence[T]) -> T:
+    """One of them, shown by its number."""
+    return known[data.draw(st.integers(0, len(known) - 1), label="number")]
