@@ -3,8 +3,8 @@
 One module per group of commands; each imports what it needs when it runs, so that `relayfile --help` stays fast.
 Exit codes: 0 done; 1 the system answered with an error, or what was asked about is not as it should be (`audit`,
 `scrub`, `status --check`, `providers test`, `dead-letters replay` of ids that are not there, `cat` of a file that is
-not); 2 a setting, an argument or the state of the data directory is wrong; 3 (`ingest`, `spool adopt`) accepted
-deliveries are left in the spool; 130 ended by Ctrl-C.
+not; docs/mirrors.md has those of `mirror`); 2 a setting, an argument or the state of the data directory is wrong; 3
+(`ingest`, `spool adopt`) accepted deliveries are left in the spool; 130 ended by Ctrl-C.
 """
 
 import sys

@@ -1,19 +1,20 @@
-"""`relayfile mirror add | pull | list | status | audit`: directories that are kept equal to workspaces."""
+"""`relayfile mirror add | pull | list | status | audit | verify`: directories that are kept equal to workspaces."""
 
 import sys
-from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import typer
 
-from relayfile.cli.running_system import DATA_DIR, JSON_LINES, ask
+from relayfile.cli import mirror_kept
+from relayfile.cli.mirror_calls import DIRECTORY, IN_JSON, find, with_mirrors
+from relayfile.cli.mirror_shown import audit_line, described, is_stuck, one_line, plain_table, result_line, watch
+from relayfile.cli.running_system import DATA_DIR, JSON_LINES
 from relayfile.cli.shown import as_json
-from relayfile.errors import MirrorNotFound
 
 if TYPE_CHECKING:
     from relayfile.cli.connection import Credentials
-    from relayfile.v1.mirror_pb2 import Mirror, MirrorAudit
+    from relayfile.v1.mirror_pb2 import Mirror, PullResult
     from relayfile.v1.mirror_pb2_grpc import MirrorServiceAsyncStub
 
 app = typer.Typer(help="Directories that are kept equal to workspaces.", no_args_is_help=True)
@@ -22,18 +23,23 @@ app = typer.Typer(help="Directories that are kept equal to workspaces.", no_args
 @app.command()
 def add(
     workspace: str = typer.Argument(help="The workspace."),
-    directory: Path = typer.Argument(help="The directory; made when it is missing."),
+    directory: Path = typer.Argument(help="The directory; made when it is missing.", file_okay=False),
     path: list[str] = typer.Option([], "--path", help="Only this part of the workspace; may be repeated."),
     follow: bool = typer.Option(False, "--follow", help="Apply changes as they come, over restarts."),
+    read_only: bool = typer.Option(False, "--read-only", help="Never send edits of this directory to the store."),
+    token_file: Path | None = typer.Option(
+        None, "--token-file", help="The mirror's own token; read again when it changes.", dir_okay=False
+    ),
+    in_json: bool = IN_JSON,
     data_dir: Path = DATA_DIR,
 ) -> None:
     """Make a mirror, pull it, and with --follow keep it current.
 
     A mirror that is there already is pulled, and with --follow kept current from now on.
 
-    Nothing is pulled over a directory that holds other files. A mirror is read-only: a file edited in it is never
-    overwritten, but listed as a problem. Digests prove a mirror as it follows; `relayfile mirror pull --full` lists
-    the whole workspace anew.
+    Nothing is pulled over a directory that holds other files, and a file edited in it is never overwritten. Digests
+    prove a mirror as it follows; nothing lists the whole workspace again unless a digest cannot be had or an audit
+    could not repair. `relayfile mirror pull --full` does it at once.
     """
 
     async def work(stub: "MirrorServiceAsyncStub", shown: "Credentials") -> None:
@@ -44,31 +50,44 @@ def add(
             directory=str(directory.resolve()),
             remote_paths=path,
             follow=follow,
-            read_only=True,
+            read_only=read_only,
+            token_file=str(token_file.resolve()) if token_file is not None else "",
             update_existing=True,
         )
         mirror = (await stub.CreateMirror(request, metadata=shown)).mirror
-        await _pull(stub, shown, mirror.mirror_id)
+        result = await _pull(stub, shown, mirror.mirror_id)
+        if in_json:
+            request_now = mirror_pb2.GetMirrorRequest(mirror_id=mirror.mirror_id)
+            print(as_json((await stub.GetMirror(request_now, metadata=shown)).mirror))
+            return
+        print(result_line(result))
         print(
             f"{mirror.directory} mirrors {workspace} as {mirror.mirror_id}" + (", following" if mirror.follow else "")
         )
 
-    _run(data_dir, work)
+    with_mirrors(data_dir, work)
 
 
 @app.command()
 def pull(
-    directory: Path = typer.Argument(help="The mirror's directory."),
+    directory: Path = DIRECTORY,
     full: bool = typer.Option(False, "--full", help="Compare every file, not only digests."),
     tree: bool = typer.Option(False, "--tree", help="List and read instead of the packed export."),
+    in_json: bool = IN_JSON,
     data_dir: Path = DATA_DIR,
 ) -> None:
-    """Bring a mirror up to the store's revision."""
+    """Bring a mirror up to the store's revision. Exit code 1 when it differs all the same."""
 
     async def work(stub: "MirrorServiceAsyncStub", shown: "Credentials") -> None:
-        await _pull(stub, shown, (await _find(stub, shown, directory)).mirror_id, full=full, tree=tree)
+        from relayfile.v1 import mirror_pb2
 
-    _run(data_dir, work)
+        mirror = await find(stub, shown, directory)
+        result = await _pull(stub, shown, mirror.mirror_id, full=full, tree=tree)
+        print(as_json(result) if in_json else result_line(result))
+        if result.audit.verdict == mirror_pb2.MIRROR_VERDICT_DIFFERENT:
+            raise typer.Exit(1)
+
+    with_mirrors(data_dir, work)
 
 
 @app.command("list")
@@ -76,72 +95,95 @@ def list_mirrors(in_json: bool = JSON_LINES, data_dir: Path = DATA_DIR) -> None:
     """List the mirrors of the running syncd."""
 
     async def work(stub: "MirrorServiceAsyncStub", shown: "Credentials") -> None:
-        from relayfile.v1 import mirror_pb2
+        for mirror in await _all(stub, shown):
+            print(as_json(mirror) if in_json else one_line(mirror))
 
-        token = ""
-        while True:
-            page = await stub.ListMirrors(mirror_pb2.ListMirrorsRequest(page_token=token), metadata=shown)
-            for mirror in page.mirrors:
-                print(as_json(mirror) if in_json else _one_line(mirror))
-            if not (token := page.next_page_token):
-                return
-
-    _run(data_dir, work)
+    with_mirrors(data_dir, work)
 
 
 @app.command()
 def status(
-    directory: Path = typer.Argument(help="The mirror's directory."),
-    in_json: bool = typer.Option(False, "--json", help="One JSON object, for machines."),
+    directory: Path | None = typer.Argument(None, help="The mirror's directory; none: all mirrors.", file_okay=False),
+    live: bool = typer.Option(False, "--watch", help="Show changes as they come, until Ctrl-C."),
+    in_json: bool = typer.Option(False, "--json", help="One JSON object for each mirror, for machines."),
     data_dir: Path = DATA_DIR,
 ) -> None:
-    """Say how fresh and how exact a mirror is."""
-
-    async def work(stub: "MirrorServiceAsyncStub", shown: "Credentials") -> None:
-        mirror = await _find(stub, shown, directory)
-        if in_json:
-            print(as_json(mirror))
-            return
-        counts = mirror.file_counts
-        print(_one_line(mirror))
-        print(f"  revision {mirror.revision} of {mirror.remote_revision}; {_verdict(mirror.verdict)}")
-        print(
-            f"  files {counts.materialised_count} on disk, {counts.pending_count} pending, "
-            f"{counts.conflict_count} in conflict, {counts.ignored_count} ignored, {counts.problem_count} problems"
-        )
-        if mirror.problem_count:
-            print(f"  problems are listed in {mirror.directory}/.relayfile/status.json")
-        if mirror.HasField("halt"):
-            print(f"  halted: {mirror.halt.reason}: {mirror.halt.message}")
-        if mirror.HasField("error"):
-            print(f"  error: {mirror.error.reason}: {mirror.error.message}")
-
-    _run(data_dir, work)
-
-
-@app.command()
-def audit(directory: Path = typer.Argument(help="The mirror's directory."), data_dir: Path = DATA_DIR) -> None:
-    """Compare a mirror with the store by digest, at one revision. Exit code 1 when they differ."""
+    """Say how fresh and how exact a mirror is. Exit code 1 when one waits for somebody (halted, error)."""
 
     async def work(stub: "MirrorServiceAsyncStub", shown: "Credentials") -> None:
         from relayfile.v1 import mirror_pb2
 
-        mirror = await _find(stub, shown, directory)
-        answer = await stub.AuditMirror(
-            mirror_pb2.AuditMirrorRequest(mirror_id=mirror.mirror_id, sweep=True), metadata=shown
-        )
-        print(_audit_line(answer.audit))
-        for path in answer.differing_remote_paths:
-            print(f"  differs: {path}")
+        found = await _all(stub, shown) if directory is None else [await find(stub, shown, directory)]
+        if live:
+            request = mirror_pb2.WatchMirrorsRequest(mirror_ids=[] if directory is None else [found[0].mirror_id])
+            await watch(stub.WatchMirrors(request, metadata=shown), in_json=in_json)
+            return
+        if in_json:
+            for mirror in found:
+                print(as_json(mirror))
+        elif directory is not None:
+            print(described(found[0]))
+        else:
+            print(plain_table(found))
+        if any(is_stuck(mirror) for mirror in found):
+            raise typer.Exit(1)
+
+    with_mirrors(data_dir, work)
+
+
+@app.command()
+def audit(directory: Path = DIRECTORY, in_json: bool = IN_JSON, data_dir: Path = DATA_DIR) -> None:
+    """Compare a mirror with the store by digest, at one revision. Exit code 1 when they differ."""
+    _audit(directory, data_dir, in_json=in_json, verify=False)
+
+
+@app.command()
+def verify(directory: Path = DIRECTORY, in_json: bool = IN_JSON, data_dir: Path = DATA_DIR) -> None:
+    """Audit a mirror, and read and hash every file on disk again. Exit code 1 when they differ."""
+    _audit(directory, data_dir, in_json=in_json, verify=True)
+
+
+app.command()(mirror_kept.problems)
+app.command()(mirror_kept.trash)
+app.command()(mirror_kept.approve)
+app.command()(mirror_kept.wait)
+app.command()(mirror_kept.rm)
+
+
+def _audit(directory: Path, data_dir: Path, *, in_json: bool, verify: bool) -> None:
+    async def work(stub: "MirrorServiceAsyncStub", shown: "Credentials") -> None:
+        from relayfile.v1 import mirror_pb2
+
+        mirror = await find(stub, shown, directory)
+        request = mirror_pb2.AuditMirrorRequest(mirror_id=mirror.mirror_id, sweep=True, verify_content=verify)
+        answer = await stub.AuditMirror(request, metadata=shown)
+        if in_json:
+            print(as_json(answer))
+        else:
+            print(audit_line(answer.audit))
+            for path in answer.differing_remote_paths:
+                print(f"  differs: {path}")
         if answer.audit.verdict == mirror_pb2.MIRROR_VERDICT_DIFFERENT:
             raise typer.Exit(1)
 
-    _run(data_dir, work)
+    with_mirrors(data_dir, work)
+
+
+async def _all(stub: "MirrorServiceAsyncStub", shown: "Credentials") -> "list[Mirror]":
+    from relayfile.v1 import mirror_pb2
+
+    found: list[Mirror] = []
+    token = ""
+    while True:
+        page = await stub.ListMirrors(mirror_pb2.ListMirrorsRequest(page_token=token), metadata=shown)
+        found += page.mirrors
+        if not (token := page.next_page_token):
+            return found
 
 
 async def _pull(
     stub: "MirrorServiceAsyncStub", shown: "Credentials", mirror_id: str, *, full: bool = False, tree: bool = False
-) -> None:
+) -> "PullResult":
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
     from relayfile.v1 import mirror_pb2
@@ -166,48 +208,4 @@ async def _pull(
                 )
             else:
                 result = step.result
-    seconds = result.duration.seconds + result.duration.nanos / 1e9
-    print(
-        f"{result.written_count} files written ({result.written_bytes:,} bytes) in {seconds:.2f} s, "
-        f"{result.unchanged_count} unchanged, {result.deleted_count} deleted, {result.problem_count} problems; "
-        f"revision {result.revision}; {_verdict(result.audit.verdict)}"
-    )
-
-
-async def _find(stub: "MirrorServiceAsyncStub", shown: "Credentials", directory: Path) -> "Mirror":
-    from relayfile.v1 import mirror_pb2
-
-    wanted = str(directory.resolve())
-    page = await stub.ListMirrors(mirror_pb2.ListMirrorsRequest(directory=wanted), metadata=shown)
-    if not page.mirrors:
-        raise MirrorNotFound(mirror=wanted)
-    return page.mirrors[0]
-
-
-def _run(data_dir: Path, work: Callable[["MirrorServiceAsyncStub", "Credentials"], Awaitable[None]]) -> None:
-    from relayfile.v1.mirror_pb2_grpc import MirrorServiceStub
-
-    ask(data_dir, lambda system: system.syncd, lambda channel, shown: work(MirrorServiceStub(channel), shown))
-
-
-def _verdict(verdict: Any) -> str:
-    from relayfile.v1 import mirror_pb2
-
-    name: str = mirror_pb2.MirrorVerdict.Name(verdict).removeprefix("MIRROR_VERDICT_").lower().replace("_", " ")
-    return "not audited" if name == "unspecified" else name
-
-
-def _one_line(mirror: "Mirror") -> str:
-    from relayfile.v1 import mirror_pb2
-
-    state = mirror_pb2.MirrorState.Name(mirror.state).removeprefix("MIRROR_STATE_").lower()
-    paths = " ".join(path for path in mirror.remote_paths if path != "/")
-    return f"{mirror.mirror_id}  {mirror.workspace_id}{paths and ' ' + paths}  {mirror.directory}  {state}"
-
-
-def _audit_line(audit: "MirrorAudit") -> str:
-    return (
-        f"{_verdict(audit.verdict)} at revision {audit.revision}: {audit.differing_count} differ, "
-        f"{audit.listed_count} listed, {audit.sweep_changed_count} changed on disk; "
-        f"{audit.wire_bytes:,} bytes on the wire"
-    )
+    return result

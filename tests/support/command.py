@@ -28,6 +28,7 @@ async def relayfile(system: LocalSystem, client: Client, *arguments: str, stdin:
         "PATH": os.environ["PATH"],
         "RELAYFILE_STORE": client.node_addresses[0],
         "RELAYFILE_INGEST": client.ingest_address,
+        "RELAYFILE_SYNCD": client.syncd_address,
         "RELAYFILE_TOKEN": client.token,
         "RELAYFILE_DATA_DIR": str(system.layout.root),
     }
