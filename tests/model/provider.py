@@ -70,6 +70,11 @@ class Provider:
     outcomes: Counter[str] = field(default_factory=Counter)
     recorded: dict[int, str] = field(default_factory=dict)
     """The outcome of each delivery."""
+    dead: dict[int, Change] = field(default_factory=dict)
+    """Of the deliveries whose outcome is a dead letter, what is kept: of what was held what it had become."""
+
+    left_by_answers: int = 0
+    """Dead letters of what workers brought."""
 
     def deliver(self, change: Change) -> str:
         """The outcome of a change in another envelope than all before."""
@@ -78,12 +83,22 @@ class Provider:
             self.outcomes[DUPLICATE] += 1
             if before != DEAD_LETTERED:
                 return DUPLICATE
-            self.outcomes[DEAD_LETTERED] -= (
-                1  # Not final: it is tried again, and of the two the first is the duplicate.
-            )
+            # Not final: it is tried again, and of the two the first is the duplicate.
+            self.outcomes[DEAD_LETTERED] -= 1
+        return self._record(change)
+
+    def replay(self, delivery: int) -> str:
+        """The outcome of a dead letter that is tried once more."""
+        self.outcomes[DEAD_LETTERED] -= 1
+        return self._record(self.dead[delivery])
+
+    def _record(self, change: Change) -> str:
         outcome = self._deliver(change)
         self.outcomes[outcome] += 1
         self.recorded[change.delivery] = outcome
+        self.dead.pop(change.delivery, None)
+        if outcome == DEAD_LETTERED:
+            self.dead[change.delivery] = change
         return outcome
 
     def look(self, object_id: str) -> ProviderObject:
@@ -131,9 +146,7 @@ class Provider:
             elif is_due or (is_named and not self._is_edited(object_id)):
                 subject.held = None
                 if self._release(subject, change) == DEAD_LETTERED:
-                    self.outcomes[APPLIED] -= 1
-                    self.outcomes[DEAD_LETTERED] += 1
-                    self.recorded[change.delivery] = DEAD_LETTERED
+                    self._bury(change)
 
     def link(self, row: Operation, object_id: str, canonical_path: str) -> None:
         """The provider has named a draft."""
@@ -158,6 +171,15 @@ class Provider:
         self.operations.follow(row.key, "o:" + object_id, draft_path, path)
 
     # ---
+
+    def _bury(self, change: Change) -> None:
+        """What was held has become a dead letter. What came with an answer was counted nowhere until now."""
+        self.outcomes[DEAD_LETTERED] += 1
+        if not change.delivery:
+            self.left_by_answers += 1
+        else:
+            self.outcomes[APPLIED] -= 1
+            self.recorded[change.delivery], self.dead[change.delivery] = DEAD_LETTERED, change
 
     def _deliver(self, change: Change) -> str:
         subject = self.look(change.object_id)

@@ -1,6 +1,7 @@
 """The state machine of files and write-back with a provider: its changes, its answers, and what it says it echoes."""
 
-from collections.abc import Awaitable, Callable
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from hypothesis import strategies as st
@@ -9,7 +10,7 @@ from hypothesis.stateful import precondition, rule
 from relayfile.model import NO_SEMANTICS, MemberKind
 from relayfile.store.plan.entry import Fold, Member
 from relayfile.store.plan.result import MemberResult
-from relayfile.v1 import types_pb2, workspace_pb2, writeback_pb2
+from relayfile.v1 import dead_letter_pb2, types_pb2, workspace_pb2, writeback_pb2
 from relayfile.wire import from_us
 from tests.model.drawn import CONTENTS
 from tests.model.operation import DELETE, FETCH, Operation
@@ -90,6 +91,19 @@ class ProviderMachine(WritebackMachine):
         assert told.outcome is not None
         assert told.outcome.name.lower() == outcome
 
+    @precondition(lambda self: any(change.occurred_us for change in self.provider.dead.values()))
+    @rule(data=st.data())
+    def replay_letter(self, data: st.DataObject) -> None:
+        """A dead letter is tried again. (Only what has a provider's time: the rest is older than what came since.)"""
+        dead = [delivery for delivery, change in self.provider.dead.items() if change.occurred_us]
+        delivery = one_of(data, dead)
+        kept = {letter.envelope_id: letter.dead_letter_id for letter in self.driver.wait(self._letters())}
+        letter_id = kept[self.owners[delivery]]
+        self.driver.wait(self._replayed(letter_id))
+        outcome = self.provider.replay(delivery)
+        left = {letter.dead_letter_id for letter in self.driver.wait(self._letters())}
+        assert (letter_id in left) is (outcome == DEAD_LETTERED)
+
     @precondition(lambda self: any(row.claim_number for row in self.operations.made))
     @rule(data=st.data(), is_true=st.sampled_from((1, 1, 0)), is_signal=st.sampled_from((0, 0, 1)), by=st.booleans())
     def echo(self, data: st.DataObject, is_true: bool, is_signal: bool, by: bool) -> None:
@@ -160,7 +174,7 @@ class ProviderMachine(WritebackMachine):
         [told] = workspace.providers or [workspace_pb2.ProviderSync()]
         expected = {name: self.provider.outcomes[name] for name in COUNTED}
         assert {name: getattr(told.status, name) for name in COUNTED} == expected
-        assert told.status.accepted == sum(expected.values()) == len(self.delivered)
+        assert told.status.accepted == sum(expected.values()) == len(self.delivered) + self.provider.left_by_answers
         assert (told.status.pending, told.pending_dead_letter_count) == (0, expected[DEAD_LETTERED])
 
     # ---
@@ -200,6 +214,23 @@ class ProviderMachine(WritebackMachine):
         work = node.committer.submit(stage.key, node.apply_folds, (fold,), change_count=1, byte_count=0)
         [[result]] = await work
         return result
+
+    async def _letters(self) -> Sequence[dead_letter_pb2.DeadLetter]:
+        client = self.driver.stage.client
+        request = dead_letter_pb2.ListDeadLettersRequest(workspace_id=W, page_size=1_000)
+        return (await client.dead_letters.ListDeadLetters(request, metadata=client.metadata)).dead_letters
+
+    async def _replayed(self, letter_id: str) -> None:
+        """Return when that has ended."""
+        client = self.driver.stage.client
+        request = dead_letter_pb2.ReplayDeadLettersRequest(workspace_id=W, dead_letter_ids=[letter_id])
+        answer = await client.dead_letters.ReplayDeadLetters(request, metadata=client.metadata)
+        assert answer.queued_count == 1
+        replaying = dead_letter_pb2.DEAD_LETTER_STATE_REPLAYING
+        states = [replaying]
+        while replaying in states:
+            await asyncio.sleep(0.001)
+            states = [each.state for each in await self._letters()]
 
     def _acknowledged(self, head: writeback_pb2.AckOperationHead) -> Awaitable[Any]:
         stage = self.driver.stage

@@ -70,7 +70,12 @@ class Releases:
         counts = plan.outcome_counts
         for verdict in self._failed:
             provider = verdict.key.provider
-            for outcome, number in ((Outcome.APPLIED, -1), (Outcome.DEAD_LETTERED, 1)):
+            moves = [(Outcome.DEAD_LETTERED, 1)]
+            if verdict.member.envelope_id:
+                moves.append((Outcome.APPLIED, -1))
+            else:
+                verdict = _as_delivered(verdict, new_id())
+            for outcome, number in moves:
                 counts[provider, outcome] = counts.get((provider, outcome), 0) + number
             plan.dead_letters.append(dead_letter_of(verdict, self._tree.now_us, new_id()))
             row = DeliveryRow(verdict.key, verdict.member.envelope_id, Outcome.DEAD_LETTERED, self._tree.now_us)
@@ -100,6 +105,14 @@ class Releases:
 
 def _verdict(held: HeldChange) -> Verdict:
     return Verdict(DeliveryKey(held.key.provider, held.member.delivery_id, held.key.key), held.member)
+
+
+def _as_delivered(verdict: Verdict, delivery_id: str) -> Verdict:
+    """What came with a worker's answer and was counted nowhere: as a dead letter it is a delivery of its own."""
+    member = verdict.member._replace(envelope_id=delivery_id, delivery_id=delivery_id)
+    delivered = Verdict(verdict.key._replace(delivery_id=delivery_id), member)
+    delivered.failure = verdict.failure
+    return delivered
 
 
 def _delete(tree: WorkingTree, subject: ObjectDraft, verdict: Verdict) -> None:

@@ -12,7 +12,7 @@ import pytest
 from relayfile.clock import ManualClock
 from relayfile.model import MemberKind, Outcome
 from relayfile.store.plan.rows import ObjectKey
-from relayfile.v1 import event_pb2, file_pb2, types_pb2, writeback_pb2
+from relayfile.v1 import dead_letter_pb2, event_pb2, file_pb2, types_pb2, writeback_pb2
 from relayfile.wire import from_us
 from tests.support.writeback import CANCELED, FETCH, PENDING, SUCCEEDED, Stage, staged
 
@@ -204,3 +204,27 @@ async def test_edits_of_a_draft_fold_with_those_of_its_object(stage: Stage) -> N
     [claim] = await stage.claim()
     assert (claim.operation.operation_id, claim.content, claim.operation.folded_count) == (newest, b"newest", 2)
     assert (await stage.succeed(claim)).operation.state == SUCCEEDED
+
+
+async def test_an_answer_that_cannot_be_placed_any_more_takes_nothing_from_what_was_applied(stage: Stage) -> None:
+    await stage.deliver(b'{"n":0}', path=ISSUE, at_us=T)
+    await stage.deliver(kind=MemberKind.SIGNAL, at_us=T + 1)
+    fetch = await stage.one()
+    await stage.write(ISSUE, b'{"n":9}')
+    fetched = types_pb2.FileChange(kind=types_pb2.CHANGE_KIND_UPSERT, content=b'{"n":1}', path="/linear/x")
+    await stage.succeed(fetch, change=fetched)
+    await stage.deliver(b"{}", path="/linear/x/y.json", object_id="issue/2")
+    stage.clock.advance(1)
+    await stage.succeed(await stage.one())
+    async with stage.node.engine.view(stage.key) as view:
+        [provider] = await view.outcomes()
+    assert provider.counts == {Outcome.APPLIED: 3, Outcome.DEAD_LETTERED: 1}
+    # It is a dead letter like any other.
+    await stage.deliver(b"{}", path="/linear/y.json", object_id="issue/2")
+    every = dead_letter_pb2.ReplayDeadLettersRequest(workspace_id="acme", filter=dead_letter_pb2.DeadLetterFilter())
+    replayed = await stage.client.dead_letters.ReplayDeadLetters(every, metadata=stage.client.metadata)
+    assert replayed.queued_count == 1
+    async with asyncio.timeout(10):
+        while (content := await stage.read("/linear/x")) != b'{"n":1}':
+            assert content is None
+            await asyncio.sleep(0.01)
