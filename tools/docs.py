@@ -16,6 +16,7 @@ from relayfile.settings import document
 from relayfile.telemetry import (
     IngestInstruments,
     RpcInstruments,
+    ScrubInstruments,
     StoreInstruments,
     SyncdInstruments,
     WritebackInstruments,
@@ -161,7 +162,14 @@ This page is generated (`make docs`).
 def metrics_page() -> str:
     """docs/metrics.md: every instrument."""
     registry = CollectorRegistry()
-    for group in (RpcInstruments, IngestInstruments, StoreInstruments, WritebackInstruments, SyncdInstruments):
+    for group in (
+        RpcInstruments,
+        IngestInstruments,
+        StoreInstruments,
+        WritebackInstruments,
+        ScrubInstruments,
+        SyncdInstruments,
+    ):
         group.declare(registry)
     rows = []
     for metric in registry.collect():

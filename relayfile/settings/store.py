@@ -123,6 +123,15 @@ class StoreSettings(ClusterSettings):
     scrub_bytes_per_second_max: int = size(
         "32MiB", "64KiB", "16GiB", "content that a scrub reads and hashes in one second, unless it is told otherwise"
     )
+    scrub_interval_s: float = duration(
+        "7d",
+        "0s",
+        "365d",
+        "rest between two scrubs that the node makes by itself, the first 10 min after its start; 0s: none",
+    )
+    scrub_background_bytes_per_second_max: int = size(
+        "1MiB", "64KiB", "16GiB", "content that such a scrub reads and hashes in one second"
+    )
     wal_bytes_max: int = size("64MiB", "4MiB", "4GiB", "write-ahead log size at which a checkpoint is forced")
     sqlite_cache_bytes: int = size("64MiB", "1MiB", "16GiB", "page cache of the node's writer connection")
 

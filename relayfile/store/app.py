@@ -18,6 +18,7 @@ from relayfile.settings import StoreSettings
 from relayfile.store.all_nodes import AllNodes
 from relayfile.store.commit import CommitLimits
 from relayfile.store.existence import WorkspaceExistence
+from relayfile.store.integrity.background import BackgroundScrub
 from relayfile.store.letters.replayer import ReplayPolicy
 from relayfile.store.node import Node, NodePolicy
 from relayfile.store.outward.calling import OutwardPolicy, call_targets
@@ -41,7 +42,7 @@ from relayfile.store.sqlite.engine import DATABASE_NAME, SqliteEngine, SqliteLim
 from relayfile.store.sqlite.operation_census import OperationCensus
 from relayfile.store.sqlite.schema import NodeIdentity
 from relayfile.store.streams.shard_service import ShardService
-from relayfile.telemetry import StoreInstruments, WritebackInstruments
+from relayfile.telemetry import ScrubInstruments, StoreInstruments, WritebackInstruments
 from relayfile.v1 import shard_pb2_grpc
 
 ENTRY_CHANGES_MAX = 500
@@ -76,7 +77,15 @@ async def _serve(
     )
     shards = ShardService(node, settings.stream_credit_bytes)
     peers = Peers(partial(channel, settings=settings))
-    operating = _admin_parts(node, engine, settings, peers, foundation)
+    auditor = SqliteAudit(engine.snapshot, clock, settings.shard_count)
+    scrub = BackgroundScrub(
+        auditor,
+        clock,
+        settings.scrub_interval_s,
+        settings.scrub_background_bytes_per_second_max,
+        ScrubInstruments.declare(foundation.registry),
+    )
+    operating = _admin_parts(node, engine, settings, peers, foundation, auditor, scrub)
     services = [
         *store_services(_parts(node, engine, settings, peers, foundation, operating)),
         Service("relayfile.v1.ShardService", shard_pb2_grpc.add_ShardServiceServicer_to_server, shards),
@@ -110,6 +119,7 @@ async def _serve(
             tasks.create_task(call_targets(node.operations, engine, clock, outward, writeback), name="store-outward")
         tasks.create_task(foundation.policy.verifier.run(), name="keys")
         tasks.create_task(operating.figures.run(), name="store-figures")
+        tasks.create_task(scrub.run(), name="store-scrub")
         tasks.create_task(admin.http.serve(), name="admin-http")
 
     await admin.open(settings, server)
@@ -178,13 +188,19 @@ def _outward(settings: StoreSettings) -> OutwardPolicy:
 
 
 def _admin_parts(
-    node: Node, engine: SqliteEngine, settings: StoreSettings, peers: Peers, foundation: Foundation
+    node: Node,
+    engine: SqliteEngine,
+    settings: StoreSettings,
+    peers: Peers,
+    foundation: Foundation,
+    auditor: SqliteAudit,
+    scrub: BackgroundScrub,
 ) -> AdminParts:
     count = Census(engine.snapshot, node.clock).count
     operations = OperationCensus(engine.snapshot, node.clock).count
     started_us = node.clock.now_us()
     return AdminParts(
-        auditor=SqliteAudit(engine.snapshot, node.clock, settings.shard_count),
+        auditor=auditor,
         backups=BackupParts(
             copier=SqliteBackup(
                 settings.data_dir / DATABASE_NAME,
@@ -203,7 +219,16 @@ def _admin_parts(
         ),
         scrub_bytes_per_second_max=settings.scrub_bytes_per_second_max,
         nodes=AllNodes(node.ownership, peers, settings.call_timeout_s),
-        figures=NodeFigures(node, count, operations, foundation.registry, settings.data_dir, __version__, started_us),
+        figures=NodeFigures(
+            node,
+            count,
+            operations,
+            foundation.registry,
+            settings.data_dir,
+            __version__,
+            started_us,
+            scrub.state if settings.scrub_interval_s else None,
+        ),
         version=__version__,
     )
 

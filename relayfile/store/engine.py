@@ -75,7 +75,8 @@ class Sweep(NamedTuple):
 
     removed_count: int
     is_complete: bool
-    """Everything was looked at since the last complete one, and nothing that expired is left: rest for a while."""
+    """Everything was looked at since the last complete one, nothing that expired is left and no room is to be given
+    back: rest for a while."""
 
 
 @dataclass(frozen=True, slots=True)

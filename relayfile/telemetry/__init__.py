@@ -4,6 +4,7 @@ from relayfile.telemetry.logs import configure_logs, get_logger
 from relayfile.telemetry.metrics import (
     IngestInstruments,
     RpcInstruments,
+    ScrubInstruments,
     StoreInstruments,
     SyncdInstruments,
     WritebackInstruments,
@@ -19,6 +20,7 @@ __all__ = [
     "StoreInstruments",
     "SyncdInstruments",
     "Tracing",
+    "ScrubInstruments",
     "WritebackInstruments",
     "configure_logs",
     "configure_tracing",

@@ -129,6 +129,17 @@ class WritebackInstruments(Instruments):
 
 
 @dataclass(frozen=True, slots=True)
+class ScrubInstruments(Instruments):
+    """What the scrub in the background of a store node finds."""
+
+    prefix: ClassVar[str] = "scrub"
+    bytes_total: Counter = counter("Content that was read and compared with its hash.")
+    findings: Gauge = gauge("Contents that are not what they were, by the last scrub or the present one: always 0.")
+    failures_total: Counter = counter("Scrubs that could not be finished; the log says why.")
+    ended_timestamp_seconds: Gauge = gauge("When the last scrub was through (Unix time); 0: none yet.")
+
+
+@dataclass(frozen=True, slots=True)
 class SyncdInstruments(Instruments):
     """What syncd brings to disk."""
 

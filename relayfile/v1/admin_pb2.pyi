@@ -1056,6 +1056,56 @@ class CommitStats(_message.Message):
 Global___CommitStats: _TypeAlias = CommitStats  # noqa: Y015
 
 @_typing.final
+class ScrubStats(_message.Message):
+    """The scrub in the background of a node."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RUNNING_FIELD_NUMBER: _builtins.int
+    START_TIME_FIELD_NUMBER: _builtins.int
+    CONTENT_COUNT_FIELD_NUMBER: _builtins.int
+    CONTENT_BYTES_FIELD_NUMBER: _builtins.int
+    FINDING_COUNT_FIELD_NUMBER: _builtins.int
+    END_TIME_FIELD_NUMBER: _builtins.int
+    LAST_FINDING_COUNT_FIELD_NUMBER: _builtins.int
+    running: _builtins.bool
+    """Whether one is under way."""
+    content_count: _builtins.int
+    """Contents that the latest has compared with their hashes."""
+    content_bytes: _builtins.int
+    """Their size."""
+    finding_count: _builtins.int
+    """Contents that it found to be others than they were. Each is in the node's log."""
+    last_finding_count: _builtins.int
+    """What that one found."""
+    @_builtins.property
+    def start_time(self) -> _timestamp_pb2.Timestamp:
+        """When the latest began; absent before the first."""
+
+    @_builtins.property
+    def end_time(self) -> _timestamp_pb2.Timestamp:
+        """When the last one that went through ended; absent before the first."""
+
+    def __init__(
+        self,
+        *,
+        running: _builtins.bool = ...,
+        start_time: _timestamp_pb2.Timestamp | None = ...,
+        content_count: _builtins.int = ...,
+        content_bytes: _builtins.int = ...,
+        finding_count: _builtins.int = ...,
+        end_time: _timestamp_pb2.Timestamp | None = ...,
+        last_finding_count: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time", "start_time", b"start_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["content_bytes", b"content_bytes", "content_count", b"content_count", "end_time", b"end_time", "finding_count", b"finding_count", "last_finding_count", b"last_finding_count", "running", b"running", "start_time", b"start_time"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ScrubStats: _TypeAlias = ScrubStats  # noqa: Y015
+
+@_typing.final
 class ShardStats(_message.Message):
     """One shard of a node."""
 
@@ -1255,6 +1305,7 @@ class NodeStats(_message.Message):
     INGEST_PROCESSES_FIELD_NUMBER: _builtins.int
     SHARDS_FIELD_NUMBER: _builtins.int
     TOP_WORKSPACES_FIELD_NUMBER: _builtins.int
+    SCRUB_FIELD_NUMBER: _builtins.int
     resident_bytes: _builtins.int
     """Resident memory."""
     open_descriptor_count: _builtins.int
@@ -1336,6 +1387,10 @@ class NodeStats(_message.Message):
         workspaces changed, the later ones are left out.
         """
 
+    @_builtins.property
+    def scrub(self) -> Global___ScrubStats:
+        """The scrub that the node makes by itself; absent when it is off."""
+
     def __init__(
         self,
         *,
@@ -1363,10 +1418,11 @@ class NodeStats(_message.Message):
         ingest_processes: _abc.Iterable[Global___IngestProcessStats] | None = ...,
         shards: _abc.Iterable[Global___ShardStats] | None = ...,
         top_workspaces: _abc.Iterable[Global___WorkspaceLoad] | None = ...,
+        scrub: Global___ScrubStats | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["commits", b"commits", "cpu_time", b"cpu_time", "node", b"node", "read_time", b"read_time", "receive_to_commit", b"receive_to_commit", "uptime", b"uptime"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["commits", b"commits", "cpu_time", b"cpu_time", "node", b"node", "read_time", b"read_time", "receive_to_commit", b"receive_to_commit", "scrub", b"scrub", "uptime", b"uptime"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["commits", b"commits", "cpu_time", b"cpu_time", "data_bytes", b"data_bytes", "data_free_bytes", b"data_free_bytes", "file_count", b"file_count", "ingest_processes", b"ingest_processes", "node", b"node", "open_descriptor_count", b"open_descriptor_count", "operation_counts", b"operation_counts", "outcome_counts", b"outcome_counts", "owned_shard_count", b"owned_shard_count", "pending_dead_letter_count", b"pending_dead_letter_count", "queues", b"queues", "read_time", b"read_time", "receive_to_commit", b"receive_to_commit", "resident_bytes", b"resident_bytes", "rpcs", b"rpcs", "shards", b"shards", "thread_count", b"thread_count", "top_workspaces", b"top_workspaces", "total_bytes", b"total_bytes", "uptime", b"uptime", "watcher_count", b"watcher_count", "workspace_count", b"workspace_count"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["commits", b"commits", "cpu_time", b"cpu_time", "data_bytes", b"data_bytes", "data_free_bytes", b"data_free_bytes", "file_count", b"file_count", "ingest_processes", b"ingest_processes", "node", b"node", "open_descriptor_count", b"open_descriptor_count", "operation_counts", b"operation_counts", "outcome_counts", b"outcome_counts", "owned_shard_count", b"owned_shard_count", "pending_dead_letter_count", b"pending_dead_letter_count", "queues", b"queues", "read_time", b"read_time", "receive_to_commit", b"receive_to_commit", "resident_bytes", b"resident_bytes", "rpcs", b"rpcs", "scrub", b"scrub", "shards", b"shards", "thread_count", b"thread_count", "top_workspaces", b"top_workspaces", "total_bytes", b"total_bytes", "uptime", b"uptime", "watcher_count", b"watcher_count", "workspace_count", b"workspace_count"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

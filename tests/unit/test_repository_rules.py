@@ -16,6 +16,7 @@ from relayfile.settings.environment import GROUPS, definitions
 from relayfile.telemetry import (
     IngestInstruments,
     RpcInstruments,
+    ScrubInstruments,
     StoreInstruments,
     SyncdInstruments,
     WritebackInstruments,
@@ -150,7 +151,14 @@ def test_every_setting_acts() -> None:
 
 def test_every_instrument_is_set() -> None:
     used = attributes_read(lambda path: not path.startswith("relayfile/telemetry/metrics"))
-    groups = (RpcInstruments, IngestInstruments, StoreInstruments, SyncdInstruments, WritebackInstruments)
+    groups = (
+        RpcInstruments,
+        IngestInstruments,
+        StoreInstruments,
+        SyncdInstruments,
+        WritebackInstruments,
+        ScrubInstruments,
+    )
     assert not {field.name for group in groups for field in fields(group)} - used
 
 

@@ -15,6 +15,7 @@ from prometheus_client import CollectorRegistry
 from relayfile.clock import Clock
 from relayfile.errors import Unavailable
 from relayfile.placement import shards_of_node
+from relayfile.store.integrity.background import ScrubState
 from relayfile.store.node import Node
 from relayfile.store.sqlite.census import NodeCount, ShardCount
 from relayfile.store.sqlite.operation_census import OperationCount
@@ -50,7 +51,9 @@ class NodeFigures:
         data_dir: Path,
         version: str,
         started_us: int,
+        scrub: ScrubState | None = None,
     ) -> None:
+        """`scrub`: the one in the background; None where it is off."""
         self._node = node
         self._clock: Clock = node.clock
         self._count = count
@@ -59,6 +62,7 @@ class NodeFigures:
         self._data_dir = data_dir
         self._version = version
         self._started_us = started_us
+        self._scrub = scrub
         self._minute = LastMinute(registry)
 
     async def run(self) -> None:
@@ -103,6 +107,8 @@ class NodeFigures:
         _fill_rpcs(into, samples, spreads)
         _fill_latency(into.receive_to_commit, spreads.get(("relayfile_store_receive_to_commit_seconds", ())))
         self._fill_queues(into)
+        if self._scrub is not None:
+            _fill_scrub(into.scrub, self._scrub)
         if top_max:
             self._fill_top(into, min(top_max, TOP_MAX))
         await self._fill_rows(into, include_shards=include_shards)
@@ -168,6 +174,18 @@ class NodeFigures:
                 total_bytes=held.total_bytes,
                 revision_count=self._node.activity.revisions.get(shard_id, 0),
             )
+
+
+def _fill_scrub(into: admin_pb2.ScrubStats, state: ScrubState) -> None:
+    into.running = state.is_running
+    if state.started_us is not None:
+        set_us(into.start_time, state.started_us)
+    into.content_count = state.content_count
+    into.content_bytes = state.content_bytes
+    into.finding_count = state.finding_count
+    if state.ended_us is not None:
+        set_us(into.end_time, state.ended_us)
+    into.last_finding_count = state.last_finding_count
 
 
 def _fill_commits(into: admin_pb2.CommitStats, samples: Samples, spreads: Spreads) -> None:

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import apsw
 
+from relayfile.store.sqlite.shrinking import prepare_shrinking
+
 BUSY_TIMEOUT_MS = 5_000
 STATEMENT_CACHE_ENTRIES = 256
 
@@ -17,6 +19,7 @@ def open_writer(path: Path, cache_bytes: int) -> apsw.Connection:
     connection = apsw.Connection(str(path), statementcachesize=STATEMENT_CACHE_ENTRIES)
     connection.set_busy_timeout(BUSY_TIMEOUT_MS)
     _keep_plans(connection)
+    prepare_shrinking(connection)
     mode = connection.execute("PRAGMA journal_mode=WAL").fetchall()
     assert mode == [("wal",)], mode
     connection.execute("PRAGMA synchronous=FULL")

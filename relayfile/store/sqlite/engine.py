@@ -62,6 +62,7 @@ from relayfile.store.sqlite.orders import NODE_PAUSES, find_node_actions
 from relayfile.store.sqlite.periods import slot_of
 from relayfile.store.sqlite.removal import remove_deleted
 from relayfile.store.sqlite.schema import NodeIdentity, check_identity, migrate, page_key
+from relayfile.store.sqlite.shrinking import shrink
 from relayfile.store.sqlite.state import WriterState, errors_as_ours, read_errors_as_ours
 from relayfile.store.sqlite.view import (
     LAST_ID,
@@ -317,7 +318,8 @@ class SqliteEngine:
                 swept_to = self._state.events_swept_to
                 gone, self._state.events_swept_to = remove_events(self._writer, swept_to, retention, limit - removed)
                 removed += gone
-        return Sweep(removed, removed < limit and self._state.events_swept_to == START)
+            is_shrinking = removed < limit and shrink(self._writer)
+        return Sweep(removed, removed < limit and self._state.events_swept_to == START and not is_shrinking)
 
     async def close(self) -> None:
         async with self._turn:

@@ -55,7 +55,10 @@ PERIOD_TABLES = tuple(table for table, _ in _PERIOD_KEYS)
 
 
 def remove_garbage(connection: apsw.Connection, shard_ids: Iterable[int], now_us: int, limit: int) -> int:
-    """Inside the caller's transaction; how many contents went: at most `limit`, and about `GARBAGE_BYTES_PER_STEP`."""
+    """Inside the caller's transaction; how many contents went: at most `limit`, and about `GARBAGE_BYTES_PER_STEP`.
+
+    `limit` also where their size ended the step: there may be more.
+    """
     found: list[tuple[int, int, int]] = []
     size_bytes = 0
     for shard_id in shard_ids:
@@ -70,7 +73,7 @@ def remove_garbage(connection: apsw.Connection, shard_ids: Iterable[int], now_us
                 break
     connection.executemany(_CONTENT_DELETE, [(content_id,) for _, _, content_id in found])
     connection.executemany(_GARBAGE_DELETE, found)
-    return len(found)
+    return limit if size_bytes >= GARBAGE_BYTES_PER_STEP else len(found)
 
 
 def remove_actions(connection: apsw.Connection, shard_ids: Iterable[int], older_than_us: int, limit: int) -> int:

@@ -1,0 +1,113 @@
+"""The scrub that nobody has to order: contents compared with their hashes, slowly and for ever.
+
+Owns when a scrub of the node begins, at what rate it reads, and what of it is told: one line for each finding, metrics,
+and what `GetStats` shows. The looking is the auditor's. A scrub that fails is told and begun again after the pause:
+what is wrong with the disk is for people, and for whoever reads that file.
+"""
+
+import asyncio
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import Final
+
+from relayfile.clock import Clock
+from relayfile.errors import StorageFailed
+from relayfile.store.integrity.finding import AuditEnd, AuditOrder, Check, Finding
+from relayfile.store.integrity.seam import Auditor
+from relayfile.telemetry import ScrubInstruments, get_logger
+
+FIRST_AFTER_S: Final = 600.0
+"""Longest rest between the start of the process and its first scrub: a node that starts every day is scrubbed too."""
+FINDINGS_MAX: Final = 100
+"""That end a scrub: a disk is broken then, and a line for each content of it helps nobody."""
+
+_log = get_logger(__name__)
+
+
+@dataclass(slots=True)
+class ScrubState:
+    """How far the present scrub is, and how the last one ended. Times in Unix microseconds; None: not yet."""
+
+    is_running: bool = False
+    started_us: int | None = None
+    content_count: int = 0
+    content_bytes: int = 0
+    """Of the present scrub, or of the last one."""
+    finding_count: int = 0
+    """Likewise."""
+    ended_us: int | None = None
+    """When the last one was through."""
+    last_finding_count: int = 0
+    """Of the last one that was through."""
+
+
+class BackgroundScrub:
+    """`run` it in a task."""
+
+    def __init__(
+        self,
+        auditor: Auditor,
+        clock: Clock,
+        interval_s: float,
+        bytes_per_second_max: int,
+        instruments: ScrubInstruments,
+    ) -> None:
+        """`interval_s`: rest between the end of one scrub and the next one's beginning; 0: none is ever begun."""
+        self.state = ScrubState()
+        self._auditor = auditor
+        self._clock = clock
+        self._interval_s = interval_s
+        self._order = AuditOrder(
+            checks=(Check.CONTENT,), findings_max=FINDINGS_MAX, content_bytes_per_second_max=bytes_per_second_max
+        )
+        self._instruments = instruments
+
+    async def run(self) -> None:
+        """Until cancelled; returns at once where the scrub is off. `StorageFailed` when the process must end."""
+        if not self._interval_s:
+            return
+        await asyncio.sleep(min(self._interval_s, FIRST_AFTER_S))
+        while True:
+            try:
+                await self.once()
+            except (StorageFailed, asyncio.CancelledError):
+                raise
+            except Exception:  # noqa: BLE001 - what cannot be read is a finding of its kind: told, and the node goes on
+                self._instruments.failures_total.inc()
+                _log.exception("a scrub could not be finished")
+            await asyncio.sleep(self._interval_s)
+
+    async def once(self) -> None:
+        """One scrub of everything on the node."""
+        state = self.state
+        state.is_running, state.started_us = True, self._clock.now_us()
+        state.content_count = state.content_bytes = state.finding_count = 0
+        try:
+            async with aclosing(self._auditor.run(self._order)) as items:
+                async for item in items:
+                    if isinstance(item, Finding):
+                        self._tell(item)
+                        continue
+                    tally = item.tally if isinstance(item, AuditEnd) else item
+                    self._instruments.bytes_total.inc(tally.content_bytes - state.content_bytes)
+                    state.content_count, state.content_bytes = tally.content_count, tally.content_bytes
+        finally:
+            state.is_running = False
+        state.ended_us, state.last_finding_count = self._clock.now_us(), state.finding_count
+        self._instruments.findings.set(state.finding_count)
+        self._instruments.ended_timestamp_seconds.set(state.ended_us / 1_000_000)
+        _log.info(
+            "scrub ended", contents=state.content_count, content_bytes=state.content_bytes, findings=state.finding_count
+        )
+
+    def _tell(self, finding: Finding) -> None:
+        self.state.finding_count += 1
+        # At once: a scrub may take days.
+        self._instruments.findings.set(max(self.state.finding_count, self.state.last_finding_count))
+        _log.error(
+            "scrub finding",
+            workspace=finding.workspace_id,
+            subject=finding.subject,
+            reason=finding.reason,
+            message=finding.message,
+        )
