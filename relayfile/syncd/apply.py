@@ -99,7 +99,12 @@ class Application:
         """Files whose content came from the store."""
         incoming = Directories(self._root.staging_fd)
         with self._directories, incoming:
-            directory = incoming.make(INCOMING)
+            try:
+                directory = incoming.make(INCOMING)
+            except OSError as error:  # a full disk, most of all: it concerns all of them alike
+                for wanted in batch:
+                    self._list(wanted, *reason_of(error))
+                return self.done
             staged = [
                 (wanted, name)
                 for number, wanted in enumerate(batch)

@@ -28,6 +28,8 @@ Message_co = TypeVar("Message_co", covariant=True)
 Metadata = tuple[tuple[str, str], ...]
 
 MARK_INTERVAL_S: Final = 10
+_EMPTY_MAX: Final = 1_000
+"""Messages or pages in a row that may bring nothing; a store that sends more of them never ends."""
 
 
 class Reading(Protocol[Message_co]):
@@ -101,7 +103,8 @@ class Feed:
             answer = await self._workspaces.GetWorkspace(
                 request, metadata=self._metadata(), timeout=self._limits.call_timeout_s
             )
-        return Cursor(answer.workspace.revision, answer.workspace.history_id)
+        workspace = _understood(answer).workspace
+        return Cursor(workspace.revision, workspace.history_id)
 
     async def held(self, path: str, min_revision: int = 0) -> Held:
         """Count, bytes and digest of what is below ``path``, in one small message."""
@@ -112,6 +115,7 @@ class Feed:
             answer = await self._files.GetTreeDigest(
                 request, metadata=self._metadata(), timeout=self._limits.call_timeout_s
             )
+        _understood(answer)
         return Held(
             Cursor(answer.revision, answer.history_id), tree_sum(answer.directory.totals), partial=answer.partial
         )
@@ -122,9 +126,11 @@ class Feed:
         request = file_pb2.ExportTreeRequest(start=start, have_complete=True)
         call = self._export(_only(request), metadata=self._metadata())
         joiner = _Joiner(self._limits.content_bytes_max)
+        bringing = _Bringing("export")
         async with self._reading(call):
             ended = False
             async for message, wire_bytes in self._messages(call):
+                bringing.heard(bool(message.files) or message.HasField("chunk"))
                 files = joiner.take(message.files, message.chunk if message.HasField("chunk") else None)
                 ended = ended or message.HasField("end")
                 yield ExportPart(
@@ -145,7 +151,9 @@ class Feed:
         call = self._files.ListTree(request, metadata=self._metadata())
         async with self._reading(call):
             more = True
+            bringing = _Bringing("listing")
             async for page in self._messages(call):
+                bringing.heard(bool(page.entries))
                 more = bool(page.page_token)
                 yield page
             if more:
@@ -156,14 +164,25 @@ class Feed:
         request = file_pb2.ReadFilesRequest(workspace_id=self.workspace_id, paths=paths)
         call = self._files.ReadFiles(_only(request), metadata=self._metadata())
         joiner = _Joiner(self._limits.content_bytes_max)
+        bringing = _Bringing("read")
+        asked = set(paths)
         async with self._reading(call):
             async for message in self._messages(call):
+                bringing.heard(bool(message.files) or message.HasField("chunk"))
+                for each in message.files:
+                    if each.file.path not in asked:
+                        raise DataCorrupted(
+                            what=f"the store sent {each.file.path!r}, which nobody asked for (any more)"
+                        )
+                    asked.remove(each.file.path)
                 files = joiner.take(message.files, message.chunk if message.HasField("chunk") else None)
                 yield files, message.ByteSize()
 
     async def events(self, cursor: Cursor) -> AsyncIterator[tuple[Sequence[event_pb2.Event], Cursor]]:
         """What is committed after ``cursor``, page by page, each with the cursor behind it."""
         token = ""
+        bringing = _Bringing("list of events")
+        newest = cursor.revision
         while True:
             request = event_pb2.ListEventsRequest(
                 workspace_id=self.workspace_id,
@@ -176,6 +195,9 @@ class Feed:
                 page = await self._events.ListEvents(
                     request, metadata=self._metadata(), timeout=self._limits.call_timeout_s
                 )
+            _understood(page)
+            bringing.heard(bool(page.events) and page.events[-1].revision > newest)
+            newest = max(newest, page.events[-1].revision if page.events else 0)
             yield page.events, Cursor(max(page.revision, cursor.revision), page.history_id)
             token = page.next_page_token
             if not token:
@@ -210,7 +232,7 @@ class Feed:
                 raise Unavailable(
                     what=f"store: its stream has been silent for {self._limits.silence_max_s:g} s and counts as dead"
                 ) from None
-            yield message
+            yield _understood(message)
 
     @asynccontextmanager
     async def _reading(self, call: Reading[object]) -> AsyncIterator[None]:
@@ -218,6 +240,20 @@ class Feed:
             yield
         finally:
             call.cancel()
+
+
+class _Bringing:
+    """Tells a stream that goes on for ever from a long one: messages without anything in them are counted."""
+
+    def __init__(self, what: str) -> None:
+        self._what = what
+        self._empty = 0
+
+    def heard(self, brings: bool) -> None:
+        """The next message."""
+        self._empty = 0 if brings else self._empty + 1
+        if self._empty > _EMPTY_MAX:
+            raise DataCorrupted(what=f"the store's {self._what} does not end: nothing in {_EMPTY_MAX} messages")
 
 
 class _Joiner:
@@ -264,6 +300,13 @@ async def _only(request: Message) -> AsyncIterator[Message]:
 
 def _with_size(raw: bytes) -> tuple[file_pb2.ExportTreeResponse, int]:
     return file_pb2.ExportTreeResponse.FromString(raw), len(raw)
+
+
+def _understood(message: Message | None) -> Message:
+    """gRPC gives None for bytes that are no message; what came in their place is not known."""
+    if message is None:
+        raise DataCorrupted(what="the store's answer, which is no message of this API")
+    return message
 
 
 def tree_sum(totals: types_pb2.TreeTotals) -> TreeSum:

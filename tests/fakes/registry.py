@@ -12,6 +12,7 @@ from relayfile.auth import Principal, set_current_principal
 from relayfile.clock import SystemClock
 from relayfile.ids import IdSource
 from relayfile.settings import SyncdSettings
+from relayfile.syncd import ignore_files
 from relayfile.syncd.feed import Feed, FeedLimits, Metadata
 from relayfile.syncd.journal import Journal
 from relayfile.syncd.mirror import Mirror
@@ -19,9 +20,10 @@ from relayfile.syncd.open_mirror import OpenMirror
 from relayfile.syncd.registry import Registry
 from relayfile.syncd.root import Root
 from relayfile.syncd.servicer import MirrorService
-from relayfile.syncd.shown import MirrorRecord
+from relayfile.syncd.shown import MirrorRecord, MirrorState
 from relayfile.syncd.writer import Writer
 from relayfile.telemetry import SyncdInstruments, Tracing, new_registry
+from tests.fakes.store import FakeStore
 
 
 @asynccontextmanager
@@ -48,7 +50,7 @@ async def serving(
 
     def open_with(record: MirrorRecord, root: Root, journal: Journal) -> OpenMirror:
         feed = Feed(channel, record.workspace_id, lambda: metadata, limits)
-        return OpenMirror(
+        mirror = OpenMirror(
             record.remote_paths,
             root,
             journal,
@@ -61,6 +63,8 @@ async def serving(
             instruments,
             reads,
         )
+        ignore_files.begin(mirror)
+        return mirror
 
     registry = Registry(directory / "data", clock, ids, open_with)
     async with asyncio.TaskGroup() as tasks:
@@ -86,6 +90,34 @@ async def until(condition: object, timeout_s: float = 10.0) -> None:
     async with asyncio.timeout(timeout_s):
         while not condition():  # noqa: ASYNC110 - see above
             await asyncio.sleep(0.005)
+
+
+async def level(mirror: Mirror, store: FakeStore) -> None:
+    """Until the mirror has seen everything that is committed and a mark after it."""
+    await store.notify()
+    await until(
+        lambda: (
+            mirror.seen.audited is not None
+            and mirror.seen.state is MirrorState.FOLLOWING
+            and mirror.seen.audited.result.at.revision == store.revision
+        )
+    )
+
+
+def contents(store: FakeStore) -> dict[str, bytes]:
+    """Every file of the store."""
+    return {path: file.content for path, file in store.files.items()}
+
+
+def problems(mirror: Mirror) -> dict[str, str]:
+    """Path to reason of everything that is listed."""
+    assert mirror.opened is not None
+    return {each.path: each.reason for each in mirror.opened.journal.problems.listed(1_000)}
+
+
+def quick(directory: pathlib.Path) -> SyncdSettings:
+    """Settings of somebody in a hurry: cycles and retries in tenths of a second."""
+    return SyncdSettings(data_dir=directory, mount_interval_s=0.05, retry_delay_max_s=0.1, watch_silence_max_s=5)
 
 
 def caller(*workspaces: str) -> None:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 import grpc
 import grpc.aio
 
-from relayfile.errors import CursorExpired, ExportRefused, FileNotFound, Unavailable, WorkspaceNotFound
+from relayfile.errors import CursorExpired, ExportRefused, FileNotFound, RelayfileError, Unavailable, WorkspaceNotFound
 from relayfile.interception import CallInterceptor
 from relayfile.paths import contains, normalise
 from relayfile.status import error_stage
@@ -42,6 +42,13 @@ class Knobs:
     """Listings and exports are empty, and say that they are complete."""
     empty_digest: bool = False
     """The digest says that there is nothing."""
+    cut_with: RelayfileError = field(default_factory=lambda: Unavailable(what="store (a knob says so)"))
+    refusal: RelayfileError | None = None
+    """Every call ends with this, and every stream that is open."""
+    endless: bool = False
+    """Listings, exports and pages of events bring nothing, for ever."""
+    unasked: str = ""
+    """Reads also bring this path."""
     silent_watch: bool = False
     no_marks: bool = False
 
@@ -197,6 +204,8 @@ class FakeStore:
             yield message
 
     async def lag(self) -> None:
+        if self.knobs.refusal is not None:
+            raise self.knobs.refusal
         if self.knobs.latency_s:
             await asyncio.sleep(self.knobs.latency_s)
 
@@ -236,6 +245,8 @@ class _Files(FileServiceServicer):
     async def ListTree(self, request, context):  # type: ignore[no-untyped-def]  # as generated
         store = self._store
         store.calls.append("ListTree")
+        while store.knobs.endless:
+            yield file_pb2.ListTreeResponse(page_token="more", revision=store.revision, history_id=store.history_id)
         files = [] if store.knobs.empty_listing else store.below(normalise(request.path), request.page_token)
         size = request.page_size or 5000
         pages = [files[start : start + size] for start in range(0, len(files), size)] or [[]]
@@ -258,6 +269,8 @@ class _Files(FileServiceServicer):
             store.reads_now -= 1
             store.paths_read += request.paths
             found = [store.files[path] for path in request.paths if path in store.files]
+            if store.knobs.unasked:
+                found.append(store.files[store.knobs.unasked])
             for sent, message in enumerate(store.packed(found)):
                 _cut(store, sent)
                 yield message
@@ -279,6 +292,8 @@ class _Files(FileServiceServicer):
         start = (await anext(request_iterator)).start
         store.exports_after.append(start.after_path)
         await store.lag()
+        while store.knobs.endless:
+            yield file_pb2.ExportTreeResponse(revision=store.revision, history_id=store.history_id)
         for sent, message in enumerate(store.export_messages(start.after_path, normalise(start.path))):
             _cut(store, sent)
             yield message
@@ -307,6 +322,7 @@ class _Events(EventServiceServicer):
             events=[event for event in store.events if event.revision > request.after_revision],
             history_id=store.history_id,
             revision=store.revision,
+            next_page_token="more" if store.knobs.endless else "",
         )
 
     async def WatchEvents(self, request, context):  # type: ignore[no-untyped-def]  # as generated
@@ -315,6 +331,7 @@ class _Events(EventServiceServicer):
         self._check(request)
         sent = request.after_revision
         while True:
+            await store.lag()
             if store.knobs.silent_watch:
                 await asyncio.Event().wait()
             events = [event for event in store.events if event.revision > sent]
@@ -360,4 +377,4 @@ class _Workspaces(WorkspaceServiceServicer):
 def _cut(store: FakeStore, sent: int) -> None:
     limit = store.knobs.cut_after_messages
     if limit is not None and sent >= limit:
-        raise Unavailable(what="store (a knob says so)")
+        raise store.knobs.cut_with
