@@ -5,6 +5,7 @@ The counterpart of `follow.py`. Lists as a problem that the kernel has no watche
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import aclosing
 
 from relayfile.syncd.local_changes import LocalChanges
 from relayfile.syncd.open_mirror import OpenMirror
@@ -31,9 +32,10 @@ async def follow_disk(
         while True:
             changes = await watcher.next()
             tell_exhausted(mirror, watcher.exhausted)
-            async for each in resolved(mirror, changes):
-                async with turn:
-                    await take(mirror, each)
+            async with aclosing(resolved(mirror, changes)) as news:
+                async for each in news:
+                    async with turn:
+                        await take(mirror, each)
             if changes.gap:
                 swept()
 

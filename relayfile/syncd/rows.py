@@ -91,7 +91,10 @@ class Cursor:
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """Why a path is not on disk as the store has it, or (``path`` empty) trouble of the mirror as a whole."""
+    """Why a path is not on disk as the store has it.
+
+    ``path`` is a remote path, or a place on disk (relative) of what only the disk has, or empty: trouble of the whole.
+    """
 
     path: str
     reason: str

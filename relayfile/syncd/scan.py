@@ -7,7 +7,8 @@ journal's temporary tables. Owns the list of names on disk that cannot be files 
 
 import os
 import stat
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncGenerator, Iterable, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Final
 
@@ -41,7 +42,7 @@ class Scanned:
 
 async def scan(
     mirror: OpenMirror, directory: str = "", *, verify: bool = False, scanned: Scanned | None = None
-) -> AsyncIterator[LocalChanges]:
+) -> AsyncGenerator[LocalChanges, None]:
     """Everything below ``directory`` (a disk path; empty: the mirror) that is not as the journal has it.
 
     ``verify`` also reads and hashes every file. Changed files are told as they are met; moves, then what is missing or
@@ -79,7 +80,7 @@ async def scan(
         await mirror.writer.run(walk.close)
 
 
-async def resolved(mirror: OpenMirror, changes: LocalChanges) -> AsyncIterator[LocalChanges]:
+async def resolved(mirror: OpenMirror, changes: LocalChanges) -> AsyncGenerator[LocalChanges, None]:
     """The same as single files and moves between known and new places: gaps scanned, what nobody pushes left out.
 
     A renamed file is a move only when the journal knows where it was; a name that an editor uses for a moment counts
@@ -94,8 +95,9 @@ async def resolved(mirror: OpenMirror, changes: LocalChanges) -> AsyncIterator[L
     ruled = {descriptors.split(place)[0] for place in told if descriptors.split(place)[1] == IGNORE_FILE}
     directories = {"", *ruled} if changes.gap else {*changes.directories, *ruled}
     for directory in ("",) if "" in directories else sorted(directories):
-        async for each in scan(mirror, directory):
-            yield each
+        async with aclosing(scan(mirror, directory)) as found:
+            async for each in found:
+                yield each
 
 
 async def list_refused(mirror: OpenMirror, places: Sequence[str]) -> None:
@@ -117,7 +119,7 @@ def shown(place: str) -> str:
 # --- inside ---------------------------------------------------------------------------------------------------------
 
 
-async def _steps(mirror: OpenMirror, walk: Walk, directory: str) -> AsyncIterator[Compared]:
+async def _steps(mirror: OpenMirror, walk: Walk, directory: str) -> AsyncGenerator[Compared, None]:
     after, last, ended = "", False, False
     while not ended:
         known = []

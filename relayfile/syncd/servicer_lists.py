@@ -30,7 +30,7 @@ class ListsOfMirrors:
         rows = mirror.journal.load([each.path for each in found])
         return mirror_pb2.ListProblemsResponse(
             problems=[
-                wire_lists.problem_message(each, rows[each.path].disk_path if each.path in rows else each.path[1:])
+                wire_lists.problem_message(each, rows[each.path].disk_path if each.path in rows else "")
                 for each in found[:size]
             ],
             next_page_token=wire_lists.problems_token(request, found[size - 1]) if len(found) > size else "",

@@ -10,6 +10,7 @@ import os
 from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Final, Self
 
 from relayfile.clock import Clock
@@ -134,7 +135,6 @@ class Watcher:
         except (WatchesExhausted, OSError) as error:
             self._exhausted(str(error))
             return
-        self.exhausted = ""
         self._watches.walk_all()
 
     def _end(self) -> None:
@@ -160,15 +160,19 @@ class Watcher:
     async def _walk(self, inotify: Inotify) -> None:
         """One piece of the walk that is first in line, in a thread: news goes on being read meanwhile."""
         walk = self._watches.walks[0]
-        piece = [walk.waiting.popleft() for _ in range(min(PIECE_DIRECTORIES, len(walk.waiting)))]
+        piece = list(islice(walk.waiting, PIECE_DIRECTORIES))
         loop = asyncio.get_running_loop()
         self._watches.walking = True
         try:
             met, failure = await finished(loop.run_in_executor(None, _watch, inotify, self._root_fd, piece))
         finally:
             self._watches.walking = False
+        for _ in piece:  # only now: somebody may have stopped waiting for it, and will ask again
+            walk.waiting.popleft()
         now = self._clock.monotonic()
         self._drop(self._watches.met(walk, met, now))
+        if not failure and not walk.top and not walk.waiting:
+            self.exhausted = ""
         if failure:
             self._retry_at = now + self._retry_s
             self._exhausted(failure)

@@ -62,14 +62,15 @@ def _problems_binding(request: mirror_pb2.ListProblemsRequest) -> tuple[str, ...
 
 
 def problem_message(problem: Problem, disk_path: str) -> mirror_pb2.MirrorProblem:
-    """A problem; ``disk_path`` is empty where the mirror as a whole has it."""
+    """A problem. ``disk_path`` where that differs; a problem of what only the disk has names its place as its path."""
+    is_remote = problem.path.startswith("/")
     identity = f"{problem.path}{_BETWEEN}{problem.reason}".encode()
     return mirror_pb2.MirrorProblem(
         problem_id=hashlib.sha256(identity).hexdigest()[:_ID_HEX],
         reason=problem.reason,
         message=problem.message[:_MESSAGE_CHARACTERS_MAX],
-        remote_path=problem.path,
-        local_path=disk_path,
+        remote_path=problem.path if is_remote else "",
+        local_path=disk_path or problem.path.removeprefix("/"),
         revision=problem.revision,
         create_time=timestamp(problem.create_time_us),
         last_attempt_time=timestamp(problem.attempt_time_us or problem.create_time_us),

@@ -16,6 +16,7 @@ from relayfile.syncd.progress import Progress, Via
 from relayfile.syncd.pull import first_pull
 from relayfile.syncd.rows import FileState, RemoteFile
 from relayfile.syncd.scan import Scanned, resolved, scan
+from relayfile.syncd.wire_lists import problem_message
 from tests.fakes.mirror import opened
 from tests.fakes.store import FakeStore
 
@@ -127,6 +128,8 @@ async def test_i7_what_cannot_be_a_file_of_the_workspace_is_listed_until_it_is_g
             "d0/pipe": "NOT_A_REGULAR_FILE",
             "elsewhere": "NOT_IN_MIRROR",
         }
+        by_place = {each.path: problem_message(each, "") for each in mirror.journal.problems.listed(9)}
+        assert [(by_place["elsewhere"].remote_path, by_place["elsewhere"].local_path)] == [("", "elsewhere")]
         for name in bad:
             pathlib.Path(os.fsdecode(name)).unlink()
         refused = LocalChanges(refused=tuple(os.fsdecode(name[len(os.fsencode(root)) + 1 :]) for name in bad[:2]))

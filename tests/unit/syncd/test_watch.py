@@ -217,3 +217,47 @@ async def test_a_cancelled_wait_loses_nothing(tmp_path: pathlib.Path) -> None:
             async with asyncio.timeout(0):
                 await watcher.next()
         assert await told_of(watcher, "file") == LocalChanges(("file",))
+
+
+async def test_a_cancelled_walk_goes_on_where_it_was(tmp_path: pathlib.Path) -> None:
+    for index in range(600):
+        (tmp_path / str(index)).mkdir()
+    fd = os.open(tmp_path, os.O_RDONLY)
+    async with Watcher(fd, IgnoreRules(), SystemClock(), 60.0) as watcher:
+        for _ in range(3):
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(0):
+                    await watcher.next()
+        assert await told(watcher) == GAP
+        assert watcher.watched == 601
+    os.close(fd)
+
+
+async def test_a_tree_that_is_only_partly_watched_stays_exhausted_until_it_is_wholly(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for index in range(20):
+        (tmp_path / str(index)).mkdir()
+    monkeypatch.setattr(watch, "PIECE_DIRECTORIES", 3)
+    left = iter(range(10))
+    add = inotify.Inotify.add
+
+    def scarce(self: inotify.Inotify, directory: int) -> int:
+        if next(left, None) is None:
+            raise inotify.WatchesExhausted("no more")
+        return add(self, directory)
+
+    fd = os.open(tmp_path, os.O_RDONLY)
+    with monkeypatch.context() as patch:
+        patch.setattr(inotify.Inotify, "add", scarce)
+        async with Watcher(fd, IgnoreRules(), SystemClock(), 0.01) as watcher:
+            assert await told(watcher) == GAP
+            for _ in range(3):
+                (tmp_path / "file").write_text("x")
+                await told(watcher)
+                assert watcher.exhausted == "no more"
+            patch.undo()
+            while watcher.exhausted:
+                await told(watcher)
+            assert watcher.watched == 21
+    os.close(fd)
