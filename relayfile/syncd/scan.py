@@ -68,13 +68,13 @@ async def scan(
             if done.changed:
                 yield LocalChanges(tuple(done.changed))
         mirror.root.check()  # an unmounted or replaced directory has nothing missing
+        refused.end()  # before anybody looks at the new ones, and lists what is wrong with those
+        scanned.refused_count = refused.count
         while moves := places.take_moves(number, CHANGES_MAX // 2):
             scanned.moved_count += len(moves)
             yield LocalChanges(moves=tuple(moves))
         while rest := places.take_rest(number, CHANGES_MAX):
             yield LocalChanges(tuple(sorted(rest)))
-        refused.end()
-        scanned.refused_count = refused.count
     finally:
         places.end_scan(number)
         await mirror.writer.run(walk.close)
