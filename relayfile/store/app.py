@@ -244,7 +244,12 @@ def _parts(
     credentials = foundation.credentials.metadata
     return ServiceParts(
         reading=Reading(
-            engine, node.feed, node.ownership, settings.call_timeout_s, tokens=SealedTokens(engine.page_key)
+            engine,
+            node.feed,
+            node.ownership,
+            settings.call_timeout_s,
+            tokens=SealedTokens(engine.page_key),
+            turns=node.turns,
         ),
         limits=ReadLimits(
             settings.page_entries_default,

@@ -64,6 +64,13 @@ class _Group:
     answers: list[list[tuple[Waiting, object]]] = field(default_factory=list)
     change_count: int = 0
     byte_count: int = 0
+    is_crowded: bool = False
+    """An entry has as many callers as others let it have, and more wait: company would keep all of them waiting."""
+
+    @property
+    def has_company(self) -> bool:
+        """Whether it waits for no more."""
+        return self.is_crowded or is_enough(self.change_count, len(self.entries))
 
 
 class Committer:
@@ -90,6 +97,8 @@ class Committer:
         self._wake = asyncio.Event()
         self._moved = asyncio.Event()
         """Set and cleared whenever something left the queues."""
+        self.on_submit: Callable[[], None] = lambda: None
+        """Told of every mutation that comes."""
         self._company = Company(limits.entry_changes_max)
         self._has_ended = False
 
@@ -110,6 +119,7 @@ class Committer:
         """
         if not self._ownership.epoch_of(key.shard_id):
             raise self._ownership.not_owner(key.shard_id)
+        self.on_submit()
         answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         waiting = Waiting(kind, mutation, merge_key, change_count, byte_count, answer)
         if self._has_ended:
@@ -182,14 +192,14 @@ class Committer:
             self._wake.clear()
             await self._plan_ready(group, is_due)
             if is_due():
-                if not patient or is_enough(group.change_count, len(group.entries)) or self._queues.has_ready:
+                if not patient or group.has_company or self._queues.has_ready:
                     break
                 if patience is None:
                     patience = asyncio.get_running_loop().call_later(self._limits.linger_s, lose_patience)
             await self._wake.wait()
         if patience is not None:
             patience.cancel()
-        self._company.written(group.change_count, len(group.entries))
+        self._company.written(group.change_count, len(group.entries), is_crowded=group.is_crowded)
 
     async def _plan_ready(self, group: _Group, is_due: Callable[[], bool]) -> None:
         """Plan ready entries into `group` until it is full, giving the loop a turn after each.
@@ -200,13 +210,13 @@ class Committer:
         while self._queues.has_ready and not self._is_full(group):
             if self._queues.ready_changes >= LARGE_ENTRY_CHANGES and is_due():
                 break
+            key, now_s = self._queues.ready_key, self._clock.monotonic()
             changes_max = self._company.entry_changes_max(
-                self._queues.ready_key,
-                self._queues.ready_changes,
-                joins=bool(group.entries),
-                now_s=self._clock.monotonic(),
+                key, self._queues.ready_changes, joins=bool(group.entries), now_s=now_s
             )
-            key, taken = self._queues.take(changes_max)
+            mutations_max = self._company.entry_mutations_max(key, now_s=now_s)
+            key, taken = self._queues.take(changes_max, mutations_max)
+            group.is_crowded = group.is_crowded or len(taken) == mutations_max
             await self._plan(group, key, taken)
             await asyncio.sleep(0)
 

@@ -20,6 +20,9 @@ LARGE_ENTRY_CHANGES: Final = 24
 """Nor one whose entries have as many on average: what an entry costs by itself is little of that."""
 NEIGHBOURLY_CHANGES: Final = 125
 """Of a large entry while other workspaces bring small ones. By itself an entry costs as much as ten changes or so."""
+NEIGHBOURLY_MUTATIONS: Final = 16
+"""Of an entry, while other workspaces bring small ones. Each may be a call to be answered, and its caller calls again:
+a workspace with a hundred callers has all of them answered and accepted again, otherwise, before anybody else."""
 NEIGHBOURS_S: Final = 0.5
 """So long after a small entry its workspace is taken to bring more."""
 
@@ -41,16 +44,23 @@ class Company:
         """How many changes of a workspace may be its next entry, of those that wait. `joins`: it joins others."""
         changes_max = self._entry_changes_max
         if waiting >= LARGE_ENTRY_CHANGES:
-            if self._small not in (None, key) and now_s - self._small_s < NEIGHBOURS_S:
+            if self._has_neighbours(key, now_s):
                 changes_max = min(changes_max, NEIGHBOURLY_CHANGES)
             self._large = key
         elif key != self._large:
             self._small, self._small_s = key, now_s
         return changes_max // COMPANY_PART if joins else changes_max
 
-    def written(self, change_count: int, entry_count: int) -> None:
-        """A group is complete."""
-        self.is_busy = change_count >= BUSY_CHANGES and not is_large(change_count, entry_count)
+    def entry_mutations_max(self, key: WorkspaceKey, *, now_s: float) -> int:
+        """How many mutations of a workspace may be its next entry: callers that are answered together."""
+        return NEIGHBOURLY_MUTATIONS if self._has_neighbours(key, now_s) else self._entry_changes_max
+
+    def _has_neighbours(self, key: WorkspaceKey, now_s: float) -> bool:
+        return self._small not in (None, key) and now_s - self._small_s < NEIGHBOURS_S
+
+    def written(self, change_count: int, entry_count: int, *, is_crowded: bool = False) -> None:
+        """A group is complete. `is_crowded`: one of its entries has as many mutations as it might have."""
+        self.is_busy = not is_crowded and change_count >= BUSY_CHANGES and not is_large(change_count, entry_count)
 
 
 def is_large(change_count: int, entry_count: int) -> bool:

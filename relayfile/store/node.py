@@ -30,6 +30,7 @@ from relayfile.store.plan.rows import WorkspaceRow
 from relayfile.store.routes import RouteWriter
 from relayfile.store.streams.pausing import ChangePauses, PauseNews
 from relayfile.store.streams.sessions import Reports
+from relayfile.store.turns import LoopTurns
 from relayfile.store.watch import RevisionFeed
 from relayfile.store.writes import FileMutations, FileWriter
 from relayfile.telemetry import StoreInstruments, Tracing, WritebackInstruments
@@ -79,7 +80,9 @@ class Node:
         self.feed = RevisionFeed()
         self.feed.on_commit = self.activity.committed
         self.holds = CursorHolds(clock)
+        self.turns = LoopTurns(clock)
         self.committer = Committer(engine, ownership, self.feed, clock, instruments, policy.commit, tracing)
+        self.committer.on_submit = self.turns.called
         context = PlanContext(engine, clock, new_id)
         self.apply_folds = ApplyFolds(context, policy.plan, creates_workspaces=policy.creates_workspaces)
         self.change_pauses = Once(context, ChangePauses(context), encode=lambda _: b"", decode=lambda _: None)

@@ -96,7 +96,7 @@ class WorkspaceQueues:
         self.change_count += waiting.change_count
         self.byte_count += waiting.byte_count
 
-    def take(self, changes_max: int) -> tuple[WorkspaceKey, list[Waiting]]:
+    def take(self, changes_max: int, mutations_max: int) -> tuple[WorkspaceKey, list[Waiting]]:
         """The next workspace's next entry: at least one mutation, more while they merge and fit. It is busy then."""
         key = self._ready.popleft()
         self._busy.add(key)
@@ -104,7 +104,7 @@ class WorkspaceQueues:
         first = queue.popleft()
         taken = [first]
         changes = first.change_count
-        while queue and not first.alone:
+        while queue and not first.alone and len(taken) < mutations_max:
             following = queue[0]
             if (
                 following.alone

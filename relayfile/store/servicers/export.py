@@ -120,15 +120,16 @@ class TreeExport:
         while not progress.at_end:
             message, packed, end = await self._next(progress, NOTHING_KNOWN, rows_per_message)
             buffer = bytearray()
-            for index, row in enumerate(packed.rows):
-                assert row is not None, "listed rows exist"
-                progress.count(row)
-                buffer += archive.head(row)
-                if row is packed.large:
-                    break
-                buffer += archive.piece(content_of(row, packed)) + archive.tail(row)
-                if index % _ROWS_PER_TURN == _ROWS_PER_TURN - 1:
-                    await asyncio.sleep(0)
+            async with self._reading.turns.piece():
+                for index, row in enumerate(packed.rows):
+                    assert row is not None, "listed rows exist"
+                    progress.count(row)
+                    buffer += archive.head(row)
+                    if row is packed.large:
+                        break
+                    buffer += archive.piece(content_of(row, packed)) + archive.tail(row)
+                    if index % _ROWS_PER_TURN == _ROWS_PER_TURN - 1:
+                        await asyncio.sleep(0)
             if packed.large is not None:
                 for piece in _pieces(message, buffer):
                     yield piece
@@ -160,7 +161,8 @@ class TreeExport:
             after = checks.file_path(start.after_path, "start.after_path")
             checks.require(contains(path, after), "start.after_path", f"is not below {path!r}")
         checks.done()
-        return _Progress(self._reading.key(start.workspace_id), path, after, ReadAccess.current()), archive
+        key = self._reading.ownership.local_key(start.workspace_id)  # no call that other bulk work makes way for
+        return _Progress(key, path, after, ReadAccess.current()), archive
 
     async def _opening(self, progress: _Progress) -> file_pb2.ExportTreeResponse:
         async with self._reading.snapshot(progress.key) as (view, workspace):
@@ -177,10 +179,11 @@ class TreeExport:
     ) -> tuple[file_pb2.ExportTreeResponse, FileRow | None, file_pb2.ExportEnd | None]:
         message, packed, end = await self._next(progress, have, per_message)
         add = message.files.add
-        for row in packed.rows:
-            assert row is not None, "listed rows exist"
-            fill_packed(add(), row, packed, have)
-            progress.count(row)
+        async with self._reading.turns.piece():  # rows and contents were half of a message's time, this is the rest
+            for row in packed.rows:
+                assert row is not None, "listed rows exist"
+                fill_packed(add(), row, packed, have)
+                progress.count(row)
         if end is not None:
             end.file_count, end.total_bytes = progress.file_count, progress.total_bytes
         return message, packed.large, end
@@ -190,8 +193,8 @@ class TreeExport:
     ) -> tuple[file_pb2.ExportTreeResponse, Packed, file_pb2.ExportEnd | None]:
         """(a message without files, the next files with their contents, the end if they are the last)."""
         tree: DirectoryRow | None = None
-        async with self._reading.snapshot(progress.key) as snapshot:
-            rows, at_end = await _next_rows(snapshot, progress, per_message.limit)
+        async with self._reading.turns.piece(), self._reading.snapshot(progress.key) as snapshot:
+            rows, at_end = await _next_rows(snapshot, progress, self._reading.turns.rows(per_message.limit))
             sight = await progress.access.sight(snapshot.view)
             seen = await sight.only(rows)
             packed = await pack(snapshot.view, seen, have, self._limits.message_bytes_target)
@@ -205,7 +208,6 @@ class TreeExport:
             progress.after = rows[-1].path
         elif packed.rows:
             progress.after = seen[len(packed.rows) - 1].path
-        await asyncio.sleep(0)  # rows and contents are half of a message's time: others get a turn before the rest
         message = file_pb2.ExportTreeResponse(revision=revision, history_id=history_id)
         if not progress.at_end:
             return message, packed, None

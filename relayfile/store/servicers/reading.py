@@ -10,12 +10,14 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
+from relayfile.clock import SystemClock
 from relayfile.errors import DeadlineExpired, WorkspaceNotFound
 from relayfile.page_token import SealedTokens
 from relayfile.store.access import PartialTotals
 from relayfile.store.engine import Engine, WorkspaceKey, WorkspaceView
 from relayfile.store.ownership import Ownership
 from relayfile.store.plan.rows import WorkspaceRow
+from relayfile.store.turns import LoopTurns
 
 
 class Feed(Protocol):
@@ -54,9 +56,12 @@ class Reading:
     """What callers see of directories that they may read in part."""
     tokens: SealedTokens = field(default_factory=SealedTokens)
     """Of lists whose positions may name what rules hide."""
+    turns: LoopTurns = field(default_factory=lambda: LoopTurns(SystemClock()))
+    """For those that read much."""
 
     def key(self, workspace_id: str) -> WorkspaceKey:
-        """Where the workspace's rows are; `NotOwner` when that is another node."""
+        """Where the workspace's rows are; `NotOwner` when that is another node. Bulk work makes way from then on."""
+        self.turns.called()
         return self.ownership.local_key(workspace_id)
 
     @asynccontextmanager

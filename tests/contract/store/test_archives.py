@@ -122,15 +122,22 @@ async def test_what_an_archive_cannot_be_asked_for(
 
 
 async def test_only_so_many_exports_run_at_once(node: TestNode) -> None:
-    calls = []
-    for _ in range(LIMITS.exports_concurrent_max):
-        first = file_pb2.ExportTreeRequest(start=file_pb2.ExportStart(workspace_id=W, format=TAR), have_complete=True)
-        call = node.client.files.ExportTree(iter((first,)), metadata=node.client.metadata)
-        await call.read()
-        calls.append(call)
-    with pytest.raises(grpc.aio.AioRpcError) as raised:
-        await exported(node, format=TAR)
-    assert isinstance(from_rpc_error(raised.value), errors.ExportRefused)
+    async def questions_without_end() -> AsyncIterator[file_pb2.ExportTreeRequest]:
+        yield file_pb2.ExportTreeRequest(start=file_pb2.ExportStart(workspace_id=W, format=TAR))
+        await asyncio.Event().wait()
+
+    calls = [
+        node.client.files.ExportTree(questions_without_end(), metadata=node.client.metadata)
+        for _ in range(LIMITS.exports_concurrent_max)
+    ]
+    refusal: errors.RelayfileError | None = None
+    async with asyncio.timeout(10):
+        while refusal is None:  # until all of those have come in
+            try:
+                await exported(node, format=TAR)
+            except grpc.aio.AioRpcError as error:
+                refusal = from_rpc_error(error)
+    assert isinstance(refusal, errors.ExportRefused)
     for call in calls:
         call.cancel()
 

@@ -3,6 +3,7 @@ from relayfile.store.company import (
     COMPANY_PART,
     LARGE_ENTRY_CHANGES,
     NEIGHBOURLY_CHANGES,
+    NEIGHBOURLY_MUTATIONS,
     NEIGHBOURS_S,
     Company,
     is_enough,
@@ -23,6 +24,15 @@ def test_large_entries_are_smaller_while_another_workspace_brings_small_ones() -
     assert entry(company, NOISY, 2_000, 1.1) == NEIGHBOURLY_CHANGES
     assert entry(company, NOISY, 2_000, 1.1, joins=True) == NEIGHBOURLY_CHANGES // COMPANY_PART
     assert entry(company, NOISY, 2_000, 1.1 + NEIGHBOURS_S) == 500
+
+
+def test_a_workspace_of_many_callers_has_few_of_them_answered_together_beside_others() -> None:
+    company = Company(500)
+    assert company.entry_mutations_max(NOISY, now_s=0.0) == 500
+    entry(company, QUIET, 1, 1.0)
+    assert company.entry_mutations_max(NOISY, now_s=1.1) == NEIGHBOURLY_MUTATIONS
+    assert company.entry_mutations_max(QUIET, now_s=1.1) == 500
+    assert company.entry_mutations_max(NOISY, now_s=1.1 + NEIGHBOURS_S) == 500
 
 
 def test_what_is_left_of_a_large_entry_is_no_neighbour() -> None:
