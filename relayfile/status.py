@@ -155,13 +155,19 @@ async def error_stage(call: Call) -> AsyncIterator[None]:
         # gRPC could not carry a message of this call: its client has gone, and nobody is there to be answered.
         raise asyncio.CancelledError from lost
     except Exception as raised:  # noqa: BLE001 - the one place where every failure of a call ends
-        error = leading_error(raised)
-        if error is None:
-            _log.error("call failed: %s", call.method, exc_info=raised, extra={"correlation_id": call.correlation_id})
-            status = internal_status(call.correlation_id)
-        else:
-            status = to_status(error)
-        await _abort(call, status)
+        status = _ended_as(call, raised)
+    else:
+        return
+    # Out of there: with a failure in a variable, all that its traceback leads to would wait for the cyclic collector.
+    await _abort(call, status)
+
+
+def _ended_as(call: Call, raised: Exception) -> status_pb2.Status:
+    error = leading_error(raised)
+    if error is not None:
+        return to_status(error)
+    _log.error("call failed: %s", call.method, exc_info=raised, extra={"correlation_id": call.correlation_id})
+    return internal_status(call.correlation_id)
 
 
 def leading_error(raised: BaseException) -> RelayfileError | None:

@@ -275,4 +275,8 @@ class FileWriter:
         batch.answer = self._committer.submit(
             key, self._kind, Asked(batch, mark), change_count=count, byte_count=size + count * BYTES_PER_MUTATION
         )
-        return await batch.answer
+        try:
+            return await batch.answer
+        except RelayfileError:
+            batch.answer = None  # its traceback leads here: what is refused often must not wait for the collector
+            raise

@@ -194,7 +194,8 @@ class MutationPlanner:
             try:
                 self._results.append(self._mutate(mutation))
             except RelayfileError as refusal:
-                self._results.append(refusal)
+                # A value from here on: its traceback leads to this entry, which leads to its results.
+                self._results.append(refusal.with_traceback(None))
 
     def finished(self) -> MutationsPlan:
         """The whole of it. Called once, after the last ones."""
