@@ -309,7 +309,11 @@ class Committer:
         taken = [waiting for waiting, _ in answered]
         self._feed.on_commit(entry, sum(each.change_count for each in taken), sum(each.byte_count for each in taken))
         _answer(answered)
-        self._release(entry.key)
+        rest_s = self._company.rest_s(entry.key, len(taken), now_s=self._clock.monotonic())
+        if rest_s:
+            asyncio.get_running_loop().call_later(rest_s, self._release, entry.key)
+        else:
+            self._release(entry.key)
 
     def _refuse_group(self, group: _Group, failure: Exception) -> None:
         for entry, answered in zip(group.entries, group.answers, strict=True):

@@ -23,6 +23,10 @@ NEIGHBOURLY_CHANGES: Final = 125
 NEIGHBOURLY_MUTATIONS: Final = 16
 """Of an entry, while other workspaces bring small ones. Each may be a call to be answered, and its caller calls again:
 a workspace with a hundred callers has all of them answered and accepted again, otherwise, before anybody else."""
+NEIGHBOURLY_REST_S: Final = 0.01
+"""From an entry with so many mutations to the workspace's next one: about what it takes to answer these and to accept
+the next ones. Those that still have to be accepted, in the order in which they come, keep everybody's calls waiting;
+those that are accepted keep nobody."""
 NEIGHBOURS_S: Final = 0.5
 """So long after a small entry its workspace is taken to bring more."""
 
@@ -54,6 +58,11 @@ class Company:
     def entry_mutations_max(self, key: WorkspaceKey, *, now_s: float) -> int:
         """How many mutations of a workspace may be its next entry: callers that are answered together."""
         return NEIGHBOURLY_MUTATIONS if self._has_neighbours(key, now_s) else self._entry_changes_max
+
+    def rest_s(self, key: WorkspaceKey, mutation_count: int, *, now_s: float) -> float:
+        """How long a workspace waits for its next entry after one of so many mutations."""
+        is_full = mutation_count >= NEIGHBOURLY_MUTATIONS
+        return NEIGHBOURLY_REST_S if is_full and self._has_neighbours(key, now_s) else 0.0
 
     def _has_neighbours(self, key: WorkspaceKey, now_s: float) -> bool:
         return self._small not in (None, key) and now_s - self._small_s < NEIGHBOURS_S

@@ -4,6 +4,7 @@ from relayfile.store.company import (
     LARGE_ENTRY_CHANGES,
     NEIGHBOURLY_CHANGES,
     NEIGHBOURLY_MUTATIONS,
+    NEIGHBOURLY_REST_S,
     NEIGHBOURS_S,
     Company,
     is_enough,
@@ -33,6 +34,16 @@ def test_a_workspace_of_many_callers_has_few_of_them_answered_together_beside_ot
     assert company.entry_mutations_max(NOISY, now_s=1.1) == NEIGHBOURLY_MUTATIONS
     assert company.entry_mutations_max(QUIET, now_s=1.1) == 500
     assert company.entry_mutations_max(NOISY, now_s=1.1 + NEIGHBOURS_S) == 500
+
+
+def test_it_rests_from_answering_them() -> None:
+    company = Company(500)
+    assert company.rest_s(NOISY, 100, now_s=0.0) == 0
+    entry(company, QUIET, 1, 1.0)
+    assert company.rest_s(NOISY, NEIGHBOURLY_MUTATIONS, now_s=1.1) == NEIGHBOURLY_REST_S
+    assert company.rest_s(NOISY, NEIGHBOURLY_MUTATIONS - 1, now_s=1.1) == 0
+    assert company.rest_s(QUIET, NEIGHBOURLY_MUTATIONS, now_s=1.1) == 0
+    assert company.rest_s(NOISY, NEIGHBOURLY_MUTATIONS, now_s=1.1 + NEIGHBOURS_S) == 0
 
 
 def test_what_is_left_of_a_large_entry_is_no_neighbour() -> None:
