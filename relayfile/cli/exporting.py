@@ -36,7 +36,10 @@ def export(
     min_revision: int = typer.Option(0, "--min-revision", min=0, help="Wait until the workspace has this revision."),
     data_dir: Path = DATA_DIR,
 ) -> None:
-    """Write a subtree to standard output, or into a file: a tar (extract it with `tar -x`), or JSON lines."""
+    """Write a subtree to standard output, or into a file: a tar (extract it with `tar -x`), or JSON lines.
+
+    Exit code 1 when nothing is there; then no file is made.
+    """
     from relayfile.v1 import file_pb2
 
     number = file_pb2.EXPORT_FORMAT_TAR if packing is Format.TAR else file_pb2.EXPORT_FORMAT_JSON_LINES
@@ -72,7 +75,7 @@ async def _receive(
 ) -> "file_pb2.ExportEnd":
     """Hand every piece to `write`, one at a time, and return what the stream says of itself at its end."""
     from relayfile.cli.connection import connect, open_channel
-    from relayfile.errors import PeerFailed
+    from relayfile.errors import FileNotFound, PeerFailed
     from relayfile.v1 import file_pb2, file_pb2_grpc
 
     connection = connect(data_dir)
@@ -83,5 +86,7 @@ async def _receive(
             if answer.chunk.data:
                 write(answer.chunk.data)
             if answer.HasField("end"):
+                if not answer.end.file_count and start.path.strip("/"):  # a directory is there while it has files
+                    raise FileNotFound(path=start.path)
                 return answer.end
     raise PeerFailed(code="OK", detail="the export ended before its end")

@@ -91,6 +91,7 @@ def write(
     data_dir: Path = DATA_DIR,
 ) -> None:
     """Make a file. One that exists is replaced only with --if-revision or --force."""
+    _tell_of_slash(path, source.name if source is not None else "NAME")
     content = sys.stdin.buffer.read() if source is None else source.read_bytes()
     properties = _pairs(property_values)
 
@@ -147,6 +148,7 @@ def mv(
     data_dir: Path = DATA_DIR,
 ) -> None:
     """Move a file."""
+    _tell_of_slash(to_path, path.rstrip("/").rpartition("/")[2])
 
     async def work(client: "Client") -> None:
         moved = await client.workspace(workspace).files.move(
@@ -207,6 +209,13 @@ def _row(entry: "File | Directory") -> tuple[object, ...]:
         return entry.revision, entry.totals.total_bytes, "", f"{entry.totals.file_count} files", _name(entry)
     changed = entry.modify_time.strftime("%Y-%m-%d %H:%M:%SZ")
     return entry.revision, entry.size_bytes, changed, entry.provider or "-", entry.path
+
+
+def _tell_of_slash(path: str, name: str) -> None:
+    """One slash at the end is no part of a path; who wrote it may have meant a directory."""
+    if path.endswith("/") and path.strip("/"):
+        named = path.removesuffix("/")
+        print(f"relayfile: {path} is the file {named}; for a file in that directory say {path}{name}", file=sys.stderr)
 
 
 def _pairs(values: Sequence[str]) -> dict[str, str]:

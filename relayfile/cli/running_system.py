@@ -54,15 +54,34 @@ def with_client(data_dir: Path, work: "Callable[[Client], Awaitable[None]]") -> 
     async def connected() -> None:
         from relayfile.cli.connection import connect
         from relayfile.client import Client
+        from relayfile.errors import WorkspaceDeleted, WorkspaceNotFound
         from relayfile.settings import TlsSettings, load
         from relayfile.tls import channel_credentials
 
         connection = connect(data_dir)
         tls = channel_credentials(load(TlsSettings))
         async with Client(connection.store, connection.token, tls=tls) as client:
-            await work(client)
+            try:
+                await work(client)
+            except WorkspaceNotFound as missing:
+                if await _is_deleted(client, missing.workspace):
+                    raise WorkspaceDeleted(workspace=missing.workspace) from missing
+                raise
 
     try:
         asyncio.run(connected())
     except KeyboardInterrupt:
         raise typer.Exit(INTERRUPTED) from None
+
+
+async def _is_deleted(client: "Client", workspace: str) -> bool:
+    """Whether a workspace that is not there has been; False also for who may not ask."""
+    from relayfile.errors import RelayfileError
+
+    try:
+        async for each in client.workspaces.list(workspace, show_deleted=True):
+            if each.workspace_id == workspace:
+                return each.delete_time is not None
+    except RelayfileError:
+        pass  # The error that led here is the one to tell.
+    return False

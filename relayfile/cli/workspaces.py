@@ -8,6 +8,7 @@ import typer
 from relayfile.cli.running_system import DATA_DIR, JSON_LINES, ask, with_client
 from relayfile.cli.shown import as_json, moment, value_json
 from relayfile.cli.table import table
+from relayfile.settings.definition import parse_size
 
 if TYPE_CHECKING:
     import grpc.aio
@@ -22,14 +23,31 @@ AS_JSON = typer.Option(False, "--json", help="One JSON object, for machines.")
 
 
 @app.command()
-def create(workspace: str = WORKSPACE, data_dir: Path = DATA_DIR) -> None:
-    """Make a workspace, where the first delivery does not (RELAYFILE_CREATE_WORKSPACES)."""
+def create(
+    workspace: str = WORKSPACE,
+    files_max: int = typer.Option(0, "--files-max", min=0, max=2**63 - 1, help="Files that it may hold."),
+    bytes_max: str = typer.Option("0", "--bytes-max", help="Their content together, for example 10GiB."),
+    data_dir: Path = DATA_DIR,
+) -> None:
+    """Make a workspace, where the first delivery does not (RELAYFILE_CREATE_WORKSPACES).
+
+    Without limits of its own it has those of the node (RELAYFILE_WORKSPACE_FILES_MAX, RELAYFILE_WORKSPACE_BYTES_MAX).
+    """
+    try:
+        total_bytes_max = parse_size(bytes_max)
+    except ValueError as error:
+        raise typer.BadParameter(f"{error}; write 500MiB or 10GiB", param_hint="--bytes-max") from None
+    if total_bytes_max > 2**63 - 1:
+        raise typer.BadParameter("is more than any disk holds", param_hint="--bytes-max")
 
     async def work(channel: "grpc.aio.Channel", shown: "Credentials") -> None:
         from relayfile.v1 import workspace_pb2
         from relayfile.v1.workspace_pb2_grpc import WorkspaceServiceStub
 
-        request = workspace_pb2.CreateWorkspaceRequest(workspace_id=workspace)
+        request = workspace_pb2.CreateWorkspaceRequest(
+            workspace_id=workspace,
+            quota=workspace_pb2.WorkspaceQuota(files_max=files_max, total_bytes_max=total_bytes_max),
+        )
         await WorkspaceServiceStub(channel).CreateWorkspace(request, metadata=shown)
         print(f"{workspace} is made; deliveries go to /v1/workspaces/{workspace}/webhooks/PROVIDER")
 

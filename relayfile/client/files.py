@@ -24,7 +24,7 @@ from relayfile.client.values import (
     Write,
     Written,
 )
-from relayfile.client.wire import directory_of, entry_of, file_of, item_message, item_result
+from relayfile.client.wire import directory_of, entry_of, file_of, item_message, item_result, sendable
 from relayfile.errors import DataCorrupted
 from relayfile.model import Semantics
 from relayfile.v1 import file_pb2
@@ -49,7 +49,9 @@ class Files:
 
     async def get(self, path: str, *, min_revision: int = 0) -> File:
         """One file's metadata. `FileNotFound`."""
-        request = file_pb2.GetFileRequest(workspace_id=self._workspace_id, path=path, min_revision=min_revision)
+        request = file_pb2.GetFileRequest(
+            workspace_id=self._workspace_id, path=sendable(path), min_revision=min_revision
+        )
         return file_of((await self._calls.unary(self._stub.GetFile, request)).file)
 
     async def read(self, path: str, *, min_revision: int = 0) -> Content:
@@ -57,7 +59,9 @@ class Files:
 
         `RevisionConflict` when a large file is replaced between a cut of its stream and the rest.
         """
-        request = file_pb2.ReadFileRequest(workspace_id=self._workspace_id, path=path, min_revision=min_revision)
+        request = file_pb2.ReadFileRequest(
+            workspace_id=self._workspace_id, path=sendable(path), min_revision=min_revision
+        )
         file: File | None = None
         data = bytearray()
 
@@ -79,7 +83,7 @@ class Files:
 
     async def read_many(self, paths: Iterable[str], *, min_revision: int = 0) -> AsyncIterator[Content]:
         """Those of `paths` that exist, in order, packed into few messages; missing ones are left out."""
-        wanted = list(paths)
+        wanted = [sendable(path, "paths") for path in paths]
         joiner = Joiner()
         answered = 0
         base = 0
@@ -110,7 +114,11 @@ class Files:
     ) -> AsyncIterator[File | Directory]:
         """Files and directories down to `depth` levels, directories with their totals. 0: all files, no directories."""
         request = file_pb2.ListTreeRequest(
-            workspace_id=self._workspace_id, path=path, depth=depth, page_size=page_size, min_revision=min_revision
+            workspace_id=self._workspace_id,
+            path=sendable(path),
+            depth=depth,
+            page_size=page_size,
+            min_revision=min_revision,
         )
 
         def opened(metadata: Metadata) -> Reading[file_pb2.ListTreeResponse]:
@@ -123,7 +131,7 @@ class Files:
 
     async def export(self, path: str = "/", *, min_revision: int = 0) -> AsyncIterator[Content]:
         """Every file below `path` with its bytes, in order of path, in one pass. `ExportRefused`: list and read."""
-        start = file_pb2.ExportStart(workspace_id=self._workspace_id, path=path, min_revision=min_revision)
+        start = file_pb2.ExportStart(workspace_id=self._workspace_id, path=sendable(path), min_revision=min_revision)
         joiner = Joiner()
 
         def opened(metadata: Metadata) -> Reading[file_pb2.ExportTreeResponse]:
@@ -152,7 +160,7 @@ class Files:
         """Files for which every condition that is given holds, by path. Answered from indexes."""
         request = file_pb2.QueryFilesRequest(
             workspace_id=self._workspace_id,
-            path_prefix=path_prefix,
+            path_prefix=sendable(path_prefix, "path_prefix"),
             provider=provider,
             relation=relation,
             permission=permission,
@@ -172,7 +180,7 @@ class Files:
     async def digest(self, path: str = "/", *, partial: bool = False, min_revision: int = 0) -> Digest:
         """What a directory holds, proven by one sum. `partial`: of what the caller may read, where that is not all."""
         request = file_pb2.GetTreeDigestRequest(
-            workspace_id=self._workspace_id, path=path, partial=partial, min_revision=min_revision
+            workspace_id=self._workspace_id, path=sendable(path), partial=partial, min_revision=min_revision
         )
         answer = await self._calls.unary(self._stub.GetTreeDigest, request)
         return Digest(directory_of(answer.directory), answer.partial, Cursor(answer.revision, answer.history_id))
@@ -195,7 +203,7 @@ class Files:
         """
         head = file_pb2.WriteFileRequest(
             workspace_id=self._workspace_id,
-            path=path,
+            path=sendable(path),
             content_type=content_type,
             if_revision=if_revision,
             force=force,
@@ -237,7 +245,7 @@ class Files:
         """Delete a file at this revision, or with `force` at any. `FileNotFound`, `RevisionConflict`."""
         request = file_pb2.DeleteFileRequest(
             workspace_id=self._workspace_id,
-            path=path,
+            path=sendable(path),
             if_revision=if_revision,
             force=force,
             request_id=request_id or self._new_id(),
@@ -257,8 +265,8 @@ class Files:
         """Move a file to a path that does not exist. `FileNotFound`, `RevisionConflict`, `InvalidPath`."""
         request = file_pb2.MoveFileRequest(
             workspace_id=self._workspace_id,
-            path=path,
-            to_path=to_path,
+            path=sendable(path),
+            to_path=sendable(to_path, "to_path"),
             if_revision=if_revision,
             force=force,
             request_id=request_id or self._new_id(),

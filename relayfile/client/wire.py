@@ -85,6 +85,15 @@ def workspace_of(message: workspace_pb2.Workspace) -> values.WorkspaceInfo:
     )
 
 
+def sendable(path: str, field: str = "path") -> str:
+    """`path`, which a message can carry; `InvalidPath` when UTF-8 cannot write it. The rest the node checks."""
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        raise errors.InvalidPath(path=path, why="is not valid UTF-8 (a lone surrogate)", field=field) from None
+    return path
+
+
 def item_message(item: values.Write | values.Delete | values.Move) -> file_pb2.WriteFilesItem:
     message = file_pb2.WriteFilesItem(if_revision=item.if_revision)
     match item:
@@ -92,13 +101,15 @@ def item_message(item: values.Write | values.Delete | values.Move) -> file_pb2.W
             semantics = None if item.semantics is None else semantics_message(item.semantics)
             message.write.CopyFrom(
                 file_pb2.WriteItem(
-                    path=item.path, content=item.content, content_type=item.content_type, semantics=semantics
+                    path=sendable(item.path), content=item.content, content_type=item.content_type, semantics=semantics
                 )
             )
         case values.Delete():
-            message.delete.path = item.path
+            message.delete.path = sendable(item.path)
         case values.Move():
-            message.move.CopyFrom(file_pb2.MoveItem(path=item.path, to_path=item.to_path))
+            message.move.CopyFrom(
+                file_pb2.MoveItem(path=sendable(item.path), to_path=sendable(item.to_path, "to_path"))
+            )
     return message
 
 

@@ -14,11 +14,13 @@ from relayfile.client import (
     ClientLimits,
     Cursor,
     CursorExpired,
+    Delete,
     Directory,
     EventFilter,
     EventType,
     File,
     FileNotFound,
+    InvalidPath,
     Unauthenticated,
     Workspace,
     WorkspaceNotFound,
@@ -180,3 +182,17 @@ class TestWatching:
         await node.writer.put(W, {"/new/a": b"1", "/other/b": b"2"})
         chosen = EventFilter(path_globs=("/new/**",))
         assert [each.path async for each in workspace.events.list(START, chosen)] == ["/new/a"]
+
+
+async def test_a_path_that_utf8_cannot_write_is_refused_as_every_other(workspace: Workspace) -> None:
+    files, wrong = workspace.files, "/notes/\ud800"
+    with pytest.raises(InvalidPath, match="surrogate"):
+        await files.get(wrong)
+    with pytest.raises(InvalidPath, match="surrogate"):
+        await files.write(wrong, b"")
+    with pytest.raises(InvalidPath, match="surrogate"):
+        await files.move("/large.bin", wrong, force=True)
+    with pytest.raises(InvalidPath, match="surrogate"):
+        await files.write_many([Delete(wrong)])
+    with pytest.raises(InvalidPath, match="surrogate"):
+        _ = [each async for each in files.read_many(["/large.bin", wrong])]

@@ -69,6 +69,31 @@ async def test_a_file_is_written_shown_moved_and_removed(
     assert (await relayfile(system, client, "ls", workspace)).lines == []
 
 
+async def test_commands_say_what_was_not_meant_or_is_not_there(
+    system: LocalSystem, client: Client, workspace: str, tmp_path: Path
+) -> None:
+    await relayfile(system, client, "workspaces", "create", workspace, "--files-max", "3", "--bytes-max", "1MiB")
+    for path in ("/notes/a", "/notes/z"):
+        await relayfile(system, client, "write", workspace, path, stdin=b"a")
+    said = await relayfile(system, client, "mv", workspace, "/notes/a", "/notes/", code=1)
+    assert "for a file in that directory say /notes/a" in said.error
+    said = await relayfile(system, client, "write", workspace, "/b/", stdin=b"b")
+    assert said.lines == ["/b is at revision 3"]
+    assert "/b/ is the file /b" in said.error
+    said = await relayfile(system, client, "write", workspace, "/c", stdin=b"c", code=1)
+    assert "3" in said.error, "its quota"
+    output = tmp_path / "nothing.tar"
+    for arguments in (["-o", str(output)], ["--format", "jsonl"]):
+        said = await relayfile(system, client, "export", workspace, "/nowhere", *arguments, code=1)
+        assert "There is no file '/nowhere'" in said.error
+    assert not output.exists()
+    await relayfile(system, client, "export", workspace, "/b", "-o", str(output))
+    await relayfile(system, client, "workspaces", "delete", workspace, "--yes")
+    said = await relayfile(system, client, "ls", workspace, code=1)
+    assert "was deleted" in said.error
+    assert "create" not in said.error
+
+
 async def test_the_documented_examples_of_the_client(system: LocalSystem, client: Client, workspace: str) -> None:
     await client.create_workspace(workspace)
     blocks = re.findall(r"```python run\n(.*?)```", DOCUMENT.read_text(), re.DOTALL)

@@ -95,3 +95,34 @@ def test_a_system_that_was_killed_is_not_called(run: Run, tmp_path: Path) -> Non
     done = run("status")
     assert done.returncode == 2
     assert "no longer running" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("-w", "demo", "--service", "ingest"), "all workspaces"),
+        (("-w", "demo", "--scope", "nonsense"), "relayfile:RESOURCE:ACTION"),
+        (("-w", "demo", "--scope", "relayfile:fs:reed"), "fs:read"),
+        (("-w", "demo", "--scope", "fs"), "grants nothing"),
+        (("-w", "demo", "--scope", "relayfile:fs:read:docs/**"), "grants nothing"),
+        (("-w", "demo", "--scope", "relayfile:fs:read", "--scope", "relayfile:fs:read:/a/**/b"), "/a/**/b"),
+    ],
+)
+def test_a_token_that_would_not_be_what_was_asked_for_is_refused(run: Run, options: list[str], said: str) -> None:
+    done = run("token", *options, COLUMNS="1000")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert said in done.stderr
+
+
+def test_scopes_of_every_form_and_of_rules_are_taken(run: Run, tmp_path: Path) -> None:
+    scopes = ["relayfile:*:*", "fs:read", "*:ops:manage", "workspace:any:read:/a/*", "relayfile:sync:trigger"]
+    options = [word for scope in scopes for word in ("--scope", scope)]
+    done = run("token", "-w", "demo", *options, "--rule-scope", "team-a")
+    principal = TokenVerifier(KeyStore(tmp_path / "keys").public_file, SystemClock()).verify(done.stdout.strip())
+    assert principal.scopes == (*scopes, "team-a")
+
+
+def test_a_size_of_a_quota_that_is_none_is_refused(run: Run) -> None:
+    done = run("workspaces", "create", "demo", "--bytes-max", "much", COLUMNS="1000")
+    assert done.returncode == 2
+    assert "10GiB" in done.stderr
