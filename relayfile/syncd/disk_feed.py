@@ -16,28 +16,69 @@ from relayfile.syncd.watch import Watcher
 WATCHES_EXHAUSTED = "WATCHES_EXHAUSTED"
 
 
+class DiskFeed:
+    """The watcher of one mirror, kept while the store comes and goes: what happens meanwhile is told afterwards.
+
+    ``close`` it before the mirror's directory is let go.
+    """
+
+    def __init__(self) -> None:
+        self._watcher: Watcher | None = None
+        self._mirror: OpenMirror | None = None
+
+    def close(self) -> None:
+        if self._watcher is not None:
+            self._watcher.close()
+            self._watcher = None
+
+    async def follow(
+        self,
+        mirror: OpenMirror,
+        turn: asyncio.Lock,
+        take: Callable[[OpenMirror, LocalChanges], Awaitable[object]],
+        swept: Callable[[], None],
+    ) -> None:
+        """Hand every settled change to ``take``, with the turn; ``swept`` hears of each look at the whole directory.
+
+        Ends only with an error: the disk's, the journal's, ``RootLost``, or what ``take`` raises; what was under way
+        then is told again by a gap. Where there are no watches, the directory is looked at every
+        ``RELAYFILE_MOUNT_INTERVAL``.
+        """
+        watcher = self._watching(mirror)
+        while True:
+            changes = await watcher.next()
+            try:
+                tell_exhausted(mirror, watcher.exhausted)
+                async with aclosing(resolved(mirror, changes)) as news:
+                    async for each in news:
+                        async with turn:
+                            await take(mirror, each)
+            except BaseException:
+                watcher.lost()
+                raise
+            if changes.gap:
+                swept()
+
+    def _watching(self, mirror: OpenMirror) -> Watcher:
+        if self._watcher is None or self._mirror is not mirror:
+            self.close()
+            self._mirror = mirror
+            self._watcher = Watcher(mirror.root.fd, mirror.ignore, mirror.clock, mirror.settings.mount_interval_s)
+        return self._watcher
+
+
 async def follow_disk(
     mirror: OpenMirror,
     turn: asyncio.Lock,
     take: Callable[[OpenMirror, LocalChanges], Awaitable[object]],
     swept: Callable[[], None],
 ) -> None:
-    """Hand every settled change to ``take``, with the turn; ``swept`` hears of each look at the whole directory.
-
-    Ends only with an error: the disk's, the journal's, ``RootLost``, or what ``take`` raises. Where there are no
-    watches, the directory is looked at every ``RELAYFILE_MOUNT_INTERVAL``.
-    """
-    interval_s = mirror.settings.mount_interval_s
-    async with Watcher(mirror.root.fd, mirror.ignore, mirror.clock, interval_s) as watcher:
-        while True:
-            changes = await watcher.next()
-            tell_exhausted(mirror, watcher.exhausted)
-            async with aclosing(resolved(mirror, changes)) as news:
-                async for each in news:
-                    async with turn:
-                        await take(mirror, each)
-            if changes.gap:
-                swept()
+    """As ``DiskFeed.follow``, with watches for this one time."""
+    feed = DiskFeed()
+    try:
+        await feed.follow(mirror, turn, take, swept)
+    finally:
+        feed.close()
 
 
 def tell_exhausted(mirror: OpenMirror, why: str) -> None:

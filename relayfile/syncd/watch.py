@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import Final, Self
+from typing import Final
 
 from relayfile.clock import Clock
 from relayfile.syncd import descriptors, names
@@ -29,6 +29,8 @@ PAIR_S: Final = 0.02
 LISTED_MAX: Final = 1_000
 """Files of a directory that came, told one by one; where there are more, the directory is scanned."""
 STRANGERS_MAX: Final = 10_000
+WAITING_MAX: Final = 1_000
+"""Directories that came, and first halves of renames, that may wait for somebody who asks; with more, all is walked."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,10 +65,11 @@ class _Left:
 
 
 class Watcher:
-    """One directory being watched: ``async with``, then ``next`` for ever. Used by one task.
+    """One directory being watched: ``next`` for ever, by one task at a time, then ``close``.
 
-    ``exhausted`` says that the kernel gives no watches for all of it: then ``next`` tells a gap every ``retry_s``, and
-    tries again. It is so for ever where the system has no inotify.
+    Between two calls of ``next`` news is taken in, up to bounds; it is told by the next one. ``exhausted`` says that
+    the kernel gives no watches for all of it: then ``next`` tells a gap every ``retry_s``, and tries again. It is so
+    for ever where the system has no inotify.
     """
 
     def __init__(self, root_fd: int, rules: IgnoreRules, clock: Clock, retry_s: float) -> None:
@@ -78,15 +81,21 @@ class Watcher:
         self._retry_s = retry_s
         self._retry_at = 0.0
         self._inotify: Inotify | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._watches = _Watches(rules)
         self._heard = asyncio.Event()
 
-    async def __aenter__(self) -> Self:
-        self._begin()
-        return self
+    def close(self) -> None:
+        """End all watches."""
+        if self._inotify is not None and self._loop is not None:
+            if not self._loop.is_closed():
+                self._loop.remove_reader(self._inotify.fd)
+            self._inotify.close()
+            self._inotify = None
 
-    async def __aexit__(self, *_: object) -> None:
-        self._end()
+    def lost(self) -> None:
+        """What was told came to nothing: a gap is told next."""
+        self._watches.settling.lost(self._clock.monotonic())
 
     @property
     def watched(self) -> int:
@@ -131,17 +140,12 @@ class Watcher:
         try:
             if self._inotify is None:
                 self._inotify = Inotify()
-                asyncio.get_running_loop().add_reader(self._inotify.fd, self._read, self._inotify)
+                self._loop = asyncio.get_running_loop()
+                self._loop.add_reader(self._inotify.fd, self._read, self._inotify)
         except (WatchesExhausted, OSError) as error:
             self._exhausted(str(error))
             return
         self._watches.walk_all()
-
-    def _end(self) -> None:
-        if self._inotify is not None:
-            asyncio.get_running_loop().remove_reader(self._inotify.fd)
-            self._inotify.close()
-            self._inotify = None
 
     def _exhausted(self, why: str) -> None:
         self.exhausted = why
@@ -303,6 +307,9 @@ class _Watches:
         node = self.tree.find(path) if is_directory else None
         if node is not None:
             self.tree.detach(node)
+        if len(self._left) >= WAITING_MAX:
+            self._left.clear()
+            self.walk_all()
         self._left[cookie] = _Left(path, visible, node, is_directory, now + PAIR_S)
 
     def _file_came(self, left: _Left | None, path: str, visible: bool, now: float) -> None:
@@ -332,7 +339,9 @@ class _Watches:
         return []
 
     def _walk_below(self, path: str) -> None:
-        if self.walks and not self.walks[0].top:
+        if len(self.walks) >= WAITING_MAX:
+            self.walk_all()
+        elif self.walks and not self.walks[0].top:
             self.walks[0].waiting.append(path)  # ends with a gap
         else:
             self.walks.append(_Walk(path, deque([path])))

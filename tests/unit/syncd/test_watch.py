@@ -8,7 +8,7 @@ import pathlib
 import shutil
 import sys
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 
 import pytest
 
@@ -30,7 +30,7 @@ async def watching(
     """A watcher that has told its first gap."""
     fd = os.open(directory, os.O_RDONLY)
     try:
-        async with Watcher(fd, rules or IgnoreRules(), SystemClock(), retry_s) as watcher:
+        with closing(Watcher(fd, rules or IgnoreRules(), SystemClock(), retry_s)) as watcher:
             assert await told(watcher) == GAP
             yield watcher
     finally:
@@ -197,7 +197,7 @@ async def test_without_watches_gaps_are_told_again_and_again_until_there_are_som
         patch.setattr(ctypes, "get_errno", lambda: errno.ENOSPC)
         fd = os.open(tmp_path, os.O_RDONLY)
         watcher = Watcher(fd, IgnoreRules(), SystemClock(), 0.01)
-        async with watcher:
+        with closing(watcher):
             assert await told(watcher) == GAP
             assert await told(watcher) == GAP
             assert "No space left" in watcher.exhausted
@@ -223,7 +223,7 @@ async def test_a_cancelled_walk_goes_on_where_it_was(tmp_path: pathlib.Path) -> 
     for index in range(600):
         (tmp_path / str(index)).mkdir()
     fd = os.open(tmp_path, os.O_RDONLY)
-    async with Watcher(fd, IgnoreRules(), SystemClock(), 60.0) as watcher:
+    with closing(Watcher(fd, IgnoreRules(), SystemClock(), 60.0)) as watcher:
         for _ in range(3):
             with pytest.raises(TimeoutError):
                 async with asyncio.timeout(0):
@@ -250,7 +250,7 @@ async def test_a_tree_that_is_only_partly_watched_stays_exhausted_until_it_is_wh
     fd = os.open(tmp_path, os.O_RDONLY)
     with monkeypatch.context() as patch:
         patch.setattr(inotify.Inotify, "add", scarce)
-        async with Watcher(fd, IgnoreRules(), SystemClock(), 0.01) as watcher:
+        with closing(Watcher(fd, IgnoreRules(), SystemClock(), 0.01)) as watcher:
             assert await told(watcher) == GAP
             for _ in range(3):
                 (tmp_path / "file").write_text("x")
@@ -261,3 +261,30 @@ async def test_a_tree_that_is_only_partly_watched_stays_exhausted_until_it_is_wh
                 await told(watcher)
             assert watcher.watched == 21
     os.close(fd)
+
+
+async def test_what_happens_while_nobody_asks_is_told_later(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watch, "WAITING_MAX", 10)
+    (tmp_path / "out").mkdir()
+    inside = tmp_path / "in"
+    inside.mkdir()
+    async with watching(inside) as watcher:
+        (inside / "file").write_text("x")
+        (inside / "d").mkdir()
+        await asyncio.sleep(0.01)  # the loop turns, and the news is read
+        (inside / "d" / "below").write_text("x")
+        assert set((await told_of(watcher, "file", "d/below")).disk_paths) == {"file", "d/below"}
+        for index in range(30):
+            (inside / f"d{index}").mkdir()
+            (inside / f"f{index}").write_text("x")
+            (inside / f"f{index}").rename(tmp_path / "out" / f"f{index}")
+        await asyncio.sleep(0.01)
+        assert len(watcher._watches.walks) <= 10
+        assert len(watcher._watches._left) <= 10
+        while await told(watcher) != GAP:
+            pass
+        assert watcher.watched == 32
+        watcher.lost()
+        assert await told(watcher) == GAP
