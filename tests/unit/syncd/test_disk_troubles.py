@@ -6,10 +6,7 @@ import hashlib
 import os
 import pathlib
 import subprocess
-import sys
-import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
 
 import pytest
 
@@ -27,6 +24,7 @@ from relayfile.syncd.walk import Walk
 from tests.fakes.mirror import tree_of
 from tests.fakes.registry import add, contents, level, problems, quick, serving, until
 from tests.fakes.store import FakeStore
+from tests.support.foreigners import swapping, writing, written
 from tests.support.power_cut import Disk
 
 FILES = {f"/d{index % 5}/f{index:03}": f"content {index}" for index in range(200)}
@@ -37,29 +35,6 @@ def filled() -> FakeStore:
     store = FakeStore()
     store.fill(FILES)
     return store
-
-
-@contextmanager
-def swapping(directory: pathlib.Path, outside: pathlib.Path) -> Iterator[None]:
-    """Somebody who makes ``directory`` a link to ``outside`` and a directory again, all the time."""
-    link = directory.with_name("link")
-    link.symlink_to(outside)
-    over = threading.Event()
-
-    def swap() -> None:
-        base = os.open(directory.parent, os.O_RDONLY)
-        while not over.is_set():
-            descriptors.exchange(base, directory.name, base, link.name)
-            descriptors.exchange(base, directory.name, base, link.name)
-        os.close(base)
-
-    thread = threading.Thread(target=swap)
-    thread.start()
-    try:
-        yield
-    finally:
-        over.set()
-        thread.join()
 
 
 def test_i2_a_directory_that_is_swapped_for_a_link_all_the_time_leads_nowhere_outside(tmp_path: pathlib.Path) -> None:
@@ -178,30 +153,12 @@ async def test_i3_files_made_in_the_root_during_a_first_pull_are_kept(tmp_path: 
         assert (root / "d2" / "f002").read_text() == "content 2"
 
 
-_FOREIGNER = """
-import os, sys, itertools
-root, count = sys.argv[1], int(sys.argv[2])
-for turn in range(count):
-    name = f"{root}/d{turn % 5}/f{turn % 40:03}"
-    kept = f"{root}/d{turn % 5}/own-{turn:04}"
-    with open(kept + ".tmp", "w") as file:
-        file.write(f"foreign {turn}")
-    os.rename(kept + ".tmp", kept)
-    try:
-        with open(name, "r+") as file:
-            file.read(1)
-    except OSError:
-        pass
-"""
-
-
 async def test_i3_other_programs_write_at_the_same_time_and_lose_nothing(tmp_path: pathlib.Path) -> None:
     store = filled()
-    root = tmp_path / "mirror"
     async with store.served() as address, serving(address, tmp_path) as registry:
         mirror = add(registry, tmp_path)
         await level(mirror, store)
-        foreigner = await asyncio.create_subprocess_exec(sys.executable, "-c", _FOREIGNER, str(root), "300")
+        foreigner = await writing(tmp_path / "mirror", 300)
         turn = 0
         while foreigner.returncode is None:
             turn += 1
@@ -217,8 +174,7 @@ async def test_i3_other_programs_write_at_the_same_time_and_lose_nothing(tmp_pat
         await level(mirror, store)
         tree = tree_of(tmp_path)
         assert {path: tree[path] for path in store.files} == contents(store)
-        for number in range(300):
-            assert tree[f"/d{number % 5}/own-{number:04}"] == f"foreign {number}".encode()
+        assert {path: tree.get(path) for path in written(300)} == written(300)
 
 
 class TestOnADiskOfItsOwn:
