@@ -25,6 +25,7 @@ BESIDE_RATIO: Final = 2.0
 BESIDE_MS: Final = 50.0
 LEAD_S: Final = 1.0
 ALL: Final = ("export", "watcher", "flood")
+_FLOODS: Final = itertools.count()
 
 
 async def run(bench: Bench) -> Result:
@@ -117,5 +118,6 @@ async def slow_watcher(client: Client, workspace: str) -> None:
 
 
 async def flood(client: Client, workspace: str) -> None:
-    """A hundred callers that write as fast as they are answered."""
-    await run_load(write_load(client, workspace, 100_000_000, callers=100))
+    """A hundred callers that write as fast as they are answered, each time where nothing is yet: none is refused."""
+    folder = f"/notes/flood-{next(_FLOODS)}"
+    await run_load(write_load(client, workspace, 100_000_000, callers=100, folder=folder))
