@@ -20,8 +20,12 @@ _INCREMENTAL: Final = 2
 
 
 def prepare_shrinking(connection: apsw.Connection) -> None:
-    """Before the first table is made, and before the log is on; afterwards without effect."""
-    connection.execute("PRAGMA auto_vacuum=INCREMENTAL")
+    """Before the first table is made, and before the log is on; nothing for a file that is there.
+
+    Saying it again would write to the file, which a full disk refuses: a node could not be started on it any more.
+    """
+    if not connection.execute("PRAGMA page_count").get:
+        connection.execute("PRAGMA auto_vacuum=INCREMENTAL")
 
 
 def shrink(connection: apsw.Connection, pages: int = PAGES_PER_STEP) -> bool:

@@ -85,3 +85,16 @@ def test_some_room_is_kept_for_what_comes_next(tmp_path: Path) -> None:
     connection.execute("DELETE FROM t")
     assert not shrink(connection)
     connection.close()
+
+
+def test_opening_a_file_that_is_there_writes_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "a.db"
+    connection = open_writer(path, 1 << 20)
+    connection.execute("CREATE TABLE t (id INTEGER PRIMARY KEY)")
+    connection.close()
+    before = path.read_bytes()
+    other = open_writer(path, 1 << 20)
+    assert other.execute("PRAGMA auto_vacuum").get == 2
+    assert (tmp_path / "a.db-wal").stat().st_size == 0
+    other.close()
+    assert path.read_bytes() == before
