@@ -176,7 +176,7 @@ class IngestSettings(ClusterSettings):
         "size of the spool; past half of it who is over its share gets 429, when it is full all get 503",
     )
     spool_commit_linger_s: float = duration(
-        "2ms", "0s", "100ms", "longest wait for company before an fsync; adaptive: 0 for a lone sender"
+        "8ms", "0s", "100ms", "longest wait for company before an fsync, while as many as pay for it come; else none"
     )
     spool_commit_bytes_max: int = size("8MiB", "64KiB", "256MiB", "bytes in one spool transaction")
     spool_read_bytes_max: int = size("8MiB", "1MiB", "1GiB", "content read ahead from the spool into memory")

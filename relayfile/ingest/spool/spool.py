@@ -30,6 +30,7 @@ from relayfile.ingest.spool.spool_file import (
     prepare,
 )
 from relayfile.ingest.spool.spool_groups import Groups
+from relayfile.ingest.spool.spool_linger import Linger
 from relayfile.ingest.spool.spool_routes import RouteUpdate
 from relayfile.telemetry import get_logger
 from relayfile.v1 import types_pb2
@@ -54,6 +55,7 @@ class SpoolLimits:
     """How commits are grouped."""
 
     commit_linger_s: float
+    """Longest wait for company; see `Linger`."""
     commit_bytes_max: int
     bytes_max: int
     """What the file may come to take; its log is kept to a small part of it."""
@@ -105,7 +107,7 @@ class Spool:
         """Bits of rows that are on their way into the file; of removed rows `GONE`."""
         self._commits = Commits(self._committed)
         self._timer: asyncio.TimerHandle | None = None
-        self._has_company = False
+        self._linger = Linger(limits.commit_linger_s)
         self._settles_alone = False
         """The disk was full: what is settled makes room, and must not be refused along with what wants room."""
 
@@ -259,10 +261,11 @@ class Spool:
         """Decide whether the first group goes now or waits for company. Nothing is being committed."""
         group = self._groups.first
         enough = group.envelopes >= COMPANY_ENVELOPES or group.size_bytes >= self._limits.commit_bytes_max
-        if enough or not self._has_company or not self._limits.commit_linger_s:
+        wait_s = 0.0 if enough else self._linger.wait_s(asyncio.get_running_loop().time())
+        if not wait_s:
             self._commit()
         elif self._timer is None or len(group.waiters) == 1:
-            self._start_timer(self._limits.commit_linger_s)
+            self._start_timer(wait_s)
 
     def _start_timer(self, delay_s: float) -> None:
         self._stop_timer()
@@ -280,6 +283,8 @@ class Spool:
         alone = self._settles_alone and bool(self._settling)
         self._settles_alone = False
         group = self._groups.next() if self._groups and not alone else Group(self.paused)
+        if group.waiters:
+            self._linger.came(len(group.waiters), asyncio.get_running_loop().time())
         transaction, self._settling = self._settling, Transaction()
         transaction.known = group.known
         transaction.routes = group.routes
@@ -307,7 +312,6 @@ class Spool:
             self._forget_written(transaction)
             self._count(group, transaction)
             self._answer(group)
-        self._has_company = len(group.waiters) > 1 or bool(self._groups)
         if self._groups:
             self._schedule()
         elif self._settling:
