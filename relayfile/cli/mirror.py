@@ -38,8 +38,9 @@ def add(
     A mirror that is there already is pulled, and with --follow kept current from now on.
 
     Nothing is pulled over a directory that holds other files, and a file edited in it is never overwritten. Digests
-    prove a mirror as it follows; nothing lists the whole workspace again unless a digest cannot be had or an audit
-    could not repair. `relayfile mirror pull --full` does it at once.
+    prove a mirror as it follows. A full pull, which lists everything, is due every 100 cycles of 30 s
+    (RELAYFILE_MOUNT_FULL_PULL_EVERY) only where the store gives no digest or an audit could not repair, and never by
+    itself above 10,000 files; `relayfile mirror pull --full` does it at once.
     """
 
     async def work(stub: "MirrorServiceAsyncStub", shown: "Credentials") -> None:

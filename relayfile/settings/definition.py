@@ -119,6 +119,21 @@ def count(default: int, low: int, high: int, why: str, env: str | None = None) -
     return declare(default, Definition(parse, str, f"{low} to {high}", why, env))
 
 
+def count_or_off(default: int, low: int, high: int, why: str, env: str | None = None) -> int:
+    """As ``count``; -1 is off."""
+
+    def parse(text: str) -> int:
+        try:
+            value = int(text)
+        except ValueError:
+            raise ValueError(f"is {text!r}, which is not a whole number") from None
+        if value != -1 and not low <= value <= high:
+            raise ValueError(f"is {value}, which is neither {low} to {high} nor -1 (off)")
+        return value
+
+    return declare(default, Definition(parse, str, f"{low} to {high}, or -1: off", why, env))
+
+
 def ratio(default: float, why: str, env: str | None = None) -> float:
     """A share between 0 and 1."""
 

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from relayfile.settings.definition import count, duration, endpoint, size
+from relayfile.settings.definition import count, count_or_off, duration, endpoint, size
 from relayfile.settings.groups import ClusterSettings
 
 
@@ -26,8 +26,12 @@ class SyncdSettings(ClusterSettings):
     sync_events_max: int = count(10_000, 1, 1_000_000, "events read ahead of what is on disk, for each mirror")
 
     mount_interval_s: float = duration("30s", "10ms", "1d", "length of a cycle of checks, whether or not events flow")
-    mount_audit_every: int = count(
-        10, 1, 1_000_000, "cycles between two listings of a mirror whose digest keeps differing at marks"
+    mount_audit_every: int = count(10, 1, 1_000_000, "cycles between two audits of a mirror that follows")
+    mount_full_pull_every: int = count_or_off(
+        100, 1, 1_000_000, "cycles after which all is listed where a digest cannot be had or an audit could not repair"
+    )
+    mount_full_pull_max_files: int = count(
+        10_000, 0, 1_000_000_000, "files above which a mirror is never listed whole by itself"
     )
     mount_verify_every_s: float = duration(
         "1h", "1s", "30d", "how often every file's stat is compared with the journal"

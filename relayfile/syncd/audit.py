@@ -5,7 +5,7 @@ Refuses to repair.
 """
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Final
@@ -38,6 +38,8 @@ class RootAudit:
     path: str
     remote: TreeSum
     local: TreeSum
+    partial: bool = False
+    """Summed over what the mirror's token may read only."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,10 +67,17 @@ class Swept:
     missing_count: int
 
 
-def compare(mirror: OpenMirror, remote: Mapping[str, TreeSum], at: Cursor) -> AuditResult:
-    """The journal, which stands at ``at``, beside the store's sums at the same revision."""
+def compare(
+    mirror: OpenMirror, remote: Mapping[str, TreeSum], at: Cursor, partial: Collection[str] = ()
+) -> AuditResult:
+    """The journal, which stands at ``at``, beside the store's sums at the same revision.
+
+    ``partial``: the paths that are summed over what the mirror's token may read only.
+    """
     sums = mirror.journal.sums
-    roots = tuple(RootAudit(path, remote.get(path, TreeSum()), sums[path]) for path in mirror.remote_paths)
+    roots = tuple(
+        RootAudit(path, remote.get(path, TreeSum()), sums[path], path in partial) for path in mirror.remote_paths
+    )
     unsettled = mirror.journal.unsettled().files
     pending = unsettled.get(FileState.PENDING, 0) + len(mirror.journal.pending_deletes(1))
     listed = sum(unsettled.values()) - unsettled.get(FileState.PENDING, 0)
@@ -79,9 +88,13 @@ def compare(mirror: OpenMirror, remote: Mapping[str, TreeSum], at: Cursor) -> Au
     return AuditResult(at, verdict, roots, listed, pending)
 
 
-async def ask(mirror: OpenMirror) -> tuple[dict[str, TreeSum], Cursor] | None:
-    """The store's sums of all remote paths, if it could tell them at one revision; None when they moved meanwhile."""
+async def ask(mirror: OpenMirror) -> tuple[dict[str, TreeSum], Cursor, frozenset[str]] | None:
+    """The store's sums of all remote paths, if it could tell them at one revision; None when they moved meanwhile.
+
+    The last are the paths of which the token may read a part only.
+    """
     remote: dict[str, TreeSum] = {}
+    partial: set[str] = set()
     at: Cursor | None = None
     for path in mirror.remote_paths:
         held = await mirror.feed.held(path)
@@ -89,10 +102,12 @@ async def ask(mirror: OpenMirror) -> tuple[dict[str, TreeSum], Cursor] | None:
             return None
         at = held.at
         remote[path] = held.total
+        if held.partial:
+            partial.add(path)
     assert at is not None, "a mirror has a remote path"
     if mirror.journal.cursor.history_id not in ("", at.history_id):
         raise CursorExpired(history_id=at.history_id, oldest=at.revision)
-    return remote, at
+    return remote, at, frozenset(partial)
 
 
 async def sweep(mirror: OpenMirror, *, verify_content: bool = False) -> Swept:

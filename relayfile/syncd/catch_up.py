@@ -5,9 +5,10 @@ Events from the cursor, a listing when the cursor is of no use, and the digest a
 
 from typing import Final
 
-from relayfile.errors import CursorExpired, Unavailable
+from relayfile.errors import CursorExpired, PermissionDenied, ServedLater, Unavailable
 from relayfile.syncd.audit import AuditResult, ask, compare
 from relayfile.syncd.bring import bring_all
+from relayfile.syncd.descent import Descent, TooDifferent
 from relayfile.syncd.follow import changes_of
 from relayfile.syncd.listing import learn_all
 from relayfile.syncd.open_mirror import OpenMirror
@@ -26,24 +27,44 @@ async def catch_up(mirror: OpenMirror, progress: Progress, *, bring: bool = True
             if bring and changes:
                 await bring_all(mirror, progress, {change.path: change for change in changes})
     except CursorExpired:
-        await relearn(mirror, progress, bring=bring)
+        await relearn(mirror, progress, bring=bring, expired=True)
     if bring:
         await bring_all(mirror, progress)
 
 
-async def relearn(mirror: OpenMirror, progress: Progress, *, bring: bool = True) -> None:
-    """List everything, and fetch what differs."""
+async def relearn(
+    mirror: OpenMirror, progress: Progress, *, bring: bool = True, expired: bool = False, everything: bool = False
+) -> None:
+    """Find what differs, and (``bring``) fetch it: down the digests, or by a listing of ``everything``.
+
+    ``expired``: the cursor is of no use; it then stands where the comparison began.
+    """
     progress.phase = Phase.COMPARING
-    await learn_all(mirror, progress)
+    if everything or not await _descend(mirror, progress, expired=expired):
+        await learn_all(mirror, progress)
     progress.phase = Phase.FETCHING
     if bring:
         await bring_all(mirror, progress)
 
 
+async def _descend(mirror: OpenMirror, progress: Progress, *, expired: bool) -> bool:
+    """False when digests do not lead to what differs, or not with less trouble than a listing."""
+    descent = Descent(mirror, progress)
+    try:
+        await descent.run()
+    except (TooDifferent, ServedLater, PermissionDenied):
+        return False
+    begun = descent.begun
+    assert begun is not None, "a mirror has a remote path"
+    if expired or begun.history_id != mirror.journal.cursor.history_id:
+        mirror.journal.move_cursor(begun)  # the events since then are learned again
+    return True
+
+
 async def prove(mirror: OpenMirror, progress: Progress, *, repair: bool) -> AuditResult:
     """Compare with the store at one revision, catching up with it as often as it moves.
 
-    With ``repair`` a difference is listed and fetched, once; without, nothing on disk is touched.
+    With ``repair`` what differs is found and fetched, once; without, nothing on disk is touched.
     """
     repaired = False
     for _ in range(_ROUNDS_MAX):
@@ -53,18 +74,18 @@ async def prove(mirror: OpenMirror, progress: Progress, *, repair: bool) -> Audi
         except CursorExpired:
             if not repair or repaired:
                 raise
-            await relearn(mirror, progress)
+            await relearn(mirror, progress, expired=True)
             repaired = True
             continue
         if asked is None:
             continue
-        remote, at = asked
+        remote, at, partial = asked
         if at.revision > mirror.journal.cursor.revision:
             await catch_up(mirror, progress, bring=repair)
             continue
         if at.revision < mirror.journal.cursor.revision:
             continue  # told by a node that is behind; it moves on
-        result = compare(mirror, remote, at)
+        result = compare(mirror, remote, at, partial)
         if result.equal or not repair or repaired:
             return result
         await relearn(mirror, progress)

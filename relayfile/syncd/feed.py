@@ -120,6 +120,18 @@ class Feed:
             Cursor(answer.revision, answer.history_id), tree_sum(answer.directory.totals), partial=answer.partial
         )
 
+    async def digest(
+        self, path: str, *, children: bool = False, buckets: bool = False, bucket: int | None = None
+    ) -> file_pb2.GetTreeDigestResponse:
+        """As ``held``, with the entries of the directory, all or of one bucket, and with its buckets."""
+        request = file_pb2.GetTreeDigestRequest(
+            workspace_id=self.workspace_id, path=path, children=children, buckets=buckets, bucket=bucket, partial=True
+        )
+        with _errors():
+            return await self._files.GetTreeDigest(
+                request, metadata=self._metadata(), timeout=self._limits.call_timeout_s
+            )
+
     async def export(self, path: str, after_path: str = "") -> AsyncIterator[ExportPart]:
         """Everything below ``path`` in order of path, after ``after_path``. ``ExportRefused`` asks to list instead."""
         start = file_pb2.ExportStart(workspace_id=self.workspace_id, path=path, after_path=after_path)
@@ -143,10 +155,10 @@ class Feed:
             if not ended:
                 raise Unavailable(what="export (the stream ended before its end was sent)")
 
-    async def list_tree(self, path: str) -> AsyncIterator[file_pb2.ListTreeResponse]:
-        """Every file below ``path``, page after page in order of path."""
+    async def list_tree(self, path: str, depth: int = 0) -> AsyncIterator[file_pb2.ListTreeResponse]:
+        """Every file below ``path``, page after page in order of path; with a ``depth`` so deep, and directories."""
         request = file_pb2.ListTreeRequest(
-            workspace_id=self.workspace_id, path=path, page_size=self._limits.page_entries
+            workspace_id=self.workspace_id, path=path, page_size=self._limits.page_entries, depth=depth
         )
         call = self._files.ListTree(request, metadata=self._metadata())
         async with self._reading(call):

@@ -94,7 +94,8 @@ async def take_burst(mirror: OpenMirror, burst: Burst, progress: Progress) -> Au
     if mark is None or not mark.roots or mark.revision != mirror.journal.cursor.revision:
         return None
     remote = {root.path or "/": tree_sum(root.totals) for root in mark.roots}
-    return compare(mirror, remote, Cursor(mark.revision, mark.history_id))
+    partial = [root.path or "/" for root in mark.roots if root.partial]
+    return compare(mirror, remote, Cursor(mark.revision, mark.history_id), partial)
 
 
 async def _bring(mirror: OpenMirror, changes: Sequence[RemoteFile], progress: Progress) -> None:

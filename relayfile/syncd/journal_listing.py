@@ -1,6 +1,7 @@
 """A listing of the store being held against the journal: what it named, and so what the store no longer has."""
 
 from collections.abc import Iterable
+from typing import cast
 
 import apsw
 
@@ -23,6 +24,14 @@ class Listing:
         """The listing has these."""
         with transaction(self._db):
             self._db.executemany("INSERT OR IGNORE INTO temp.listed VALUES (?)", [(path,) for path in paths])
+
+    def hashes(self, below: str, after: str, limit: int) -> list[tuple[str, bytes, int]]:
+        """(path, hash, size) of what the store has at and below a path, by path."""
+        query = f"SELECT path, remote_hash, size FROM file WHERE {BELOW} AND path > ?4 AND remote_hash IS NOT NULL "
+        query += "ORDER BY path LIMIT ?5"
+        with storage_errors():
+            rows = self._db.execute(query, (*span(below), after, limit)).fetchall()
+        return cast("list[tuple[str, bytes, int]]", rows)  # as in the schema; not copied, there may be very many
 
     def unnamed(self, root: str, limit: int) -> list[str]:
         """Paths of ``root`` that the store was thought to have, and that the listing did not name."""

@@ -8,7 +8,7 @@ own at that revision. Without the proof nothing is deleted.
 from dataclasses import dataclass
 from typing import Final
 
-from relayfile.errors import DataCorrupted
+from relayfile.errors import DataCorrupted, PermissionDenied, ServedLater
 from relayfile.paths import contains
 from relayfile.syncd.digest import EMPTY, TreeSum
 from relayfile.syncd.open_mirror import OpenMirror
@@ -51,7 +51,10 @@ async def _learn_root(mirror: OpenMirror, root: str, progress: Progress) -> tupl
     for _ in range(_PROOF_ATTEMPTS):
         listed = await _list(mirror, root, progress)
         first = first or listed
-        held = await mirror.feed.held(root)
+        try:
+            held = await mirror.feed.held(root)
+        except (ServedLater, PermissionDenied):
+            return first, False  # nothing to prove it by
         if listed.one_revision and held.at == listed.at and held.total == listed.total:
             while gone := mirror.journal.listing.unnamed(root, _GONE_ROWS):
                 mirror.journal.learn([RemoteFile(path, listed.at.revision, None) for path in gone], None)

@@ -25,7 +25,9 @@ from relayfile.errors import (
 )
 from relayfile.status import RETRYABLE, code_of, leading_error
 from relayfile.syncd.audit import AuditResult, Swept, retry, sweep
+from relayfile.syncd.audits import audit_if_due, repair_at_mark
 from relayfile.syncd.bring import MassDelete, bring_all, delete_all, delete_plan
+from relayfile.syncd.cadence import Cadence
 from relayfile.syncd.catch_up import catch_up, prove, relearn
 from relayfile.syncd.display import Display
 from relayfile.syncd.follow import follow
@@ -69,8 +71,7 @@ class Mirror:
         self._failures = 0
         self._pull_ended = asyncio.Event()
         self._unstuck = asyncio.Event()
-        self._repair_not_before = 0.0
-        self._swept_at = -math.inf
+        self.cadence = Cadence()
         self._retired = False
 
     @property
@@ -149,6 +150,7 @@ class Mirror:
                 started_us = self._clock.now_us()
                 started = self._clock.monotonic()
                 result = await self._patiently(progress, lambda: prove(mirror, progress, repair=True))
+                self.cadence.audited(equal=result.equal)
                 self.display.audited(Audited(result, started_us, self._clock.monotonic() - started))
                 mirror.journal.pulled(now_us=self._clock.now_us(), full=full)
                 progress.phase = Phase.DONE
@@ -186,7 +188,7 @@ class Mirror:
         """Put files from the trash back below ``directory``; empty: where they were."""
         async with self._using() as mirror:
             restored = await restore(mirror, trash_ids, directory, overwrite=overwrite)
-            self._swept_at = -math.inf  # what was restored is an edit, which the next look at the disk finds
+            self.cadence.swept_at = -math.inf  # what was restored is an edit, which the next look at the disk finds
             return restored
 
     async def approve_deletes(self, plan_id: str) -> None:
@@ -250,10 +252,13 @@ class Mirror:
                 progress = Progress(self._clock.monotonic())
                 if await retry(mirror):
                     await bring_all(mirror, progress)
-                if self._clock.monotonic() - self._swept_at >= mirror.settings.mount_verify_every_s:
+                if self._clock.monotonic() - self.cadence.swept_at >= mirror.settings.mount_verify_every_s:
                     await self._sweep(mirror, verify_content=False)
                     await bring_all(mirror, progress)
                 mirror.root.check()
+                audited = await audit_if_due(mirror, self.cadence, progress)
+                if audited is not None:
+                    self.display.audited(audited)
                 self.display.write_status(self._open)
 
     async def _told(self, result: AuditResult | None) -> None:
@@ -264,12 +269,7 @@ class Mirror:
         if result is None:
             return
         self.display.audited(Audited(result, self._clock.now_us(), 0.0))
-        mirror.instruments.audits_total.labels(result="equal" if result.equal else "different").inc()
-        now = self._clock.monotonic()
-        if not result.equal and now >= self._repair_not_before:
-            self._repair_not_before = now + mirror.settings.mount_interval_s * mirror.settings.mount_audit_every
-            _log.warning("digest differs at a mark", mirror=self.record.mirror_id, revision=result.at.revision)
-            await relearn(mirror, Progress(now))
+        await repair_at_mark(mirror, self.cadence, result)
         self.display.write_status(self._open)
 
     # --- inside -----------------------------------------------------------------------------------------------------
@@ -298,16 +298,17 @@ class Mirror:
         progress.start_revision = journal.cursor.revision
         progress.via = Via.TREE
         # Nobody watches the disk yet: a look at it is part of a pull, but not of each attempt while the store is away.
-        if full or self._clock.monotonic() - self._swept_at >= SWEEP_PAUSE_S:
+        if full or self._clock.monotonic() - self.cadence.swept_at >= SWEEP_PAUSE_S:
             await self._sweep(mirror, verify_content=False)
         if full:
-            await relearn(mirror, progress)
+            await relearn(mirror, progress, everything=True)
+            self.cadence.pulled_fully()
         await retry(mirror)
         await catch_up(mirror, progress)
 
     async def _sweep(self, mirror: OpenMirror, *, verify_content: bool) -> Swept:
         swept = await sweep(mirror, verify_content=verify_content)
-        self._swept_at = self._clock.monotonic()
+        self.cadence.swept_at = self._clock.monotonic()
         self.display.swept()
         return swept
 

@@ -10,6 +10,8 @@ from relayfile.page_token import seal, unseal
 from relayfile.paths import ROOT, check_write_path, contains, normalise
 from relayfile.placement import check_any_workspace_id
 from relayfile.syncd.answers import check_request_id
+from relayfile.syncd.audits import policy_of
+from relayfile.syncd.cadence import OFF, Cadence, full_pull_in
 from relayfile.syncd.digest import TreeSum
 from relayfile.syncd.mirror import Mirror
 from relayfile.syncd.open_mirror import OpenMirror
@@ -93,7 +95,7 @@ def mirror_message(mirror: Mirror) -> mirror_pb2.Mirror:
         state=mirror_pb2.MirrorState.ValueType(int(seen.state)),
         remote_revision=seen.remote_revision,
         create_time=timestamp(record.create_time_us),
-        full_pull_due_cycles=-1,
+        full_pull_due_cycles=OFF,
     )
     if seen.fresh_time_us:
         message.fresh_time.CopyFrom(timestamp(seen.fresh_time_us))
@@ -109,17 +111,18 @@ def mirror_message(mirror: Mirror) -> mirror_pb2.Mirror:
         message.verdict = mirror_pb2.MirrorVerdict.ValueType(int(seen.audited.result.verdict))
         message.last_audit.CopyFrom(audit_message(seen.audited, seen.sweep_time_us))
     if mirror.opened is not None:
-        _fill_from_journal(message, mirror.opened)
+        _fill_from_journal(message, mirror.opened, mirror.cadence)
     return message
 
 
-def _fill_from_journal(message: mirror_pb2.Mirror, mirror: OpenMirror) -> None:
+def _fill_from_journal(message: mirror_pb2.Mirror, mirror: OpenMirror, cadence: Cadence) -> None:
     journal = mirror.journal
     message.revision = journal.cursor.revision
     message.history_id = journal.cursor.history_id
     message.file_counts.CopyFrom(file_counts(mirror))
     message.problem_count = journal.problems.total()
     message.trash_count, message.trash_bytes = journal.trash.totals()
+    message.full_pull_due_cycles = full_pull_in(policy_of(mirror.settings), cadence)
     last_us, full_us = journal.last_pulls_us()
     if last_us:
         message.last_pull_time.CopyFrom(timestamp(last_us))
@@ -203,6 +206,7 @@ def audit_message(audited: Audited, sweep_time_us: int) -> mirror_pb2.MirrorAudi
                 remote_totals=_totals(root.remote),
                 local_totals=_totals(root.local),
                 equal=root.remote == root.local,
+                partial=root.partial,
             )
             for root in result.roots
         ],

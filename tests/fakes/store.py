@@ -14,9 +14,17 @@ from dataclasses import dataclass, field
 import grpc
 import grpc.aio
 
-from relayfile.errors import CursorExpired, ExportRefused, FileNotFound, RelayfileError, Unavailable, WorkspaceNotFound
+from relayfile.errors import (
+    CursorExpired,
+    ExportRefused,
+    FileNotFound,
+    RelayfileError,
+    ServedLater,
+    Unavailable,
+    WorkspaceNotFound,
+)
 from relayfile.interception import CallInterceptor
-from relayfile.paths import contains, normalise
+from relayfile.paths import contains, name, normalise
 from relayfile.status import error_stage
 from relayfile.syncd.digest import EMPTY, TreeSum
 from relayfile.v1 import event_pb2, file_pb2, types_pb2, workspace_pb2
@@ -26,6 +34,8 @@ from relayfile.v1.workspace_pb2_grpc import WorkspaceServiceServicer, add_Worksp
 
 MESSAGE_BYTES = 1 << 20
 CHUNK_BYTES = 1 << 18
+CHILDREN_MAX = 20_000
+BUCKETS_ABOVE = 4_096
 
 
 @dataclass
@@ -49,6 +59,8 @@ class Knobs:
     """Listings, exports and pages of events bring nothing, for ever."""
     unasked: str = ""
     """Reads also bring this path."""
+    no_digests: bool = False
+    """As a store that serves none."""
     silent_watch: bool = False
     no_marks: bool = False
 
@@ -153,10 +165,21 @@ class FakeStore:
         return total
 
     def totals(self, path: str) -> types_pb2.TreeTotals:
-        total = self.total(path)
-        return types_pb2.TreeTotals(
-            file_count=total.file_count, total_bytes=total.total_bytes, digest=total.digest_bytes()
-        )
+        return message_of(self.total(path))
+
+    def entries(self, path: str) -> dict[str, TreeSum]:
+        """What is directly in a directory, by path, with its sum."""
+        found: dict[str, TreeSum] = {}
+        start = len(path) + (path != "/")
+        for file in [] if self.knobs.empty_listing else self.below(path):
+            each = file.path[:start] + file.path[start:].partition("/")[0]
+            found[each] = found.get(each, EMPTY).with_file(file.path, file.sha, len(file.content))
+        return found
+
+    def entry(self, path: str, total: TreeSum) -> file_pb2.TreeEntry:
+        if path in self.files:
+            return file_pb2.TreeEntry(file=self.files[path].meta())
+        return file_pb2.TreeEntry(directory=file_pb2.DirectoryMeta(path=path, totals=message_of(total)))
 
     def export_messages(self, after: str, path: str) -> Iterator[file_pb2.ExportTreeResponse]:
         if self._packed is not None and not after:
@@ -247,6 +270,14 @@ class _Files(FileServiceServicer):
         store.calls.append("ListTree")
         while store.knobs.endless:
             yield file_pb2.ListTreeResponse(page_token="more", revision=store.revision, history_id=store.history_id)
+        if request.depth:
+            entries = {} if store.knobs.empty_listing else store.entries(normalise(request.path))
+            yield file_pb2.ListTreeResponse(
+                entries=[store.entry(each, total) for each, total in entries.items()],
+                revision=store.revision,
+                history_id=store.history_id,
+            )
+            return
         files = [] if store.knobs.empty_listing else store.below(normalise(request.path), request.page_token)
         size = request.page_size or 5000
         pages = [files[start : start + size] for start in range(0, len(files), size)] or [[]]
@@ -301,12 +332,28 @@ class _Files(FileServiceServicer):
     async def GetTreeDigest(self, request, context):  # type: ignore[no-untyped-def]  # as generated
         store = self._store
         store.calls.append("GetTreeDigest")
+        if store.knobs.no_digests:
+            raise ServedLater(rpc="GetTreeDigest")
         await store.lag()
-        return file_pb2.GetTreeDigestResponse(
-            directory=file_pb2.DirectoryMeta(path=request.path, totals=store.totals(normalise(request.path))),
+        path = normalise(request.path)
+        answer = file_pb2.GetTreeDigestResponse(
+            directory=file_pb2.DirectoryMeta(path=path, totals=store.totals(path)),
             revision=store.revision,
             history_id=store.history_id,
         )
+        entries = store.entries(path)
+        if request.children and (len(entries) <= CHILDREN_MAX or request.HasField("bucket")):
+            for each, totals in entries.items():
+                if request.HasField("bucket") and bucket_of(name(each)) != request.bucket:
+                    continue
+                answer.children.append(store.entry(each, totals))
+        if request.buckets and len(entries) > BUCKETS_ABOVE:
+            sums = [EMPTY] * 256
+            for each, total in entries.items():
+                sums[bucket_of(name(each))] += total
+            for number, total in enumerate(sums):
+                answer.buckets.add(bucket=number, totals=message_of(total))
+        return answer
 
 
 class _Events(EventServiceServicer):
@@ -372,6 +419,14 @@ class _Workspaces(WorkspaceServiceServicer):
                 workspace_id=store.workspace_id, revision=store.revision, history_id=store.history_id
             )
         )
+
+
+def bucket_of(entry_name: str) -> int:
+    return hashlib.sha256(entry_name.encode()).digest()[0]
+
+
+def message_of(total: TreeSum) -> types_pb2.TreeTotals:
+    return types_pb2.TreeTotals(file_count=total.file_count, total_bytes=total.total_bytes, digest=total.digest_bytes())
 
 
 def _cut(store: FakeStore, sent: int) -> None:

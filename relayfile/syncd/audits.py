@@ -1,0 +1,60 @@
+"""Audits of a mirror that follows: at marks, in cycles, and the full pull where those are of no use.
+
+Decisions are `cadence`'s; this carries them out, with the mirror's turn, and tells what became of them.
+"""
+
+from relayfile.errors import PermissionDenied, ServedLater
+from relayfile.settings import SyncdSettings
+from relayfile.syncd.audit import AuditResult
+from relayfile.syncd.cadence import Cadence, Policy, Step, due
+from relayfile.syncd.catch_up import prove, relearn
+from relayfile.syncd.open_mirror import OpenMirror
+from relayfile.syncd.progress import Progress
+from relayfile.syncd.shown import Audited
+from relayfile.telemetry import get_logger
+
+_log = get_logger(__name__)
+
+
+def policy_of(settings: SyncdSettings) -> Policy:
+    """How often, by the settings."""
+    return Policy(settings.mount_audit_every, settings.mount_full_pull_every, settings.mount_full_pull_max_files)
+
+
+async def audit_if_due(mirror: OpenMirror, cadence: Cadence, progress: Progress) -> Audited | None:
+    """A cycle has passed: what is due by now, and its result; None when nothing was, or no digest could be had."""
+    cadence.cycle()
+    tracked = sum(total.file_count for total in mirror.journal.sums.values())
+    step = due(policy_of(mirror.settings), cadence, tracked)
+    if step is Step.NOTHING:
+        return None
+    started_us, started = mirror.clock.now_us(), mirror.clock.monotonic()
+    if step is Step.FULL_PULL:
+        _log.warning("a full pull is due", mirror=mirror.root.marker.mirror_id, files=tracked)
+        cadence.pulled_fully()
+        await relearn(mirror, progress, everything=True)
+        mirror.journal.pulled(now_us=mirror.clock.now_us(), full=True)
+    try:
+        result = await prove(mirror, progress, repair=True)
+    except (ServedLater, PermissionDenied) as error:
+        cadence.without_digest()
+        _log.warning("the store gives no digest", mirror=mirror.root.marker.mirror_id, why=str(error))
+        return None
+    cadence.audited(equal=result.equal)
+    _count(mirror, result)
+    return Audited(result, started_us, mirror.clock.monotonic() - started)
+
+
+async def repair_at_mark(mirror: OpenMirror, cadence: Cadence, result: AuditResult) -> None:
+    """A mark was compared: find and fetch what differs, unless that was just tried."""
+    _count(mirror, result)
+    now = mirror.clock.monotonic()
+    if result.equal or now < cadence.repair_not_before:
+        return
+    cadence.repair_not_before = now + mirror.settings.mount_interval_s * mirror.settings.mount_audit_every
+    _log.warning("digest differs at a mark", mirror=mirror.root.marker.mirror_id, revision=result.at.revision)
+    await relearn(mirror, Progress(now))
+
+
+def _count(mirror: OpenMirror, result: AuditResult) -> None:
+    mirror.instruments.audits_total.labels(result="equal" if result.equal else "different").inc()

@@ -1,0 +1,246 @@
+"""Finding what differs by digests: down from a root into the directories, and the buckets, whose sums differ.
+
+What is equal is never listed. A part that was received is believed to be all there is, and so what it lacks to be gone,
+when its sum is the directory's own, told in the same message. The answers may be of different revisions: who calls
+replays the events since the first of them. Refuses to fetch content.
+"""
+
+import asyncio
+import hashlib
+from collections.abc import AsyncIterator, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from relayfile.errors import DataCorrupted
+from relayfile.paths import join, name
+from relayfile.syncd.digest import EMPTY, TreeSum, element
+from relayfile.syncd.feed import tree_sum
+from relayfile.syncd.open_mirror import OpenMirror
+from relayfile.syncd.progress import Progress
+from relayfile.syncd.rows import Cursor, RemoteFile
+from relayfile.v1 import file_pb2, types_pb2
+
+REQUESTS_MAX: Final = 400
+"""Where more directories differ, one listing of everything is cheaper."""
+WIDE_ENTRIES: Final = 4_096
+"""The store keeps buckets of directories with more entries."""
+BUCKETS_ASKED_MAX: Final = 16
+"""Where more buckets of a directory differ, its entries are listed once: the store reads them all for each bucket."""
+_BUCKETS: Final = 256
+_ROWS: Final = 5_000
+
+
+class TooDifferent(Exception):
+    """Descending would take more requests than it saves."""
+
+
+@dataclass(slots=True)
+class _Local:
+    """What the journal has directly in a directory."""
+
+    sums: dict[str, TreeSum] = field(default_factory=dict)
+    """Name to the sum of what is there and below."""
+    files: dict[str, bytes] = field(default_factory=dict)
+    """Name of a file to its hash."""
+
+
+@dataclass(slots=True)
+class _Entries:
+    """What the store has directly in a directory, or in a bucket of it."""
+
+    at: Cursor
+    files: dict[str, RemoteFile] = field(default_factory=dict)
+    directories: dict[str, TreeSum] = field(default_factory=dict)
+    complete: bool = False
+    """Proved by their sum: a name that is not here is not there."""
+
+
+class Descent:
+    """One comparison of a mirror with the store. Used with the mirror's turn."""
+
+    def __init__(self, mirror: OpenMirror, progress: Progress) -> None:
+        self._mirror = mirror
+        self._progress = progress
+        self._waiting: list[str] = []
+        self.begun: Cursor | None = None
+        """Where the first answer stood."""
+        self.requests = 0
+        self.changed_count = 0
+        self.proved = True
+
+    async def run(self) -> None:
+        """Learn everything that differs. ``TooDifferent`` part of the way: what was learned until then is right."""
+        for root in self._mirror.remote_paths:
+            held = await self._mirror.feed.held(root)
+            self._see(held.at)
+            if held.total != self._mirror.journal.sums[root]:
+                self._waiting.append(root)
+        while self._waiting:
+            await self._directory(self._waiting.pop())
+
+    async def _directory(self, path: str) -> None:
+        local = await self._local(path)
+        if not local.sums:
+            await self._whole(path)
+            return
+        if len(local.sums) <= WIDE_ENTRIES:
+            answer = await self._ask(path, children=True)
+            if answer.children or not answer.directory.totals.file_count:
+                entries = _entries(answer.children, _cursor(answer))
+                entries.complete = _total(entries) == tree_sum(answer.directory.totals)
+                await self._compare(path, local, local.sums, entries)
+                return
+        await self._wide(path, local)
+
+    async def _wide(self, path: str, local: _Local) -> None:
+        answer = await self._ask(path, buckets=True)
+        by_bucket: dict[int, list[str]] = {}
+        for each in local.sums:
+            by_bucket.setdefault(hashlib.sha256(each.encode()).digest()[0], []).append(each)
+        differing = [
+            each.bucket
+            for each in answer.buckets
+            if tree_sum(each.totals) != _sum(local.sums[name] for name in by_bucket.get(each.bucket, ()))
+        ]
+        if not answer.buckets or len(differing) > BUCKETS_ASKED_MAX:
+            await self._compare(path, local, local.sums, await self._listed(path))
+            return
+        for bucket in differing:
+            part = await self._ask(path, children=True, buckets=True, bucket=bucket)
+            entries = _entries(part.children, _cursor(part))
+            told = next((tree_sum(each.totals) for each in part.buckets if each.bucket == bucket), None)
+            entries.complete = told is not None and _total(entries) == told
+            await self._compare(path, local, by_bucket.get(bucket, ()), entries)
+
+    async def _compare(self, path: str, local: _Local, names: Iterable[str], entries: _Entries) -> None:
+        """Learn the files that differ, and go down into directories that do."""
+        changes = [each for each_name, each in entries.files.items() if local.files.get(each_name) != each.content_hash]
+        for each_name, total in entries.directories.items():
+            if local.sums.get(each_name) != total:
+                self._waiting.append(join(path, each_name))
+        self._learn(changes)
+        self.proved = self.proved and entries.complete
+        if not entries.complete:
+            return
+        for each_name in [each for each in names if each not in entries.files and each not in entries.directories]:
+            await self._gone(join(path, each_name), entries.at)
+        for each_name, each in entries.files.items():  # nothing is below a file, though there may have been
+            if each_name in local.sums and local.sums[each_name].file_count > (each_name in local.files):
+                await self._gone(each.path, entries.at, but=each.path)
+        self._learn(
+            [
+                RemoteFile(join(path, each), entries.at.revision, None)
+                for each in entries.directories
+                if each in local.files
+            ]
+        )
+
+    async def _gone(self, path: str, at: Cursor, but: str = "") -> None:
+        async for rows in self._rows(path):
+            self._learn([RemoteFile(each, at.revision, None) for each, _, _ in rows if each != but])
+
+    async def _whole(self, path: str) -> None:
+        """Everything below a directory of which the journal has nothing."""
+        self.requests += 1
+        async for page in self._mirror.feed.list_tree(path):
+            self._progress.wire_bytes += page.ByteSize()
+            self._see(Cursor(page.revision, page.history_id))
+            self._learn([_file(entry.file) for entry in page.entries])
+
+    async def _listed(self, path: str) -> _Entries:
+        """The entries of a wide directory, page by page; complete when nothing was committed meanwhile."""
+        found: _Entries | None = None
+        one_revision = True
+        self.requests += 1
+        async for page in self._mirror.feed.list_tree(path, depth=1):
+            self._progress.wire_bytes += page.ByteSize()
+            at = Cursor(page.revision, page.history_id)
+            self._see(at)
+            part = _entries(page.entries, at)
+            if found is None:
+                found = part
+            one_revision = one_revision and found.at == at
+            found.files.update(part.files)
+            found.directories.update(part.directories)
+        if found is None:
+            raise DataCorrupted(what="the store answered a listing without a page")
+        held = await self._mirror.feed.held(path)
+        found.complete = one_revision and held.at == found.at and _total(found) == held.total
+        return found
+
+    async def _ask(
+        self, path: str, *, children: bool = False, buckets: bool = False, bucket: int | None = None
+    ) -> file_pb2.GetTreeDigestResponse:
+        self.requests += 1
+        if self.requests > REQUESTS_MAX:
+            raise TooDifferent
+        answer = await self._mirror.feed.digest(path, children=children, buckets=buckets, bucket=bucket)
+        self._progress.wire_bytes += answer.ByteSize()
+        self._see(_cursor(answer))
+        return answer
+
+    def _see(self, at: Cursor) -> None:
+        self.begun = self.begun or at
+        if at.history_id != self.begun.history_id:
+            raise DataCorrupted(what="the store changed its history in the middle of a comparison")
+
+    def _learn(self, changes: Sequence[RemoteFile]) -> None:
+        if changes:
+            self._mirror.journal.learn(changes, None)
+            self.changed_count += len(changes)
+
+    async def _local(self, path: str) -> _Local:
+        found = _Local()
+        start = len(path) + (path != "/")
+        sums: dict[str, list[int]] = {}
+        async for rows in self._rows(path):
+            for each, content_hash, size in rows:
+                first, slash, _ = each[start:].partition("/")
+                total = sums.setdefault(first, [0, 0, 0])
+                total[0] += 1
+                total[1] += size
+                total[2] += element(each, content_hash)
+                if not slash:
+                    found.files[first] = content_hash
+        found.sums = {first: EMPTY + TreeSum(*total) for first, total in sums.items()}
+        return found
+
+    async def _rows(self, path: str) -> AsyncIterator[Sequence[tuple[str, bytes, int]]]:
+        after = ""
+        while rows := self._mirror.journal.listing.hashes(path, after, _ROWS):
+            after = rows[-1][0]
+            yield rows
+            await asyncio.sleep(0)  # other mirrors and calls have their turn
+
+
+def _cursor(answer: file_pb2.GetTreeDigestResponse) -> Cursor:
+    return Cursor(answer.revision, answer.history_id)
+
+
+def _entries(children: Iterable[file_pb2.TreeEntry], at: Cursor) -> _Entries:
+    found = _Entries(at)
+    for each in children:
+        if each.HasField("directory"):
+            found.directories[name(each.directory.path)] = tree_sum(each.directory.totals)
+        else:
+            found.files[name(each.file.path)] = _file(each.file)
+    return found
+
+
+def _file(meta: types_pb2.FileMeta) -> RemoteFile:
+    return RemoteFile(meta.path, meta.revision, meta.content_sha256, meta.size_bytes)
+
+
+def _total(entries: _Entries) -> TreeSum:
+    total = _sum(entries.directories.values())
+    for each in entries.files.values():
+        assert each.content_hash is not None, "the store has it"
+        total = total.with_file(each.path, each.content_hash, each.size)
+    return total
+
+
+def _sum(parts: Iterable[TreeSum]) -> TreeSum:
+    total = EMPTY
+    for each in parts:
+        total += each
+    return total

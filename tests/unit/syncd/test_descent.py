@@ -1,0 +1,158 @@
+"""An audit that finds a difference goes down to it, and fetches nothing else."""
+
+import pathlib
+from collections.abc import Callable
+
+import pytest
+
+from relayfile.settings import SyncdSettings
+from relayfile.syncd import descent
+from relayfile.syncd.audit import Verdict
+from relayfile.syncd.audits import audit_if_due
+from relayfile.syncd.cadence import Cadence
+from relayfile.syncd.catch_up import prove
+from relayfile.syncd.mirror import Mirror
+from relayfile.syncd.progress import Progress, Via
+from relayfile.syncd.rows import Cursor, RemoteFile
+from tests.fakes.mirror import opened, tree_of
+from tests.fakes.registry import add, serving
+from tests.fakes.store import FakeStore
+
+WIDE = {f"/wide/{index}": f"{index}" for index in range(5_000)}
+DEEP = {f"/deep/{index % 7}/{index % 3}/{index}": f"{index}" for index in range(200)}
+
+
+def contents(store: FakeStore) -> dict[str, bytes]:
+    return {path: file.content for path, file in store.files.items()}
+
+
+def spoil(mirror: Mirror, *paths: str) -> None:
+    """The journal has something else than the store, which no event tells."""
+    assert mirror.opened is not None
+    journal = mirror.opened.journal
+    journal.learn([RemoteFile(path, 1, b"?" * 32, 3) for path in paths], journal.cursor)
+
+
+def lose(mirror: Mirror, *paths: str) -> None:
+    assert mirror.opened is not None
+    journal = mirror.opened.journal
+    journal.learn([RemoteFile(path, 1, None) for path in paths], journal.cursor)
+
+
+@pytest.mark.parametrize(
+    ("files", "change", "read", "calls_max"),
+    [
+        (DEEP, lambda mirror: spoil(mirror, "/deep/3/1/10"), 1, 8),
+        (DEEP, lambda mirror: lose(mirror, "/deep/3/1/10"), 0, 8),
+        (DEEP, lambda mirror: spoil(mirror, "/deep/not/there"), 0, 8),
+        (WIDE, lambda mirror: spoil(mirror, "/wide/7", "/wide/8"), 2, 8),
+        (WIDE, lambda mirror: spoil(mirror, *[f"/wide/{index}" for index in range(900)]), 900, 8),
+        (WIDE | DEEP, lambda mirror: spoil(mirror, "/wide/new", "/deep/1/1/1/below"), 0, 12),
+    ],
+)
+async def test_only_what_differs_is_asked_for_and_fetched(
+    tmp_path: pathlib.Path,
+    files: dict[str, str],
+    change: Callable[[Mirror], None],
+    read: int,
+    calls_max: int,
+) -> None:
+    store = FakeStore()
+    store.fill(files)
+    async with store.served() as address, serving(address, tmp_path) as registry:
+        mirror = add(registry, tmp_path, follow=False)
+        await mirror.pull(full=False, via=Via.ANY)
+        change(mirror)
+        store.calls.clear()
+        store.paths_read.clear()
+        await mirror.audit(repair=True, look=False, verify_content=False)
+        assert mirror.seen.audited is not None
+        assert mirror.seen.audited.result.verdict is Verdict.EXACT
+        assert tree_of(tmp_path) == contents(store)
+        asked = [call for call in store.calls if call in ("GetTreeDigest", "ListTree")]
+        assert len(asked) <= calls_max, asked
+        assert "ExportTree" not in store.calls
+        assert len(store.paths_read) <= read + 2  # what was lost is on disk still
+
+
+async def test_a_file_that_became_a_directory_and_back_while_nobody_looked(tmp_path: pathlib.Path) -> None:
+    store = FakeStore()
+    store.fill({"/a/x": "file", "/b/x/below": "in a directory", "/c/1": "1", "/c/2": "2"})
+    async with store.served() as address, serving(address, tmp_path) as registry:
+        mirror = add(registry, tmp_path, follow=False)
+        await mirror.pull(full=False, via=Via.ANY)
+        store.delete("/a/x")
+        store.put("/a/x/below", "now a directory")
+        store.delete("/b/x/below")
+        store.put("/b/x", "now a file")
+        store.delete("/c/1")
+        store.put("/new/tree/of/files", "new")
+        store.expire_events()
+        await mirror.pull(full=False, via=Via.ANY)
+        assert tree_of(tmp_path) == contents(store)
+        assert mirror.seen.audited is not None
+        assert mirror.seen.audited.result.verdict is Verdict.EXACT
+        assert "/c/2" not in store.paths_read[4:]
+
+
+async def test_too_many_differences_are_listed(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(descent, "REQUESTS_MAX", 3)
+    store = FakeStore()
+    store.fill(DEEP)
+    async with store.served() as address, serving(address, tmp_path) as registry:
+        mirror = add(registry, tmp_path, follow=False)
+        await mirror.pull(full=False, via=Via.ANY)
+        spoil(mirror, *DEEP)
+        await mirror.audit(repair=True, look=False, verify_content=False)
+        assert mirror.seen.audited is not None
+        assert mirror.seen.audited.result.verdict is Verdict.EXACT
+        assert "ListTree" in store.calls
+
+
+async def test_a_cycle_audits_and_a_store_without_digests_is_listed_in_time(tmp_path: pathlib.Path) -> None:
+    store = FakeStore()
+    store.fill(DEEP)
+    settings = SyncdSettings(data_dir=tmp_path, mount_audit_every=2, mount_full_pull_every=4)
+    async with store.served() as address, opened(address, tmp_path, settings=settings) as mirror:
+        cadence = Cadence()
+
+        async def cycles(count: int) -> list[bool | None]:
+            found = []
+            for _ in range(count):
+                audited = await audit_if_due(mirror, cadence, Progress(0.0))
+                found.append(None if audited is None else audited.result.equal)
+            return found
+
+        mirror.journal.move_cursor(Cursor(store.revision, store.history_id))
+        assert await cycles(3) == [None, True, None]
+        store.knobs.no_digests = True
+        store.calls.clear()
+        assert await cycles(1) == [None]
+        assert not cadence.digest_available
+        assert "ListTree" not in store.calls
+        await cycles(2)
+        assert store.calls.count("ListTree") == 1
+        store.knobs.no_digests = False
+        mirror.journal.learn([RemoteFile("/deep/0/0/0", 1, b"?" * 32, 3)], mirror.journal.cursor)
+        assert True in await cycles(4)
+        assert tree_of(tmp_path) == contents(store)
+        assert cadence.digest_available
+
+
+async def test_ten_files_of_fifty_thousand(tmp_path: pathlib.Path) -> None:
+    """What is asked for does not grow with the directory; the time is measured by the benchmarks."""
+    files = {f"/flat/{index}": b"" for index in range(6_000)}
+    store = FakeStore()
+    store.fill(files)
+    async with store.served() as address, serving(address, tmp_path) as registry:
+        mirror = add(registry, tmp_path, follow=False)
+        await mirror.pull(full=False, via=Via.ANY)
+        assert mirror.opened is not None
+        spoil(mirror, *[f"/flat/{index}" for index in range(0, 100, 10)])
+        store.calls.clear()
+        progress = Progress(0.0)
+        result = await prove(mirror.opened, progress, repair=True)
+        assert result.equal
+        assert store.calls.count("GetTreeDigest") <= 16
+        assert progress.wire_bytes < 200_000
+        assert "ListTree" not in store.calls
