@@ -9,7 +9,6 @@ from pathlib import Path
 
 import grpc.aio
 
-from relayfile.auth import ServiceCredentials
 from relayfile.data_directory import DataDirectory
 from relayfile.foundation import Foundation, lay
 from relayfile.lifecycle import EXIT_OK, Lifecycle, Stop, until_stopped
@@ -24,6 +23,7 @@ from relayfile.syncd.registry import Registry
 from relayfile.syncd.root import Root
 from relayfile.syncd.servicer import MirrorService
 from relayfile.syncd.shown import MirrorRecord
+from relayfile.syncd.token_file import TokenFile
 from relayfile.syncd.writer import Writer
 from relayfile.telemetry import SyncdInstruments
 from relayfile.v1 import mirror_pb2_grpc
@@ -105,10 +105,9 @@ def _registry(
     )
 
     def open_with(record: MirrorRecord, root: Root, journal: Journal) -> OpenMirror:
-        credentials = foundation.credentials
-        if record.token_file:
-            credentials = ServiceCredentials("syncd", foundation.clock, file=Path(record.token_file))
-        feed = Feed(stores.of(record.workspace_id), record.workspace_id, credentials.metadata, limits)
+        token = TokenFile(Path(record.token_file)) if record.token_file else None
+        shown = foundation.credentials.metadata if token is None else token.metadata
+        feed = Feed(stores.of(record.workspace_id), record.workspace_id, shown, limits)
         mirror = OpenMirror(
             remote_paths=record.remote_paths,
             root=root,
@@ -121,6 +120,7 @@ def _registry(
             tracing=foundation.tracing,
             instruments=instruments,
             reads=reads,
+            token=token,
         )
         ignore_files.begin(mirror)
         return mirror

@@ -13,6 +13,7 @@ from relayfile.syncd.follow import changes_of
 from relayfile.syncd.listing import learn_all
 from relayfile.syncd.open_mirror import OpenMirror
 from relayfile.syncd.progress import Phase, Progress
+from relayfile.syncd.refused_writes import learn_refusals
 
 _ROUNDS_MAX: Final = 20
 
@@ -22,6 +23,7 @@ async def catch_up(mirror: OpenMirror, progress: Progress, *, bring: bool = True
     progress.phase = Phase.CATCHING_UP
     try:
         async for events, cursor in mirror.feed.events(mirror.journal.cursor):
+            await learn_refusals(mirror, events)
             changes = changes_of(events, mirror.remote_paths)
             mirror.journal.learn(changes, cursor)
             if bring and changes:

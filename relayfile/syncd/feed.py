@@ -18,10 +18,11 @@ from relayfile.errors import DataCorrupted, TooLarge, Unavailable
 from relayfile.status import from_rpc_error
 from relayfile.syncd.digest import TreeSum
 from relayfile.syncd.rows import Cursor
-from relayfile.v1 import event_pb2, file_pb2, types_pb2, workspace_pb2
+from relayfile.v1 import event_pb2, file_pb2, types_pb2, workspace_pb2, writeback_pb2
 from relayfile.v1.event_pb2_grpc import EventServiceStub
 from relayfile.v1.file_pb2_grpc import FileServiceStub
 from relayfile.v1.workspace_pb2_grpc import WorkspaceServiceStub
+from relayfile.v1.writeback_pb2_grpc import WritebackServiceStub
 
 Message = TypeVar("Message")
 Message_co = TypeVar("Message_co", covariant=True)
@@ -92,6 +93,7 @@ class Feed:
             response_deserializer=_with_size,
         )
         self._events = EventServiceStub(channel)
+        self._writeback = WritebackServiceStub(channel)
         self._workspaces = WorkspaceServiceStub(channel)
         self._metadata = metadata
         self._limits = limits
@@ -189,6 +191,16 @@ class Feed:
                     asked.remove(each.file.path)
                 files = joiner.take(message.files, message.chunk if message.HasField("chunk") else None)
                 yield files, message.ByteSize()
+
+    async def failure_of(self, operation_id: str) -> str:
+        """Why a provider did not take an edit; empty when the operation does not say."""
+        request = writeback_pb2.GetOperationRequest(workspace_id=self.workspace_id, operation_id=operation_id)
+        with _errors():
+            answer = await self._writeback.GetOperation(
+                request, metadata=self._metadata(), timeout=self._limits.call_timeout_s
+            )
+        failure = answer.operation.last_failure
+        return f"{failure.reason} {failure.message}".strip()
 
     async def events(self, cursor: Cursor) -> AsyncIterator[tuple[Sequence[event_pb2.Event], Cursor]]:
         """What is committed after ``cursor``, page by page, each with the cursor behind it."""

@@ -16,6 +16,7 @@ from relayfile.syncd.bring import bring_all
 from relayfile.syncd.feed import tree_sum
 from relayfile.syncd.open_mirror import OpenMirror
 from relayfile.syncd.progress import Progress
+from relayfile.syncd.refused_writes import learn_refusals
 from relayfile.syncd.rows import Cursor, RemoteFile
 from relayfile.v1 import event_pb2
 
@@ -85,6 +86,7 @@ async def take_burst(mirror: OpenMirror, burst: Burst, progress: Progress) -> Au
     """Learn a burst and bring it to disk; the audit, when a mark with digests came at its end."""
     seen = mirror.journal.cursor.revision
     changes = changes_of((event for event in burst.events if event.revision > seen), mirror.remote_paths)
+    await learn_refusals(mirror, (event for event in burst.events if event.revision > seen))
     cursor = _cursor_after(mirror.journal.cursor, burst)
     if changes or cursor != mirror.journal.cursor:
         mirror.journal.learn(changes, cursor)

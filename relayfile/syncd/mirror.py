@@ -34,6 +34,7 @@ from relayfile.syncd.follow import follow
 from relayfile.syncd.journal import Journal
 from relayfile.syncd.journal_pull import PullPhase
 from relayfile.syncd.open_mirror import OpenMirror
+from relayfile.syncd.problem_files import ProblemFiles
 from relayfile.syncd.progress import Phase, Progress, Via
 from relayfile.syncd.pull import first_pull
 from relayfile.syncd.restore import Restored, restore
@@ -68,6 +69,7 @@ class Mirror:
         self._open_with = open_with
         self._turn = asyncio.Lock()
         self._open: OpenMirror | None = None
+        self._problem_files: ProblemFiles | None = None
         self._failures = 0
         self._pull_ended = asyncio.Event()
         self._unstuck = asyncio.Event()
@@ -127,7 +129,7 @@ class Mirror:
         if self._open is not None:
             self._open.journal.close()
             self._open.root.close()
-            self._open = None
+            self._open = self._problem_files = None
 
     # --- what people ask for ----------------------------------------------------------------------------------------
 
@@ -156,6 +158,7 @@ class Mirror:
                 progress.phase = Phase.DONE
                 self.display.pulled()
                 self._unstuck.set()
+                await self._show()
                 return progress
         except RelayfileError as error:
             self.display.failed(error)
@@ -181,7 +184,7 @@ class Mirror:
             result = await prove(mirror, progress, repair=repair)
             audited = Audited(result, started_us, self._clock.monotonic() - started, swept)
             self.display.audited(audited)
-            self.display.write_status(self._open)
+            await self._show()
             return audited
 
     async def restore(self, trash_ids: Sequence[str], directory: str, *, overwrite: bool) -> list[Restored]:
@@ -259,7 +262,7 @@ class Mirror:
                 audited = await audit_if_due(mirror, self.cadence, progress)
                 if audited is not None:
                     self.display.audited(audited)
-                self.display.write_status(self._open)
+                await self._show()
 
     async def _told(self, result: AuditResult | None) -> None:
         """After each batch, with the turn: what a mark said."""
@@ -267,10 +270,12 @@ class Mirror:
         assert mirror is not None, "it follows"
         self.display.heard(mirror.journal.cursor.revision)
         if result is None:
+            if self._problem_files is not None:
+                await self._problem_files.agree()
             return
         self.display.audited(Audited(result, self._clock.now_us(), 0.0))
         await repair_at_mark(mirror, self.cadence, result)
-        self.display.write_status(self._open)
+        await self._show()
 
     # --- inside -----------------------------------------------------------------------------------------------------
 
@@ -337,6 +342,12 @@ class Mirror:
             halt = self.display.halted(rail)
             raise MirrorRefused(mirror=self.record.mirror_id, why=f"{halt.reason}: {rail}") from rail
 
+    async def _show(self) -> None:
+        """What agents read in the directory agrees with what is known."""
+        if self._problem_files is not None:
+            await self._problem_files.agree()
+        self.display.write_status(self._open)
+
     def _opened(self) -> OpenMirror:
         if self._retired:
             raise MirrorNotFound(mirror=self.record.mirror_id)
@@ -349,6 +360,7 @@ class Mirror:
                 raise
             journal.trash.take_in(root.trashed(), self._clock.now_us())
             self._open = self._open_with(root, journal)
+            self._problem_files = ProblemFiles(root.own_fd, journal, self._open.writer)
             if journal.decisions.waiting() is not None and (plan := delete_plan(self._open, {})) is not None:
                 self.display.halted(MassDelete(plan))  # as before the restart
         self._open.root.check()

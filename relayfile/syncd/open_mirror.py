@@ -10,6 +10,7 @@ from relayfile.syncd.feed import Feed
 from relayfile.syncd.ignore import IgnoreRules
 from relayfile.syncd.journal import Journal
 from relayfile.syncd.root import Root
+from relayfile.syncd.token_file import TokenFile
 from relayfile.syncd.writer import Writer
 from relayfile.telemetry import SyncdInstruments, Tracing
 
@@ -33,4 +34,6 @@ class OpenMirror:
     """Shared."""
     reads: asyncio.Semaphore
     """Shared: read streams to the store that may be open at once."""
+    token: TokenFile | None = None
+    """The mirror's own; None: the process's is shown."""
     ignore: IgnoreRules = field(default_factory=IgnoreRules)

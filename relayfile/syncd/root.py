@@ -20,6 +20,7 @@ from relayfile.syncd.names import OWN_DIRECTORY
 MARKER: Final = "mirror.json"
 LOCK: Final = "lock"
 STATUS: Final = "status.json"
+PROBLEMS: Final = "problems"
 STAGING: Final = "staging"
 TRASH: Final = "trash"
 _MARKER_BYTES_MAX = 64 * 1024
@@ -85,6 +86,7 @@ class Root:
     def unmark(self) -> None:
         """Give the directory up: it is nobody's mirror any more. What is kept in trash and conflicts stays."""
         self.empty_staging()
+        remove_tree(self.own_fd, PROBLEMS)
         for name in (STATUS, LOCK, MARKER):  # the marker last: with it the directory is still ours
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(name, dir_fd=self.own_fd)

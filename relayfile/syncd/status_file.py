@@ -47,7 +47,9 @@ def content(mirror: OpenMirror, record: MirrorRecord, seen: Seen) -> dict[str, o
                 if state is not FileState.MATERIALISED
             },
         },
-        "problem_count": journal.problems.count(),
+        "token_expire_time": _time(mirror.token.expire_time_us() if mirror.token is not None else 0),
+        "trash_count": journal.trash.totals()[0],
+        "problem_count": journal.problems.total(),
         "problems": [
             {"path": each.path, "reason": each.reason, "message": each.message, "since": _time(each.create_time_us)}
             for each in problems

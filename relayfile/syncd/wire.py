@@ -122,6 +122,8 @@ def _fill_from_journal(message: mirror_pb2.Mirror, mirror: OpenMirror, cadence: 
     message.file_counts.CopyFrom(file_counts(mirror))
     message.problem_count = journal.problems.total()
     message.trash_count, message.trash_bytes = journal.trash.totals()
+    if mirror.token is not None and (expires_us := mirror.token.expire_time_us()):
+        message.token_expire_time.CopyFrom(timestamp(expires_us))
     message.full_pull_due_cycles = full_pull_in(policy_of(mirror.settings), cadence)
     last_us, full_us = journal.last_pulls_us()
     if last_us:

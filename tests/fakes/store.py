@@ -129,6 +129,13 @@ class FakeStore:
         self.delete(path, moved_to=to_path)
         return self.put(to_path, content, moved_from=path)
 
+    def write_back(self, path: str, *, taken: bool) -> int:
+        """A provider took the edit of a file, or refused it for good."""
+        kinds = event_pb2.EVENT_TYPE_WRITEBACK_SUCCEEDED, event_pb2.EVENT_TYPE_WRITEBACK_FAILED
+        self.revision += 1
+        self._event(kinds[not taken], path, operation_id=f"op-{self.revision}", provider="github")
+        return self.revision
+
     def fill(self, files: Mapping[str, bytes | str]) -> None:
         for path, content in files.items():
             self.put(path, content)
