@@ -24,7 +24,7 @@ app = typer.Typer(help="Directories that are kept equal to workspaces.", no_args
 def add(
     workspace: str = typer.Argument(help="The workspace."),
     directory: Path = typer.Argument(help="The directory; made when it is missing.", file_okay=False),
-    path: list[str] = typer.Option([], "--path", help="Only this part of the workspace; may be repeated."),
+    path: list[str] = typer.Option([], "--path", help="Only this part of the workspace; may be repeated; /: all."),
     follow: bool = typer.Option(False, "--follow", help="Apply changes as they come, over restarts."),
     read_only: bool = typer.Option(False, "--read-only", help="Never send edits of this directory to the store."),
     token_file: Path | None = typer.Option(
@@ -35,7 +35,8 @@ def add(
 ) -> None:
     """Make a mirror, pull it, and with --follow keep it current.
 
-    A mirror that is there already is pulled, and with --follow kept current from now on.
+    A mirror that is there already is pulled, and with --follow kept current from now on. With --path it has these
+    paths from now on: files of others go to its trash, and no other file moves.
 
     Nothing is pulled over a directory that holds other files, and a file edited in it is never overwritten. Digests
     prove a mirror as it follows. A full pull, which lists everything, is due every 100 cycles of 30 s
@@ -46,10 +47,16 @@ def add(
     async def work(stub: "MirrorServiceAsyncStub", shown: "Credentials") -> None:
         from relayfile.v1 import mirror_pb2
 
+        asked = mirror_pb2.ListMirrorsRequest(directory=str(directory.resolve()))
+        present = [
+            each.remote_paths
+            for each in (await stub.ListMirrors(asked, metadata=shown)).mirrors
+            if each.directory == asked.directory and not path
+        ]
         request = mirror_pb2.CreateMirrorRequest(
             workspace_id=workspace,
-            directory=str(directory.resolve()),
-            remote_paths=path,
+            directory=asked.directory,
+            remote_paths=present[0] if present else path,
             follow=follow,
             read_only=read_only,
             token_file=str(token_file.resolve()) if token_file is not None else "",

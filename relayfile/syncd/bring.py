@@ -101,7 +101,9 @@ async def delete_all(mirror: OpenMirror, hints: Mapping[str, RemoteFile], progre
         raise MassDelete(plan)
     while rows:
         application = _application(mirror, len(rows))
-        _record(mirror, await mirror.writer.run(application.remove, [_wanted(row, b"") for row in rows]), progress)
+        applied = await mirror.writer.run(application.remove, [_wanted(row, b"") for row in rows])
+        applied.trashed = mirror.journal.scopes.labelled(applied.trashed)
+        _record(mirror, applied, progress)
         rows = mirror.journal.pending_deletes(limit, rows[-1].path)
     mirror.journal.decisions.done()
 

@@ -9,7 +9,7 @@ from relayfile.errors import CursorExpired, PermissionDenied, ServedLater, Unava
 from relayfile.syncd.audit import AuditResult, ask, compare
 from relayfile.syncd.bring import bring_all
 from relayfile.syncd.descent import Descent, TooDifferent
-from relayfile.syncd.follow import changes_of
+from relayfile.syncd.follow import changes_of, tells_of_access
 from relayfile.syncd.listing import learn_all
 from relayfile.syncd.open_mirror import OpenMirror
 from relayfile.syncd.progress import Phase, Progress
@@ -21,37 +21,48 @@ _ROUNDS_MAX: Final = 20
 async def catch_up(mirror: OpenMirror, progress: Progress, *, bring: bool = True) -> None:
     """Learn every event after the cursor and (``bring``) put what they tell on disk."""
     progress.phase = Phase.CATCHING_UP
+    access_changed = False
     try:
         async for events, cursor in mirror.feed.events(mirror.journal.cursor):
             await learn_refusals(mirror, events)
+            access_changed = access_changed or tells_of_access(events, mirror.remote_paths)
             changes = changes_of(events, mirror.remote_paths)
             mirror.journal.learn(changes, cursor)
             if bring and changes:
                 await bring_all(mirror, progress, {change.path: change for change in changes})
     except CursorExpired:
         await relearn(mirror, progress, bring=bring, expired=True)
+    if access_changed:
+        await relearn(mirror, progress, bring=bring, access_changed=True)
     if bring:
         await bring_all(mirror, progress)
 
 
 async def relearn(
-    mirror: OpenMirror, progress: Progress, *, bring: bool = True, expired: bool = False, everything: bool = False
+    mirror: OpenMirror,
+    progress: Progress,
+    *,
+    bring: bool = True,
+    expired: bool = False,
+    everything: bool = False,
+    access_changed: bool = False,
 ) -> None:
     """Find what differs, and (``bring``) fetch it: down the digests, or by a listing of ``everything``.
 
-    ``expired``: the cursor is of no use; it then stands where the comparison began.
+    ``expired``: the cursor is of no use; it then stands where the comparison began. ``access_changed``: what is gone is
+    what may not be read any more.
     """
     progress.phase = Phase.COMPARING
-    if everything or not await _descend(mirror, progress, expired=expired):
+    if everything or not await _descend(mirror, progress, expired=expired, access_changed=access_changed):
         await learn_all(mirror, progress)
     progress.phase = Phase.FETCHING
     if bring:
         await bring_all(mirror, progress)
 
 
-async def _descend(mirror: OpenMirror, progress: Progress, *, expired: bool) -> bool:
+async def _descend(mirror: OpenMirror, progress: Progress, *, expired: bool, access_changed: bool) -> bool:
     """False when digests do not lead to what differs, or not with less trouble than a listing."""
-    descent = Descent(mirror, progress)
+    descent = Descent(mirror, progress, access_changed=access_changed)
     try:
         await descent.run()
     except (TooDifferent, ServedLater, PermissionDenied):

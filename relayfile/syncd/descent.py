@@ -58,7 +58,9 @@ class _Entries:
 class Descent:
     """One comparison of a mirror with the store. Used with the mirror's turn."""
 
-    def __init__(self, mirror: OpenMirror, progress: Progress) -> None:
+    def __init__(self, mirror: OpenMirror, progress: Progress, *, access_changed: bool = False) -> None:
+        """``access_changed``: what is gone is what the mirror's token may not read any more."""
+        self._access_changed = access_changed
         self._mirror = mirror
         self._progress = progress
         self._waiting: list[str] = []
@@ -137,7 +139,10 @@ class Descent:
 
     async def _gone(self, path: str, at: Cursor, but: str = "") -> None:
         async for rows in self._rows(path):
-            self._learn([RemoteFile(each, at.revision, None) for each, _, _ in rows if each != but])
+            gone = [each for each, _, _ in rows if each != but]
+            if self._access_changed:
+                self._mirror.journal.scopes.lost(gone)
+            self._learn([RemoteFile(each, at.revision, None) for each in gone])
 
     async def _whole(self, path: str) -> None:
         """Everything below a directory of which the journal has nothing."""

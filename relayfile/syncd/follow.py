@@ -65,9 +65,13 @@ class Backlog:
 
 
 async def follow(
-    mirror: OpenMirror, turn: asyncio.Lock, progress: Progress, told: Callable[[AuditResult | None], Awaitable[None]]
+    mirror: OpenMirror,
+    turn: asyncio.Lock,
+    progress: Progress,
+    told: Callable[[AuditResult | None, bool], Awaitable[None]],
 ) -> None:
-    """Apply events from the journal's cursor on, for ever. ``told`` hears of each batch, and of each audit at a mark.
+    """Apply events from the journal's cursor on, for ever. ``told`` hears of each batch: of an audit at a mark behind
+    it, and whether access changed.
 
     ``turn`` is held while the journal and the disk are touched. Ends only with an error: the store's, the disk's,
     ``RootLost`` or ``MassDelete``.
@@ -79,7 +83,8 @@ async def follow(
         while True:
             burst = await backlog.take()
             async with turn:
-                await told(await take_burst(mirror, burst, progress))
+                audited = await take_burst(mirror, burst, progress)
+                await told(audited, tells_of_access(burst.events, mirror.remote_paths))
 
 
 async def take_burst(mirror: OpenMirror, burst: Burst, progress: Progress) -> AuditResult | None:
@@ -114,6 +119,15 @@ async def _bring(mirror: OpenMirror, changes: Sequence[RemoteFile], progress: Pr
 async def _read(stream: AsyncIterator[event_pb2.WatchEventsResponse], backlog: Backlog) -> None:
     async for message in stream:
         await backlog.put(message)
+
+
+def tells_of_access(events: Iterable[event_pb2.Event], roots: Sequence[str]) -> bool:
+    """Whether rules changed who may read what at, below or above one of ``roots``."""
+    return any(
+        event.type == event_pb2.EVENT_TYPE_ACCESS_CHANGED
+        and any(contains(root, event.path) or contains(event.path, root) for root in roots)
+        for event in events
+    )
 
 
 def changes_of(events: Iterable[event_pb2.Event], roots: Sequence[str]) -> list[RemoteFile]:

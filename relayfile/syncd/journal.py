@@ -35,6 +35,7 @@ from relayfile.syncd.journal_rows import (
     storage_errors,
     transaction,
 )
+from relayfile.syncd.journal_scopes import Scopes, rescope
 from relayfile.syncd.journal_standing import Standing
 from relayfile.syncd.rows import Cursor, FileRow, FileState, Problem, RemoteFile, Settled
 from relayfile.syncd.trash import Trash
@@ -55,8 +56,8 @@ class Unsettled:
 class Journal:
     """An open journal. Not thread-safe: its mirror's lock is held while it is used.
 
-    ``first_pull``, ``listing``, ``places``, ``problems``, ``decisions`` and ``trash`` are parts of it, on the same
-    connection.
+    ``first_pull``, ``listing``, ``places``, ``problems``, ``decisions``, ``scopes`` and ``trash`` are parts of it,
+    on the same connection.
     """
 
     def __init__(
@@ -77,14 +78,14 @@ class Journal:
                 raise StartRefused(
                     why=f"the journal {path} has format {found}, this release knows {_FORMAT}; start a newer one"
                 )
-            for root in remote_paths:
-                self._db.execute("INSERT OR IGNORE INTO root (path, digest) VALUES (?, ?)", (root, bytes(32)))
+            rescope(self._db, remote_paths)
         self._standing = Standing(self._db)
         self.trash = Trash(self._db)
         self.problems = Problems(self._db, problems_max)
         self.listing = Listing(self._db)
         self.places = Places(self._db)
         self.decisions = Decisions(self._db)
+        self.scopes = Scopes(self._db)
         self.first_pull = FirstPull(self._db, self._standing, self.problems)
 
     def close(self) -> None:

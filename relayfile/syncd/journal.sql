@@ -68,6 +68,12 @@ CREATE TABLE IF NOT EXISTS delete_plan (
   create_us INTEGER NOT NULL
 );
 CREATE TABLE IF NOT EXISTS approved_delete (path TEXT PRIMARY KEY, disk_hash BLOB) WITHOUT ROWID;
+-- Written files of remote paths that the mirror no longer has; the columns of `file`, without the barrier.
+CREATE TABLE IF NOT EXISTS leaving (
+  path TEXT PRIMARY KEY, revision INTEGER, remote_hash BLOB, size INTEGER, state INTEGER, disk_path TEXT, disk_hash BLOB,
+  device INTEGER, inode INTEGER, disk_size INTEGER, mtime_ns INTEGER, ctime_ns INTEGER
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS access_lost (path TEXT PRIMARY KEY) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS trash (
   trash_id    TEXT    PRIMARY KEY,
   reason      INTEGER NOT NULL,

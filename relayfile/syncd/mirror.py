@@ -5,6 +5,7 @@ again, or halt where a safety rail says so. Refuses to know how its pieces work,
 """
 
 import asyncio
+import contextlib
 import math
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -33,6 +34,7 @@ from relayfile.syncd.display import Display
 from relayfile.syncd.follow import follow
 from relayfile.syncd.journal import Journal
 from relayfile.syncd.journal_pull import PullPhase
+from relayfile.syncd.leaving import leave
 from relayfile.syncd.open_mirror import OpenMirror
 from relayfile.syncd.problem_files import ProblemFiles
 from relayfile.syncd.progress import Phase, Progress, Via
@@ -148,6 +150,7 @@ class Mirror:
         try:
             async with self._using() as mirror:
                 self.display.state(MirrorState.PULLING)
+                await leave(mirror)
                 await self._patiently(progress, lambda: self._pull_once(mirror, progress, full=full, via=via))
                 started_us = self._clock.now_us()
                 started = self._clock.monotonic()
@@ -186,6 +189,16 @@ class Mirror:
             self.display.audited(audited)
             await self._show()
             return audited
+
+    async def change(self, record: MirrorRecord) -> None:
+        """Be ``record`` from now on; nothing follows meanwhile. Files of dropped paths go to the trash, no other."""
+        async with self._turn:
+            self.close()
+            self.display.record = record
+        with contextlib.suppress(MirrorRefused):  # shown; the rest is done when the directory is back
+            async with self._using() as mirror:
+                await leave(mirror)
+                await self._show()
 
     async def restore(self, trash_ids: Sequence[str], directory: str, *, overwrite: bool) -> list[Restored]:
         """Put files from the trash back below ``directory``; empty: where they were."""
@@ -264,11 +277,14 @@ class Mirror:
                     self.display.audited(audited)
                 await self._show()
 
-    async def _told(self, result: AuditResult | None) -> None:
-        """After each batch, with the turn: what a mark said."""
+    async def _told(self, result: AuditResult | None, access_changed: bool) -> None:
+        """After each batch, with the turn: what a mark said, or that rules changed."""
         mirror = self._open
         assert mirror is not None, "it follows"
         self.display.heard(mirror.journal.cursor.revision)
+        if access_changed:
+            await relearn(mirror, Progress(self._clock.monotonic()), access_changed=True)
+            result = None  # the next mark says what is so now
         if result is None:
             if self._problem_files is not None:
                 await self._problem_files.agree()

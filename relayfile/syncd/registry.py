@@ -6,6 +6,7 @@ Owns `mirrors.db`, a folder with a journal per mirror, and the tasks that follow
 import asyncio
 import json
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -26,6 +27,7 @@ from relayfile.syncd.answers import Answers, Kept
 from relayfile.syncd.journal import Journal
 from relayfile.syncd.journal_problems import PROBLEMS_MAX
 from relayfile.syncd.journal_rows import storage_errors
+from relayfile.syncd.journal_scopes import dropped
 from relayfile.syncd.mirror import Mirror
 from relayfile.syncd.open_mirror import OpenMirror
 from relayfile.syncd.root import Marker, Root, create_root
@@ -68,7 +70,8 @@ class Registry:
             while True:
                 mirror = await self._to_follow.get()
                 mirror_id = mirror.record.mirror_id
-                if self._mirrors.get(mirror_id) is mirror:
+                running = self._following.get(mirror_id)
+                if self._mirrors.get(mirror_id) is mirror and (running is None or running.done()):
                     self._following[mirror_id] = tasks.create_task(mirror.run(), name=f"mirror {mirror_id}")
 
     def close(self) -> None:
@@ -90,21 +93,50 @@ class Registry:
             raise MirrorNotFound(mirror=mirror_id)
         return self._mirrors[mirror_id]
 
-    def create(
-        self, wanted: MirrorRecord, *, adopt_existing: bool, update_existing: bool, request_id: str, fingerprint: bytes
-    ) -> Mirror:
-        """Make a mirror of ``wanted`` (its id and time are given here), or change the one that the directory has."""
+    def create(self, wanted: MirrorRecord, *, adopt_existing: bool, request_id: str, fingerprint: bytes) -> Mirror:
+        """Make a mirror of ``wanted`` (its id and time are given here)."""
         repeated = self.answers.find(request_id, fingerprint)
         if repeated is not None:
             return self.get(repeated.mirror_id)
-        existing = next((each for each in self if each.record.directory == wanted.directory), None)
-        if existing is not None:
-            if not update_existing:
-                raise MirrorAlreadyExists(root=wanted.directory)
-            mirror = self._update(existing, wanted)
-        else:
-            mirror = self._create(wanted, adopt_existing=adopt_existing)
+        if self.at(wanted.directory) is not None:
+            raise MirrorAlreadyExists(root=wanted.directory)
+        mirror = self._create(wanted, adopt_existing=adopt_existing)
         self.answers.keep(request_id, fingerprint, Kept(mirror.record.mirror_id, mirror.record.workspace_id, None))
+        return mirror
+
+    def at(self, directory: str) -> Mirror | None:
+        """The mirror of exactly this directory."""
+        return next((each for each in self if each.record.directory == directory), None)
+
+    async def update(self, mirror: Mirror, wanted: MirrorRecord, *, request_id: str, fingerprint: bytes) -> Mirror:
+        """Change a mirror's settings to those of ``wanted``; what it follows goes on afterwards.
+
+        ``UnsentEdits`` when a path is dropped while anything is unsent: it would stay behind.
+        """
+        repeated = self.answers.find(request_id, fingerprint)
+        if repeated is not None:
+            return self.get(repeated.mirror_id)
+        old = mirror.record
+        if wanted.workspace_id != old.workspace_id:
+            raise InvalidArgument.of("workspace_id", f"cannot be changed: the directory mirrors {old.workspace_id}")
+        record = replace(
+            old,
+            remote_paths=wanted.remote_paths,
+            follow=wanted.follow or old.follow,
+            read_only=wanted.read_only,
+            token_file=wanted.token_file or old.token_file,
+        )
+        mirror.look()
+        if dropped(old.remote_paths, record.remote_paths) and (unsent := mirror.unsent()):
+            raise UnsentEdits(mirror=old.directory, edits=unsent.edits, conflicts=unsent.conflicts)
+        # The row first: after a kill the journal is made one of these paths when it is opened.
+        self._store(record)
+        if record != old:
+            await self._stop_following(old.mirror_id)
+            await mirror.change(record)
+            if record.follow:
+                self._to_follow.put_nowait(mirror)
+        self.answers.keep(request_id, fingerprint, Kept(old.mirror_id, old.workspace_id, None))
         return mirror
 
     async def forget(self, mirror: Mirror, *, force: bool) -> Unsent:
@@ -121,14 +153,17 @@ class Registry:
         with storage_errors():
             self._db.execute("DELETE FROM mirror WHERE mirror_id = ?", (record.mirror_id,))
         self._mirrors.pop(record.mirror_id, None)
-        following = self._following.pop(record.mirror_id, None)
-        if following is not None:
-            following.cancel()
-            await asyncio.wait({following})
+        await self._stop_following(record.mirror_id)
         await mirror.retire()
         for suffix in ("", "-wal", "-shm"):
             self._journal_path(record.mirror_id).with_name(f"{record.mirror_id}.db{suffix}").unlink(missing_ok=True)
         return unsent
+
+    async def _stop_following(self, mirror_id: str) -> None:
+        following = self._following.pop(mirror_id, None)
+        if following is not None:
+            following.cancel()
+            await asyncio.wait({following})
 
     def _create(self, wanted: MirrorRecord, *, adopt_existing: bool) -> Mirror:
         record = MirrorRecord(
@@ -149,28 +184,6 @@ class Registry:
         create_root(record.directory, Marker(record.mirror_id, record.workspace_id), adopt_existing=adopt_existing)
         self._store(record)
         return self._add(record)
-
-    def _update(self, mirror: Mirror, wanted: MirrorRecord) -> Mirror:
-        old = mirror.record
-        if wanted.workspace_id != old.workspace_id:
-            raise InvalidArgument.of("workspace_id", f"cannot be changed: the directory mirrors {old.workspace_id}")
-        if wanted.remote_paths != old.remote_paths:
-            raise InvalidArgument.of("remote_paths", "cannot be changed by this version")
-        record = MirrorRecord(
-            old.mirror_id,
-            old.workspace_id,
-            old.directory,
-            old.remote_paths,
-            wanted.follow or old.follow,
-            wanted.read_only,
-            wanted.token_file or old.token_file,
-            old.create_time_us,
-        )
-        self._store(record)
-        mirror.display.record = record
-        if record.follow and not old.follow:
-            self._to_follow.put_nowait(mirror)
-        return mirror
 
     def _store(self, record: MirrorRecord) -> None:
         with storage_errors():
@@ -193,8 +206,8 @@ class Registry:
         mirror = Mirror(
             record,
             self._clock,
-            lambda root: Journal(path, record.remote_paths, folds=root.folds, problems_max=self._problems_max),
-            lambda root, journal: self._open_with(record, root, journal),
+            lambda root: Journal(path, mirror.record.remote_paths, folds=root.folds, problems_max=self._problems_max),
+            lambda root, journal: self._open_with(mirror.record, root, journal),
         )
         self._mirrors[record.mirror_id] = mirror
         if record.follow:

@@ -40,13 +40,18 @@ class MirrorService(ListsOfMirrors, WaitsForMirrors, MirrorServiceServicer):
         self, request: mirror_pb2.CreateMirrorRequest, _context: Context
     ) -> mirror_pb2.CreateMirrorResponse:
         wanted = wire.wanted_mirror(request)
-        mirror = self._registry.create(
-            wanted,
-            adopt_existing=request.adopt_existing_files,
-            update_existing=request.update_existing,
-            request_id=request.request_id,
-            fingerprint=fingerprint(request),
-        )
+        mark = fingerprint(request)
+        async with self._registry.answers.once(request.request_id):
+            mirror = self._registry.at(wanted.directory) if request.update_existing else None
+            if mirror is not None:
+                mirror = await self._registry.update(mirror, wanted, request_id=request.request_id, fingerprint=mark)
+            else:
+                mirror = self._registry.create(
+                    wanted,
+                    adopt_existing=request.adopt_existing_files,
+                    request_id=request.request_id,
+                    fingerprint=mark,
+                )
         return mirror_pb2.CreateMirrorResponse(mirror=wire.mirror_message(mirror))
 
     async def GetMirror(self, request: mirror_pb2.GetMirrorRequest, _context: Context) -> mirror_pb2.GetMirrorResponse:

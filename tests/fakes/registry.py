@@ -81,7 +81,7 @@ async def serving(
 def add(registry: Registry, directory: pathlib.Path, *, follow: bool = True, paths: tuple[str, ...] = ("/",)) -> Mirror:
     """A mirror of the fake's workspace at ``directory``/mirror."""
     wanted = MirrorRecord("", "acme", str(directory / "mirror"), paths, follow, True, "", 0)
-    return registry.create(wanted, adopt_existing=False, update_existing=False, request_id="", fingerprint=b"")
+    return registry.create(wanted, adopt_existing=False, request_id="", fingerprint=b"")
 
 
 async def until(condition: object, timeout_s: float = 10.0) -> None:

@@ -136,6 +136,14 @@ class FakeStore:
         self._event(kinds[not taken], path, operation_id=f"op-{self.revision}", provider="github")
         return self.revision
 
+    def hide(self, directory: str) -> int:
+        """Rules changed: nobody may read what is below any more."""
+        self.revision += 1
+        for path in [path for path in self.files if contains(directory, path)]:
+            del self.files[path]
+        self._event(event_pb2.EVENT_TYPE_ACCESS_CHANGED, directory)
+        return self.revision
+
     def fill(self, files: Mapping[str, bytes | str]) -> None:
         for path, content in files.items():
             self.put(path, content)
