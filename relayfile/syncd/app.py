@@ -17,6 +17,7 @@ from relayfile.serving import AdminPorts, GrpcServer, Service, channel
 from relayfile.settings import StoreSettings, SyncdSettings
 from relayfile.syncd import ignore_files
 from relayfile.syncd.feed import Feed, FeedLimits
+from relayfile.syncd.figures import Figures
 from relayfile.syncd.journal import Journal
 from relayfile.syncd.open_mirror import OpenMirror
 from relayfile.syncd.registry import Registry
@@ -55,9 +56,11 @@ async def run(settings: SyncdSettings, stop: Stop) -> int:
     with DataDirectory(settings.data_dir) as directory:
         writer = Writer()
         stores = Stores(settings)
-        registry = _registry(directory.path, settings, foundation, stores, writer)
+        instruments = SyncdInstruments.declare(foundation.registry)
+        registry = _registry(directory.path, settings, foundation, stores, writer, instruments)
+        figures = Figures(registry, instruments, foundation.clock)
         try:
-            await _serve(registry, settings, foundation, stop)
+            await _serve(registry, settings, foundation, figures, stop)
         finally:
             registry.close()
             writer.close()
@@ -66,7 +69,9 @@ async def run(settings: SyncdSettings, stop: Stop) -> int:
     return EXIT_OK
 
 
-async def _serve(registry: Registry, settings: SyncdSettings, foundation: Foundation, stop: Stop) -> None:
+async def _serve(
+    registry: Registry, settings: SyncdSettings, foundation: Foundation, figures: Figures, stop: Stop
+) -> None:
     servicer = MirrorService(registry, foundation.clock)  # type: ignore[abstract]  # what it leaves out is served later
     service = Service("relayfile.v1.MirrorService", mirror_pb2_grpc.add_MirrorServiceServicer_to_server, servicer)
     server = GrpcServer(settings, settings.address, [service], foundation.policy)
@@ -83,6 +88,7 @@ async def _serve(registry: Registry, settings: SyncdSettings, foundation: Founda
 
     def work(tasks: asyncio.TaskGroup) -> None:
         tasks.create_task(registry.serve(), name="mirrors")
+        tasks.create_task(figures.run(), name="figures")
         tasks.create_task(foundation.policy.verifier.run(), name="keys")
         tasks.create_task(admin.http.serve(), name="admin-http")
 
@@ -91,9 +97,13 @@ async def _serve(registry: Registry, settings: SyncdSettings, foundation: Founda
 
 
 def _registry(
-    data_dir: Path, settings: SyncdSettings, foundation: Foundation, stores: Stores, writer: Writer
+    data_dir: Path,
+    settings: SyncdSettings,
+    foundation: Foundation,
+    stores: Stores,
+    writer: Writer,
+    instruments: SyncdInstruments,
 ) -> Registry:
-    instruments = SyncdInstruments.declare(foundation.registry)
     # A stream that is open holds about one message that is not written yet.
     messages_max = max(1, settings.sync_read_bytes_max // settings.message_bytes_target)
     reads = asyncio.Semaphore(min(settings.sync_read_concurrency, messages_max))
@@ -125,9 +135,4 @@ def _registry(
         ignore_files.begin(mirror)
         return mirror
 
-    registry = Registry(data_dir, foundation.clock, foundation.ids, open_with, settings.problems_max)
-    instruments.mirrors.set_function(lambda: len(registry))
-    instruments.problems.set_function(
-        lambda: sum(each.opened.journal.problems.count() for each in registry if each.opened is not None)
-    )
-    return registry
+    return Registry(data_dir, foundation.clock, foundation.ids, open_with, settings.problems_max)

@@ -150,6 +150,12 @@ class SyncdInstruments(Instruments):
     audits_total: Counter = counter("Audits.", "result")
     mirrors: Gauge = gauge("Mirrors served.")
     problems: Gauge = gauge("Listed problems of all mirrors.")
+    staleness_seconds: Gauge = gauge(
+        "Since a mirror last knew that it had everything; of at most 100 mirrors. Read every second.", "mirror"
+    )
+    stalest_seconds: Gauge = gauge("The largest of them, over all mirrors.")
+    mirrors_halted: Gauge = gauge("Mirrors that a safety rail stopped, and that wait for somebody.")
+    halts_total: Counter = counter("Times that a safety rail stopped a mirror.", "reason")
 
 
 def new_registry() -> CollectorRegistry:

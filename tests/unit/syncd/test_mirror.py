@@ -8,7 +8,7 @@ import pytest
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-from relayfile.errors import ExportRefused, MirrorAlreadyExists, MirrorRefused
+from relayfile.errors import ExportRefused, MirrorAlreadyExists, MirrorRefused, Unavailable
 from relayfile.settings import SyncdSettings
 from relayfile.syncd.audit import Verdict
 from relayfile.syncd.mirror import Mirror
@@ -136,6 +136,31 @@ async def test_a_silent_stream_counts_as_dead(tmp_path: pathlib.Path) -> None:
         store.knobs.silent_watch = False
         await level(mirror, store)
         assert tree_of(tmp_path) == contents(store)
+
+
+@pytest.mark.parametrize("how", ["expired", "history"])
+async def test_a_mirror_that_follows_audits_itself_after_a_cut_with_a_cursor_of_no_use(
+    tmp_path: pathlib.Path, how: str
+) -> None:
+    store = filled()
+    async with store.served() as address, serving(address, tmp_path) as registry:
+        mirror = add(registry, tmp_path)
+        await level(mirror, store)
+        store.knobs.refusal = Unavailable(what="store (it is being restored)")
+        await store.notify()
+        await until(lambda: mirror.seen.state is MirrorState.DISCONNECTED)
+        store.put("/github/issues/1.json", "edited")
+        store.delete("/github/issues/2.json")
+        store.expire_events() if how == "expired" else store.new_history()
+        store.calls.clear()
+        store.paths_read.clear()
+        store.knobs.refusal = None
+        await level(mirror, store)
+        assert tree_of(tmp_path) == contents(store)
+        assert mirror.seen.audited is not None
+        assert mirror.seen.audited.result.verdict is Verdict.EXACT
+        assert store.paths_read == ["/github/issues/1.json"]
+        assert "ListTree" not in store.calls, "digests lead to what differs"
 
 
 @pytest.mark.parametrize("how", ["expired", "history"])
