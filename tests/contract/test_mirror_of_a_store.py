@@ -7,9 +7,11 @@ import pathlib
 import pytest
 
 from relayfile.syncd.audit import Verdict
-from relayfile.syncd.progress import Via
-from relayfile.syncd.rows import Cursor
+from relayfile.syncd.catch_up import prove
+from relayfile.syncd.progress import Progress, Via
+from relayfile.syncd.rows import Cursor, RemoteFile, TrashReason
 from relayfile.syncd.shown import MirrorState
+from relayfile.v1 import file_pb2, types_pb2
 from tests.fakes.mirror import tree_of
 from tests.fakes.registry import add, serving, until
 from tests.support.store_node import started_nodes
@@ -87,3 +89,57 @@ async def test_a_following_mirror_has_a_change_at_once(tmp_path: pathlib.Path) -
             assert tree_of(tmp_path) == {"/a/b": b"29", "/not-there-yet/d": b"1"}
             delays.sort()
             print("commit to disk, ms:", [round(delay * 1000, 1) for delay in (delays[0], delays[15], delays[-1])])
+
+
+async def test_an_audit_goes_down_to_what_differs(tmp_path: pathlib.Path) -> None:
+    flat = {f"/flat/{index:05}": b"%d" % index for index in range(500)}
+    deep = {f"/deep/{index % 20}/{index % 7}/{index}": b"%d" % index for index in range(4_000)}
+    async with started_nodes(tmp_path, mark_interval_s=1.0) as [node]:
+        await node.writer.create_workspace("acme")
+        await node.writer.put("acme", {**flat, **deep})
+        async with serving(node.address, tmp_path, metadata=node.client.metadata) as registry:
+            mirror = add(registry, tmp_path, follow=False)
+            await mirror.pull(full=False, via=Via.ANY)
+            assert mirror.opened is not None
+            journal = mirror.opened.journal
+            wrong = [*list(flat)[::50], *list(deep)[::2_000]]
+            journal.learn([RemoteFile(path, 1, b"?" * 32, 3) for path in wrong], journal.cursor)
+            journal.learn([RemoteFile("/deep/1/no/such", 1, b"?" * 32, 3)], journal.cursor)
+            journal.learn([RemoteFile(list(flat)[77], 1, None)], journal.cursor)
+            progress = Progress(0.0)
+            result = await prove(mirror.opened, progress, repair=True)
+            assert result.verdict is Verdict.EXACT
+            assert tree_of(tmp_path) == {**flat, **deep}
+            assert progress.wire_bytes < 150_000, "a listing is three times as much"
+
+
+async def test_a_mirror_holds_what_its_token_may_read_and_gives_up_what_it_may_not(tmp_path: pathlib.Path) -> None:
+    files = {f"/{top}/{index}": b"%d" % index for top in ("in", "out") for index in range(30)}
+    async with started_nodes(tmp_path, mark_interval_s=0.2) as [node]:
+        await node.writer.create_workspace("acme")
+        await node.writer.put("acme", files)
+        eve = node.caller("acme", subject="eve", scopes=("relayfile:fs:read:/in/**",))
+        async with serving(node.address, tmp_path, metadata=eve.metadata) as registry:
+            mirror = add(registry, tmp_path)
+            await until(lambda: mirror.seen.state is MirrorState.FOLLOWING)
+            assert tree_of(tmp_path).keys() == {path for path in files if path.startswith("/in/")}
+            assert mirror.seen.audited is not None
+            assert mirror.seen.audited.result.verdict is Verdict.EXACT
+            assert [root.partial for root in mirror.seen.audited.result.roots] == [True]
+            for index in range(5):
+                request = file_pb2.WriteFileRequest(
+                    workspace_id="acme",
+                    path=f"/in/{index}",
+                    content=b"%d" % index,
+                    semantics=types_pb2.Semantics(permissions=["agent:alice"]),
+                    force=True,
+                )
+                await node.client.files.WriteFile(request, metadata=node.client.metadata)
+            assert mirror.opened is not None
+            trash = mirror.opened.journal.trash
+            await until(lambda: trash.totals()[0] == 5)
+            assert len(tree_of(tmp_path)) == 25
+            assert {(each.path, each.reason) for each in trash.page(None, 100)} == {
+                (f"/in/{index}", TrashReason.ACCESS_LOST) for index in range(5)
+            }
+        await eve.channel.close()
