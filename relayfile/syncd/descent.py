@@ -9,11 +9,12 @@ import asyncio
 import hashlib
 from collections.abc import AsyncIterator, Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import groupby
 from typing import Final
 
 from relayfile.errors import DataCorrupted
-from relayfile.paths import join, name
-from relayfile.syncd.digest import EMPTY, TreeSum, element
+from relayfile.paths import contains, join, name, parent
+from relayfile.syncd.digest import EMPTY, MODULUS, TreeSum, element
 from relayfile.syncd.feed import tree_sum
 from relayfile.syncd.open_mirror import OpenMirror
 from relayfile.syncd.progress import Progress
@@ -26,7 +27,6 @@ WIDE_ENTRIES: Final = 4_096
 """The store keeps buckets of directories with more entries."""
 BUCKETS_ASKED_MAX: Final = 16
 """Where more buckets of a directory differ, its entries are listed once: the store reads them all for each bucket."""
-_BUCKETS: Final = 256
 _ROWS: Final = 5_000
 
 
@@ -39,7 +39,7 @@ class _Local:
     """What the journal has directly in a directory."""
 
     sums: dict[str, TreeSum] = field(default_factory=dict)
-    """Name to the sum of what is there and below."""
+    """Name of a directory to its sum."""
     files: dict[str, bytes] = field(default_factory=dict)
     """Name of a file to its hash."""
 
@@ -64,6 +64,10 @@ class Descent:
         self._mirror = mirror
         self._progress = progress
         self._waiting: list[str] = []
+        self._sums: dict[str, TreeSum] = {}
+        """Of every directory of the roots that differ, as the journal has it."""
+        self._below: dict[str, set[str]] = {}
+        """A directory to the names of those in it."""
         self.begun: Cursor | None = None
         """Where the first answer stood."""
         self.requests = 0
@@ -76,36 +80,36 @@ class Descent:
             held = await self._mirror.feed.held(root)
             self._see(held.at)
             if held.total != self._mirror.journal.sums[root]:
+                await self._sum_up(root)
                 self._waiting.append(root)
         while self._waiting:
             await self._directory(self._waiting.pop())
 
     async def _directory(self, path: str) -> None:
         local = await self._local(path)
-        if not local.sums:
+        entry_count = len(local.sums) + len(local.files)
+        if not entry_count:
             await self._whole(path)
             return
-        if len(local.sums) <= WIDE_ENTRIES:
+        if entry_count <= WIDE_ENTRIES:
             answer = await self._ask(path, children=True)
             if answer.children or not answer.directory.totals.file_count:
                 entries = _entries(answer.children, _cursor(answer))
                 entries.complete = _total(entries) == tree_sum(answer.directory.totals)
-                await self._compare(path, local, local.sums, entries)
+                await self._compare(path, local, {*local.sums, *local.files}, entries)
                 return
         await self._wide(path, local)
 
     async def _wide(self, path: str, local: _Local) -> None:
         answer = await self._ask(path, buckets=True)
-        by_bucket: dict[int, list[str]] = {}
-        for each in local.sums:
-            by_bucket.setdefault(hashlib.sha256(each.encode()).digest()[0], []).append(each)
+        digests, by_bucket = _bucket_digests(path, local) if answer.buckets else ({}, {})
         differing = [
             each.bucket
             for each in answer.buckets
-            if tree_sum(each.totals) != _sum(local.sums[name] for name in by_bucket.get(each.bucket, ()))
+            if tree_sum(each.totals).digest != digests.get(each.bucket, 0) % MODULUS
         ]
         if not answer.buckets or len(differing) > BUCKETS_ASKED_MAX:
-            await self._compare(path, local, local.sums, await self._listed(path))
+            await self._compare(path, local, {*local.sums, *local.files}, await self._listed(path))
             return
         for bucket in differing:
             part = await self._ask(path, children=True, buckets=True, bucket=bucket)
@@ -127,7 +131,7 @@ class Descent:
         for each_name in [each for each in names if each not in entries.files and each not in entries.directories]:
             await self._gone(join(path, each_name), entries.at)
         for each_name, each in entries.files.items():  # nothing is below a file, though there may have been
-            if each_name in local.sums and local.sums[each_name].file_count > (each_name in local.files):
+            if each_name in local.sums:
                 await self._gone(each.path, entries.at, but=each.path)
         self._learn(
             [
@@ -194,21 +198,33 @@ class Descent:
             self._mirror.journal.learn(changes, None)
             self.changed_count += len(changes)
 
+    async def _sum_up(self, root: str) -> None:
+        """One pass over the rows, for all directories at once."""
+        async for rows in self._rows(root):
+            for directory, run in groupby(rows, _parent):
+                count = size = digest = 0
+                for path, content_hash, file_bytes in run:
+                    count, size, digest = count + 1, size + file_bytes, digest + element(path, content_hash)
+                self._add(root, directory, TreeSum(count, size, digest))
+
+    def _add(self, root: str, directory: str, total: TreeSum) -> None:
+        while contains(root, directory):
+            self._sums[directory] = self._sums.get(directory, EMPTY) + total
+            if directory in ("/", root):
+                return
+            above = parent(directory)
+            self._below.setdefault(above, set()).add(name(directory))
+            directory = above
+
     async def _local(self, path: str) -> _Local:
-        found = _Local()
-        start = len(path) + (path != "/")
-        sums: dict[str, list[int]] = {}
-        async for rows in self._rows(path):
-            for each, content_hash, size in rows:
-                first, slash, _ = each[start:].partition("/")
-                total = sums.setdefault(first, [0, 0, 0])
-                total[0] += 1
-                total[1] += size
-                total[2] += element(each, content_hash)
-                if not slash:
-                    found.files[first] = content_hash
-        found.sums = {first: EMPTY + TreeSum(*total) for first, total in sums.items()}
-        return found
+        found = _Local({each: self._sums[join(path, each)] for each in self._below.get(path, ())})
+        after = ""
+        while True:
+            files, after = self._mirror.journal.listing.files_in(path, after, _ROWS)
+            found.files.update((name(each), content_hash) for each, content_hash in files)
+            await asyncio.sleep(0)
+            if not after:
+                return found
 
     async def _rows(self, path: str) -> AsyncIterator[Sequence[tuple[str, bytes, int]]]:
         after = ""
@@ -216,6 +232,24 @@ class Descent:
             after = rows[-1][0]
             yield rows
             await asyncio.sleep(0)  # other mirrors and calls have their turn
+
+
+def _bucket_digests(path: str, local: _Local) -> tuple[dict[int, int], dict[int, list[str]]]:
+    """What the journal has in each bucket of a directory, and the names there."""
+    names: dict[int, list[str]] = {}
+    digests: dict[int, int] = {}
+    for each in {*local.sums, *local.files}:
+        bucket = hashlib.sha256(each.encode()).digest()[0]
+        names.setdefault(bucket, []).append(each)
+        digest = local.sums[each].digest if each in local.sums else 0
+        if each in local.files:
+            digest += element(join(path, each), local.files[each])
+        digests[bucket] = digests.get(bucket, 0) + digest
+    return digests, names
+
+
+def _parent(row: tuple[str, bytes, int]) -> str:
+    return row[0][: row[0].rfind("/")] or "/"
 
 
 def _cursor(answer: file_pb2.GetTreeDigestResponse) -> Cursor:

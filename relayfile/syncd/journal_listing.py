@@ -33,6 +33,30 @@ class Listing:
             rows = self._db.execute(query, (*span(below), after, limit)).fetchall()
         return cast("list[tuple[str, bytes, int]]", rows)  # as in the schema; not copied, there may be very many
 
+    def files_in(self, directory: str, first: str, limit: int) -> tuple[list[tuple[str, bytes]], str]:
+        """(path, hash) of files directly in a directory, by path, from ``first`` on; and where to go on.
+
+        That is empty at the end.
+        """
+        query = f"SELECT path, remote_hash FROM file WHERE {BELOW} AND path >= ?4 AND remote_hash IS NOT NULL"
+        query += " ORDER BY path"
+        start = len(directory) + (directory != "/")
+        found: list[tuple[str, bytes]] = []
+        with storage_errors():
+            while True:
+                skip = ""
+                for path, content_hash in self._db.execute(query, (*span(directory), first)):
+                    slash = path.find("/", start)
+                    if slash >= 0:
+                        skip = path[:slash] + "0"  # behind everything in that directory, before anything else
+                        break
+                    found.append((path, content_hash))
+                    if len(found) >= limit:
+                        return found, path + "\0"
+                if not skip:
+                    return found, ""
+                first = skip
+
     def unnamed(self, root: str, limit: int) -> list[str]:
         """Paths of ``root`` that the store was thought to have, and that the listing did not name."""
         query = (
