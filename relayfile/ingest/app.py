@@ -30,6 +30,7 @@ from relayfile.ingest.pipeline import Pipeline
 from relayfile.ingest.providers.registry import ProviderRegistry
 from relayfile.ingest.publishing.publish import Door
 from relayfile.ingest.publishing.servicer import IngestServicer
+from relayfile.ingest.publishing.turns import Turns
 from relayfile.ingest.redo_worker import RedoQueue, RedoWorker
 from relayfile.ingest.sending.node_channels import NodeChannels
 from relayfile.ingest.sending.streams import Surroundings
@@ -147,6 +148,7 @@ async def _serve(
         ids=foundation.ids,
         tracing=foundation.tracing,
         instruments=instruments,
+        turns=Turns(lambda: mode.traffic.pending),
     )
     deliveries = AppDeliveries(apps, routes.table)
     http = _webhooks(mode, providers, deliveries, workspaces, rejected, room, settings, foundation, around)

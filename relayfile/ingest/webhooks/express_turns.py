@@ -10,8 +10,8 @@ from collections import deque
 from collections.abc import Callable
 from typing import Final
 
-PASS_REQUESTS: Final = 6
-"""Requests that are worked on in one pass, half a millisecond or so."""
+PASS_REQUESTS: Final = 12
+"""Requests that are worked on in one pass, 1 ms or so."""
 
 
 class ExpressTurns:

@@ -17,7 +17,7 @@ from relayfile.store.sqlite.connection import open_writer
 
 CACHE_BYTES = 64 << 10
 PAGE_BYTES = 4096
-ALONE_BYTES_MAX = 1 << 20
+ALONE_BYTES_MAX = 256 << 10
 """When no more than this is left to write back, the next transaction waits for it."""
 RESTART_TIMEOUT_MS = 200
 

@@ -1,6 +1,9 @@
 import asyncio
+from collections.abc import Callable
 
-from relayfile.ingest.publishing.turns import Turns
+import pytest
+
+from relayfile.ingest.publishing.turns import BEHIND_CHANGES, BEHIND_REST_S, REST_S, Turns
 
 
 async def test_one_piece_is_done_in_each_pass_of_the_loop_in_order() -> None:
@@ -47,3 +50,22 @@ async def test_while_lone_requests_come_the_loop_rests_between_two_pieces() -> N
     async with asyncio.timeout(5):
         for _ in range(3):
             await briefly.next()
+
+
+async def test_it_rests_for_longer_while_much_that_was_accepted_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    pending = BEHIND_CHANGES
+    rests: list[float] = []
+    loop = asyncio.get_running_loop()
+
+    def call_later(delay_s: float, callback: Callable[[], None]) -> asyncio.Handle:
+        rests.append(delay_s)
+        return loop.call_soon(callback)
+
+    monkeypatch.setattr(loop, "call_later", call_later)
+    turns = Turns(lambda: pending)
+    turns.lone()
+    await turns.next()
+    pending -= 1
+    await turns.next()
+    await asyncio.sleep(0)
+    assert rests[:2] == [BEHIND_REST_S, REST_S]
