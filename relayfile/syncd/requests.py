@@ -3,7 +3,9 @@
 Owns the order of these steps and the limits of pages. Refuses to know what a call is about.
 """
 
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
 from google.protobuf.message import Message
@@ -27,6 +29,15 @@ class OfOneMirror(Protocol):
 
     @property
     def request_id(self) -> str: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """What a call with a request id does: answer what was ``kept``, or ask ``mirror`` and ``keep`` the answer."""
+
+    kept: bytes | None
+    mirror: Mirror | None
+    keep: Callable[[bytes], None]
 
 
 class Requests:
@@ -54,6 +65,34 @@ class Requests:
             raise MirrorRefused(mirror=mirror_id, why=f"{halt.reason}: {halt.message}")
         raise mirror.seen.error or Unavailable(what="mirror (it is being opened)")
 
+    @asynccontextmanager
+    async def first(
+        self, rpc: str, request: OfOneMirror, violations: Sequence[FieldViolation] = ()
+    ) -> AsyncIterator[Turn]:
+        """Alone with the request's id, for a call that answers in its own way: with what was kept, or then keeps it.
+
+        ``violations`` are what the caller found wrong with the other fields: all are told together.
+        """
+        wrong = [*([] if request.mirror_id else [FieldViolation("mirror_id", "is required")])]
+        wrong += [*violations, *check_request_id(request.request_id)]
+        if wrong:
+            raise InvalidArgument(wrong)
+        assert isinstance(request, Message)
+        answers, mark = self.registry.answers, fingerprint(request, rpc)
+        async with answers.once(request.request_id):
+            kept = answers.find(request.request_id, mark)
+            if kept is not None:
+                authorise_workspace(current_principal(), kept.workspace_id)
+                yield Turn(kept.answer or b"", None, lambda _: None)
+                return
+            mirror = self.mirror(request.mirror_id)
+            record = mirror.record
+
+            def keep(answer: bytes) -> None:
+                answers.keep(request.request_id, mark, Kept(record.mirror_id, record.workspace_id, answer))
+
+            yield Turn(None, mirror, keep)
+
     async def once(
         self,
         rpc: str,
@@ -66,25 +105,13 @@ class Requests:
 
         ``violations`` are what the caller found wrong with the other fields: all are told together.
         """
-        wrong = [*([] if request.mirror_id else [FieldViolation("mirror_id", "is required")])]
-        wrong += [*(violations or ()), *check_request_id(request.request_id)]
-        if wrong:
-            raise InvalidArgument(wrong)
-        assert isinstance(request, Message)
-        answers, mark = self.registry.answers, fingerprint(request, rpc)
-        async with answers.once(request.request_id):
-            kept = answers.find(request.request_id, mark)
-            if kept is not None:
-                authorise_workspace(current_principal(), kept.workspace_id)
+        async with self.first(rpc, request, violations or ()) as turn:
+            if turn.mirror is None:
                 answer = kind()
-                answer.ParseFromString(kept.answer or b"")
+                answer.ParseFromString(turn.kept or b"")
                 return answer
-            mirror = self.mirror(request.mirror_id)
-            record = mirror.record
-            answer = await work(mirror)
-            answers.keep(
-                request.request_id, mark, Kept(record.mirror_id, record.workspace_id, answer.SerializeToString())
-            )
+            answer = await work(turn.mirror)
+            turn.keep(answer.SerializeToString())
             return answer
 
 

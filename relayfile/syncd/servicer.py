@@ -9,7 +9,7 @@ from typing import Any
 
 from relayfile.auth import current_principal
 from relayfile.clock import Clock
-from relayfile.errors import InvalidArgument, MirrorNotFound
+from relayfile.errors import FieldViolation, MirrorNotFound
 from relayfile.paths import contains
 from relayfile.syncd import wire, wire_lists
 from relayfile.syncd.answers import fingerprint
@@ -102,36 +102,45 @@ class MirrorService(ListsOfMirrors, WaitsForMirrors, MirrorServiceServicer):
     async def PullMirror(
         self, request: mirror_pb2.PullMirrorRequest, _context: Context
     ) -> AsyncIterator[mirror_pb2.PullMirrorResponse]:
-        mirror = self._requests.mirror(request.mirror_id)
         via = wire.via_of(request.via)
         interval_s = _interval_s(request)
-        async with asyncio.TaskGroup() as tasks:
-            pulling = tasks.create_task(mirror.pull(full=request.full, via=via))
-            while True:
-                done, _ = await asyncio.wait({pulling}, timeout=interval_s)
-                if done:
-                    break
-                if mirror.progress is not None:
-                    yield mirror_pb2.PullMirrorResponse(progress=self._progress(mirror, mirror.progress))
-        if pulling.cancelled():
-            raise MirrorNotFound(mirror=request.mirror_id)  # it was forgotten meanwhile
-        progress = pulling.result()
-        yield mirror_pb2.PullMirrorResponse(progress=self._progress(mirror, progress))
-        yield mirror_pb2.PullMirrorResponse(result=wire.result_message(mirror, progress, self._clock.monotonic()))
+        async with self._requests.first("PullMirror", request) as turn:
+            if turn.mirror is None:
+                yield mirror_pb2.PullMirrorResponse(result=mirror_pb2.PullResult.FromString(turn.kept or b""))
+                return
+            mirror = turn.mirror
+            async with asyncio.TaskGroup() as tasks:
+                pulling = tasks.create_task(mirror.pull(full=request.full, via=via))
+                while True:
+                    done, _ = await asyncio.wait({pulling}, timeout=interval_s)
+                    if done:
+                        break
+                    if mirror.progress is not None:
+                        yield mirror_pb2.PullMirrorResponse(progress=self._progress(mirror, mirror.progress))
+            if pulling.cancelled():
+                raise MirrorNotFound(mirror=request.mirror_id)  # it was forgotten meanwhile
+            progress = pulling.result()
+            yield mirror_pb2.PullMirrorResponse(progress=self._progress(mirror, progress))
+            result = wire.result_message(mirror, progress, self._clock.monotonic())
+            turn.keep(result.SerializeToString())
+            yield mirror_pb2.PullMirrorResponse(result=result)
 
     async def AuditMirror(
         self, request: mirror_pb2.AuditMirrorRequest, _context: Context
     ) -> mirror_pb2.AuditMirrorResponse:
-        mirror = self._requests.mirror(request.mirror_id)
-        if request.differing_paths_max < 0:
-            raise InvalidArgument.of("differing_paths_max", "is negative")
-        audited = await mirror.audit(repair=request.repair, look=request.sweep, verify_content=request.verify_content)
-        answer = mirror_pb2.AuditMirrorResponse(audit=wire.audit_message(audited, mirror.seen.sweep_time_us))
-        limit = min(request.differing_paths_max or DIFFERING_DEFAULT, DIFFERING_MAX)
-        if mirror.opened is not None:
-            pending = mirror.opened.journal.rows("", limit, state=FileState.PENDING)
-            answer.differing_remote_paths.extend(row.path for row in pending)
-        return answer
+        async def audit(mirror: Mirror) -> mirror_pb2.AuditMirrorResponse:
+            audited = await mirror.audit(
+                repair=request.repair, look=request.sweep, verify_content=request.verify_content
+            )
+            answer = mirror_pb2.AuditMirrorResponse(audit=wire.audit_message(audited, mirror.seen.sweep_time_us))
+            limit = min(request.differing_paths_max or DIFFERING_DEFAULT, DIFFERING_MAX)
+            if mirror.opened is not None:
+                pending = mirror.opened.journal.rows("", limit, state=FileState.PENDING)
+                answer.differing_remote_paths.extend(row.path for row in pending)
+            return answer
+
+        wrong = [FieldViolation("differing_paths_max", "is negative")] if request.differing_paths_max < 0 else []
+        return await self._requests.once("AuditMirror", request, mirror_pb2.AuditMirrorResponse, audit, wrong)
 
     def _progress(self, mirror: Mirror, progress: Progress) -> mirror_pb2.PullProgress:
         problems = mirror.opened.journal.problems.count() if mirror.opened is not None else 0

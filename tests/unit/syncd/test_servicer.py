@@ -123,3 +123,25 @@ async def test_lists_are_paged_and_show_only_what_the_token_grants(tmp_path: pat
     assert not (await service.ListMirrors(mirror_pb2.ListMirrorsRequest(), None)).mirrors
     with pytest.raises(PermissionDenied):
         await service.GetMirror(mirror_pb2.GetMirrorRequest(mirror_id=page.mirrors[0].mirror_id), None)
+
+
+async def test_a_repeated_pull_or_audit_is_answered_as_the_first_was(
+    tmp_path: pathlib.Path, registry: Registry
+) -> None:
+    service = servicer(registry)
+    mirror_id = (await service.CreateMirror(request(tmp_path), None)).mirror.mirror_id
+    pull = mirror_pb2.PullMirrorRequest(mirror_id=mirror_id, request_id="p")
+    first = [step async for step in service.PullMirror(pull, None)][-1]
+    assert [step async for step in service.PullMirror(pull, None)] == [first]
+    other = mirror_pb2.PullMirrorRequest(mirror_id=mirror_id, request_id="p", full=True)
+    with pytest.raises(RequestIdReused):
+        await anext(aiter(service.PullMirror(other, None)))
+    audit = mirror_pb2.AuditMirrorRequest(mirror_id=mirror_id, request_id="a")
+    answer = await service.AuditMirror(audit, None)
+    (tmp_path / "mirror" / "c").write_text("mine")
+    assert await service.AuditMirror(audit, None) == answer
+    with pytest.raises(InvalidArgument) as caught:
+        await service.AuditMirror(mirror_pb2.AuditMirrorRequest(differing_paths_max=-1, request_id="a" * 129), None)
+    assert {each.field for each in caught.value.violations} == {"mirror_id", "differing_paths_max", "request_id"}
+    with pytest.raises(InvalidArgument):
+        await anext(aiter(service.PullMirror(mirror_pb2.PullMirrorRequest(request_id="p"), None)))
