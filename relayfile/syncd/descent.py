@@ -51,8 +51,12 @@ class _Entries:
     at: Cursor
     files: dict[str, RemoteFile] = field(default_factory=dict)
     directories: dict[str, TreeSum] = field(default_factory=dict)
-    complete: bool = False
-    """Proved by their sum: a name that is not here is not there."""
+    told: TreeSum | None = None
+    """What they sum up to, told of the same revision; None: nobody did."""
+
+    def is_complete(self) -> bool:
+        """Proved by their sum: a name that is not here is not there."""
+        return self.told is not None and self.told == _total(self)
 
 
 class Descent:
@@ -72,7 +76,6 @@ class Descent:
         """Where the first answer stood."""
         self.requests = 0
         self.changed_count = 0
-        self.proved = True
 
     async def run(self) -> None:
         """Learn everything that differs. ``TooDifferent`` part of the way: what was learned until then is right."""
@@ -95,7 +98,7 @@ class Descent:
             answer = await self._ask(path, children=True)
             if answer.children or not answer.directory.totals.file_count:
                 entries = _entries(answer.children, _cursor(answer))
-                entries.complete = _total(entries) == tree_sum(answer.directory.totals)
+                entries.told = tree_sum(answer.directory.totals)
                 await self._compare(path, local, {*local.sums, *local.files}, entries)
                 return
         await self._wide(path, local)
@@ -114,22 +117,24 @@ class Descent:
         for bucket in differing:
             part = await self._ask(path, children=True, buckets=True, bucket=bucket)
             entries = _entries(part.children, _cursor(part))
-            told = next((tree_sum(each.totals) for each in part.buckets if each.bucket == bucket), None)
-            entries.complete = told is not None and _total(entries) == told
+            entries.told = next((tree_sum(each.totals) for each in part.buckets if each.bucket == bucket), None)
             await self._compare(path, local, by_bucket.get(bucket, ()), entries)
 
     async def _compare(self, path: str, local: _Local, names: Iterable[str], entries: _Entries) -> None:
-        """Learn the files that differ, and go down into directories that do."""
+        """Learn the files that differ, and go down into directories that do.
+
+        What has the name of a file has nothing below it, and a directory is no file; only a name that is missing
+        needs a proof.
+        """
         changes = [each for each_name, each in entries.files.items() if local.files.get(each_name) != each.content_hash]
         for each_name, total in entries.directories.items():
             if local.sums.get(each_name) != total:
                 self._waiting.append(join(path, each_name))
         self._learn(changes)
-        self.proved = self.proved and entries.complete
-        if not entries.complete:
-            return
-        for each_name in [each for each in names if each not in entries.files and each not in entries.directories]:
-            await self._gone(join(path, each_name), entries.at)
+        missing = [each for each in names if each not in entries.files and each not in entries.directories]
+        if missing and entries.is_complete():  # summed up only where somebody must know
+            for each_name in missing:
+                await self._gone(join(path, each_name), entries.at)
         for each_name, each in entries.files.items():  # nothing is below a file, though there may have been
             if each_name in local.sums:
                 await self._gone(each.path, entries.at, but=each.path)
@@ -174,7 +179,7 @@ class Descent:
         if found is None:
             raise DataCorrupted(what="the store answered a listing without a page")
         held = await self._mirror.feed.held(path)
-        found.complete = one_revision and held.at == found.at and _total(found) == held.total
+        found.told = held.total if one_revision and held.at == found.at else None
         return found
 
     async def _ask(
