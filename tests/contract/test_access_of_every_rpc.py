@@ -369,8 +369,8 @@ def test_records_of_another_workspace_are_refused_by_their_servicers() -> None:
     """Each RPC that is about many workspaces has its own test, which this one only names."""
     named = {method.rsplit(".", 1)[1] for method, each in REQUIREMENTS.items() if each.reach is Reach.RECORDS}
     mirrors = {name for name in named if name.startswith("MirrorService/")}
-    # tests/unit/ingest/publishing/test_publish_refusals.py, and tests/unit/syncd/test_servicer.py for all that look up
-    # a mirror: they do so through the one `_mirror`.
+    # tests/unit/ingest/publishing/test_publish_refusals.py, and tests/unit/syncd/test_servicer.py calls all that are
+    # about a mirror.
     assert named - mirrors == {"IngestService/PublishEnvelopes"}
 
 

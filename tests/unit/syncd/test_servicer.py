@@ -2,6 +2,7 @@ import pathlib
 from collections.abc import AsyncIterator
 
 import pytest
+from google.protobuf import message_factory
 
 from relayfile.auth import ALL
 from relayfile.errors import (
@@ -13,6 +14,7 @@ from relayfile.errors import (
     PermissionDenied,
     RequestIdReused,
 )
+from relayfile.interception import is_served
 from relayfile.syncd.registry import Registry
 from relayfile.v1 import mirror_pb2
 from tests.fakes.mirror import tree_of
@@ -145,3 +147,31 @@ async def test_a_repeated_pull_or_audit_is_answered_as_the_first_was(
     assert {each.field for each in caught.value.violations} == {"mirror_id", "differing_paths_max", "request_id"}
     with pytest.raises(InvalidArgument):
         await anext(aiter(service.PullMirror(mirror_pb2.PullMirrorRequest(request_id="p"), None)))
+
+
+REQUIRED = {
+    "plan_id": "x",
+    "decision": mirror_pb2.DELETE_DECISION_APPROVE,
+    "trash_ids": ["x"],
+    "conflict_id": "x",
+    "choice": mirror_pb2.CONFLICT_CHOICE_MINE,
+}
+RPCS = mirror_pb2.DESCRIPTOR.services_by_name["MirrorService"].methods
+
+
+@pytest.mark.parametrize("rpc", [rpc.name for rpc in RPCS if rpc.name not in ("CreateMirror", "ListMirrors")])
+async def test_every_call_about_a_mirror_of_another_workspace_is_refused(
+    tmp_path: pathlib.Path, registry: Registry, rpc: str
+) -> None:
+    service = servicer(registry)
+    if not is_served(getattr(service, rpc)):
+        pytest.skip("served later")
+    mirror_id = (await service.CreateMirror(request(tmp_path), None)).mirror.mirror_id
+    kind = message_factory.GetMessageClass(mirror_pb2.DESCRIPTOR.message_types_by_name[f"{rpc}Request"])
+    fields = {name: value for name, value in REQUIRED.items() if name in kind.DESCRIPTOR.fields_by_name}
+    about = {"mirror_ids": [mirror_id]} if rpc == "WatchMirrors" else {"mirror_id": mirror_id}
+    caller("other")
+    answer = getattr(service, rpc)(kind(**fields, **about), None)
+    with pytest.raises(PermissionDenied):
+        await (anext(answer) if hasattr(answer, "__anext__") else answer)
+    assert len(registry) == 1
