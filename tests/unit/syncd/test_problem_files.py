@@ -62,7 +62,7 @@ async def test_a_refused_write_back_is_listed_until_the_next_one_is_taken(tmp_pa
         await level(mirror, store)
         await until(lambda: files(tmp_path) == {})
         assert mirror.opened.journal.problems.total() == 0
-        assert not (tmp_path / "mirror/.relayfile/problems/github").exists()
+        await until(lambda: not (tmp_path / "mirror/.relayfile/problems/github").exists())
 
 
 async def test_a_refusal_is_heard_of_after_a_time_away_and_kept_over_a_restart(tmp_path: pathlib.Path) -> None:
