@@ -24,7 +24,7 @@ def files(tmp_path: pathlib.Path) -> dict[str, dict[str, object]]:
     return {
         path.relative_to(directory).as_posix(): json.loads(path.read_text())
         for path in directory.rglob("*")
-        if path.is_file()
+        if path.is_file() and path.suffix == ".json"  # not what is being written
     }
 
 
