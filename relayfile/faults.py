@@ -22,6 +22,9 @@ POINTS = frozenset(
         "syncd.stage.after_barrier_before_rename",
         "syncd.apply.after_rename_before_journal",
         "syncd.journal.after_commit",
+        "syncd.conflict.after_keep_before_replace",
+        "syncd.outbox.after_sent_before_send",
+        "syncd.outbox.after_answer_before_journal",
     }
 )
 

@@ -26,7 +26,7 @@ def add(
     directory: Path = typer.Argument(help="The directory; made when it is missing.", file_okay=False),
     path: list[str] = typer.Option([], "--path", help="Only this part of the workspace; may be repeated; /: all."),
     follow: bool = typer.Option(False, "--follow", help="Apply changes as they come, over restarts."),
-    read_only: bool = typer.Option(False, "--read-only", help="Never send edits of this directory to the store."),
+    read_only: bool = typer.Option(False, "--read-only", help="Send no local edits; restore what is edited here."),
     token_file: Path | None = typer.Option(
         None, "--token-file", help="The mirror's own token; read again when it changes.", dir_okay=False
     ),
@@ -38,8 +38,12 @@ def add(
     A mirror that is there already is pulled, and with --follow kept current from now on. With --path it has these
     paths from now on: files of others go to its trash, and no other file moves.
 
-    Nothing is pulled over a directory that holds other files, and a file edited in it is never overwritten. Digests
-    prove a mirror as it follows. A full pull, which lists everything, is due every 100 cycles of 30 s
+    Nothing is pulled over a directory that holds other files. Edits go both ways: a file written here is sent to the
+    store, and where both sides changed a file the store's version gets its name, the local one is kept in
+    .relayfile/conflicts/. With --read-only nothing is sent: what is edited here moves to .relayfile/trash/, and the
+    store's version comes back.
+
+    Digests prove a mirror as it follows. A full pull, which lists everything, is due every 100 cycles of 30 s
     (RELAYFILE_MOUNT_FULL_PULL_EVERY) only where the store gives no digest or an audit could not repair, and never by
     itself above 10,000 files; `relayfile mirror pull --full` does it at once.
     """

@@ -16,11 +16,13 @@ from relayfile.placement import node_of, shard_of
 from relayfile.serving import AdminPorts, GrpcServer, Service, channel
 from relayfile.settings import StoreSettings, SyncdSettings
 from relayfile.syncd import ignore_files
+from relayfile.syncd.delivery import Delivery
 from relayfile.syncd.feed import Feed, FeedLimits
 from relayfile.syncd.figures import Figures
 from relayfile.syncd.journal import Journal
 from relayfile.syncd.open_mirror import OpenMirror
 from relayfile.syncd.registry import Registry
+from relayfile.syncd.rights import Rights
 from relayfile.syncd.root import Root
 from relayfile.syncd.servicer import MirrorService
 from relayfile.syncd.shown import MirrorRecord
@@ -130,6 +132,8 @@ def _registry(
             tracing=foundation.tracing,
             instruments=instruments,
             reads=reads,
+            rights=Rights(record.read_only),
+            delivery=Delivery(stores.of(record.workspace_id), record.workspace_id, shown, settings.call_timeout_s),
             token=token,
         )
         ignore_files.begin(mirror)

@@ -2,7 +2,8 @@
 
 Runs in the writer thread. Every step looks at the disk at the last moment and, where the kernel can swap two names at
 once, checks after the swap what it really took away: a file that an editor saved in between is put back. What is
-replaced or removed goes to the trash. Nothing is told as done before it is durable.
+replaced or removed goes to the trash, what somebody changed here is kept first. Nothing is told as done before it is
+durable.
 """
 
 import errno
@@ -14,24 +15,29 @@ from functools import partial
 from typing import Final
 
 from relayfile import faults
-from relayfile.syncd import descriptors
+from relayfile.syncd import descriptors, kept
 from relayfile.syncd.descriptors import Directories, split
 from relayfile.syncd.names import suffixed
 from relayfile.syncd.place import observe
-from relayfile.syncd.reconcile import Action, Step, reconcile
+from relayfile.syncd.reconcile import Action, Local, Mode, Step, reconcile
 from relayfile.syncd.root import Root
-from relayfile.syncd.rows import DiskStat, Problem, Settled, TrashReason
+from relayfile.syncd.rows import Conflict, DiskStat, Edit, Problem, Settled, TrashReason
 from relayfile.syncd.stage import reason_of
 
 INCOMING: Final = "incoming"
 SYNC_EACH_MAX: Final = 64
 """So many files are forced to disk one by one; for more, one barrier of the file system is cheaper."""
 _MESSAGES: Final = {
-    "LOCAL_EDIT_KEPT": "The file was changed here; the store's version was not written over it.",
+    "LOCAL_EDIT_KEPT": "The file is being changed here; the store's version was not written over it.",
     "LOCAL_FILE_IN_THE_WAY": "Another file has the name on disk; it was left alone.",
     "FILE_IS_DIRECTORY": "A directory stands where the file belongs; it was left alone.",
     "NOT_A_REGULAR_FILE": "Something that is no regular file has the name on disk; it was left alone.",
+    "NOT_PUSHED": "The mirror is read-only: the file is in no other place than here.",
 }
+RESTORED: Final = (
+    "READ_ONLY_EDIT",
+    "The mirror is read-only: the store's version was restored, and the changed file is in .relayfile/trash/.",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +51,8 @@ class Wanted:
     remote: bytes | None
     revision: int
     content: bytes = b""
+    base_revision: int = 0
+    """Of the version that was written, as far as it is known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +79,11 @@ class Applied:
     settled: list[Settled] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
     trashed: list[Trashed] = field(default_factory=list)
+    conflicts: list[Conflict] = field(default_factory=list)
+    edits: list[Edit] = field(default_factory=list)
+    """What the disk has and the store must get."""
+    notices: list[Problem] = field(default_factory=list)
+    """What was put right, and somebody should know."""
     written_count: int = 0
     written_bytes: int = 0
     deleted_count: int = 0
@@ -79,9 +92,11 @@ class Applied:
 class Application:
     """One batch being applied. Used by the writer thread only."""
 
-    def __init__(self, root: Root, trash_ids: Sequence[str], now_us: int) -> None:
+    def __init__(self, root: Root, ids: Sequence[str], now_us: int, mode: Mode = Mode.TWO_WAY) -> None:
+        """``ids``: one for each file, for what is kept of it."""
         self._root = root
-        self._ids = list(trash_ids)
+        self._ids = list(ids)
+        self._mode = mode
         self._now_us = now_us
         self._directories = Directories(root.fd)
         self._touched: set[str] = set()
@@ -139,18 +154,24 @@ class Application:
         parent, target = split(wanted.disk_path)
         directory = self._directories.make(parent)
         local, seen = observe(directory, target, wanted.written, wanted.base)
-        action = reconcile(wanted.base, local, wanted.remote)
+        action = reconcile(wanted.base, local, wanted.remote, self._mode)
         match action.step:
             case Step.WRITE:
                 descriptors.move_if_absent(incoming, name, directory, target)
                 self._wrote(wanted, directory, target, parent)
+                if action.conflict is not None:
+                    self._collided(action, wanted, local, None)
             case Step.REPLACE:
                 assert seen is not None
                 if self._swap(incoming, name, directory, target, seen, wanted):
                     self._wrote(wanted, directory, target, parent)
+            case Step.KEEP | Step.RESTORE:
+                assert seen is not None
+                if self._keep_and_swap(action, incoming, name, directory, wanted, local, seen):
+                    self._wrote(wanted, directory, target, parent)
             case _:
                 os.unlink(name, dir_fd=incoming)
-                self._without_writing(action, wanted, seen)
+                self._without_writing(action, wanted, local, seen)
 
     def _swap(self, incoming: int, name: str, directory: int, target: str, seen: DiskStat, wanted: Wanted) -> bool:
         """Put the new file in the place of ours; False when what came out was not what was seen."""
@@ -164,8 +185,82 @@ class Application:
             return True
         descriptors.exchange(incoming, name, directory, target)
         os.unlink(name, dir_fd=incoming)
-        self._without_writing(Action(Step.LIST, "LOCAL_EDIT_KEPT"), wanted, None)
+        self._list(wanted, "LOCAL_EDIT_KEPT", _MESSAGES["LOCAL_EDIT_KEPT"])
         return False
+
+    def _keep_and_swap(
+        self, action: Action, incoming: int, name: str, directory: int, wanted: Wanted, local: Local, seen: DiskStat
+    ) -> bool:
+        """Put the new file in the place of a user's, which is kept first; False when that one is being changed."""
+        target = split(wanted.disk_path)[1]
+        try:
+            undo = self._keep(action, directory, target, wanted, local, seen)
+        except kept.Changed:
+            os.unlink(name, dir_fd=incoming)
+            self._list(wanted, "LOCAL_EDIT_KEPT", _MESSAGES["LOCAL_EDIT_KEPT"])
+            return False
+        faults.point("syncd.conflict.after_keep_before_replace")
+        if not descriptors.exchange(incoming, name, directory, target):
+            os.rename(target, f"{name}.out", src_dir_fd=directory, dst_dir_fd=incoming)
+            descriptors.move_if_absent(incoming, name, directory, target)
+            name = f"{name}.out"
+        out = descriptors.look(incoming, name)
+        if out is not None and descriptors.stat_of(out).same_file(seen):
+            os.unlink(name, dir_fd=incoming)
+            return True
+        descriptors.exchange(incoming, name, directory, target)
+        os.unlink(name, dir_fd=incoming)
+        undo()
+        self._list(wanted, "LOCAL_EDIT_KEPT", _MESSAGES["LOCAL_EDIT_KEPT"])
+        return False
+
+    def _keep(
+        self, action: Action, directory: int, target: str, wanted: Wanted, local: Local, seen: DiskStat
+    ) -> Callable[[], None]:
+        """Keep the user's version of a file, on disk; how to take that back."""
+        identity = self._ids[-1]
+        if action.step is Step.KEEP:
+            name = kept.keep(self._root.own_fd, directory, target, seen, wanted.disk_path, wanted.revision, identity)
+            conflict = self._collided(action, wanted, local, seen, name)
+
+            def drop() -> None:
+                kept.drop(self._root.own_fd, name)
+                self.done.conflicts.remove(conflict)
+
+            return drop
+        name = suffixed(target, identity)
+        kept.hold(directory, target, seen, self._root.trash_fd, name)
+        trashed = self._trashed(wanted, name, seen, TrashReason.READ_ONLY_EDIT, local.content_hash)
+        notice = Problem(wanted.path, *RESTORED, wanted.revision, self._now_us)
+        self.done.notices.append(notice)
+
+        def forget() -> None:
+            os.unlink(name, dir_fd=self._root.trash_fd)
+            self.done.trashed.remove(trashed)
+            self.done.notices.remove(notice)
+
+        return forget
+
+    def _collided(
+        self, action: Action, wanted: Wanted, local: Local, seen: DiskStat | None, kept_name: str = ""
+    ) -> Conflict:
+        assert action.conflict is not None, action
+        conflict = Conflict(
+            self._ids.pop(),
+            action.conflict,
+            wanted.path,
+            wanted.disk_path,
+            kept_name,
+            wanted.base_revision,
+            wanted.revision,
+            wanted.remote or b"",
+            len(wanted.content),
+            local.content_hash or b"",
+            0 if seen is None else seen.size,
+            self._now_us,
+        )
+        self.done.conflicts.append(conflict)
+        return conflict
 
     def _remove(self, wanted: Wanted) -> None:
         parent, target = split(wanted.disk_path)
@@ -175,9 +270,13 @@ class Application:
             self.done.settled.append(Settled(wanted.path, None))
             return
         local, seen = observe(directory, target, wanted.written, wanted.base)
-        action = reconcile(wanted.base, local, None)
+        action = reconcile(wanted.base, local, None, self._mode)
+        if action.step is Step.RESTORE:
+            assert seen is not None
+            self._give_back(action, directory, target, wanted, local, seen)
+            return
         if action.step is not Step.REMOVE:
-            self._without_writing(action, wanted, seen)
+            self._without_writing(action, wanted, local, seen)
             return
         assert seen is not None
         if self._trash(directory, target, wanted, seen, TrashReason.DELETED):
@@ -189,24 +288,64 @@ class Application:
     def _trash(self, directory: int, name: str, wanted: Wanted, seen: DiskStat, reason: TrashReason) -> bool:
         """Move a file to the trash; False when it was not the one that was seen, and is back in its place."""
         trash_id = self._ids.pop()
-        kept = suffixed(split(wanted.disk_path)[1], trash_id)
-        descriptors.move_if_absent(directory, name, self._root.trash_fd, kept)
-        out = descriptors.look(self._root.trash_fd, kept)
+        name_kept = suffixed(split(wanted.disk_path)[1], trash_id)
+        descriptors.move_if_absent(directory, name, self._root.trash_fd, name_kept)
+        out = descriptors.look(self._root.trash_fd, name_kept)
         if out is None or not descriptors.stat_of(out).same_file(seen):
-            descriptors.move_if_absent(self._root.trash_fd, kept, directory, name)
+            descriptors.move_if_absent(self._root.trash_fd, name_kept, directory, name)
             self._list(wanted, "LOCAL_EDIT_KEPT", _MESSAGES["LOCAL_EDIT_KEPT"])
             return False
-        content_hash = wanted.base or b""
-        self.done.trashed.append(
-            Trashed(trash_id, kept, wanted.path, wanted.disk_path, content_hash, seen.size, wanted.revision, reason)
-        )
+        self._trashed(wanted, name_kept, seen, reason, None, trash_id)
         return True
 
-    def _without_writing(self, action: Action, wanted: Wanted, seen: DiskStat | None) -> None:
+    def _give_back(
+        self, action: Action, directory: int, target: str, wanted: Wanted, local: Local, seen: DiskStat
+    ) -> None:
+        """A file that was changed in a read-only mirror, and that the store no longer has."""
+        try:
+            self._keep(action, directory, target, wanted, local, seen)
+        except kept.Changed:
+            self._list(wanted, "LOCAL_EDIT_KEPT", _MESSAGES["LOCAL_EDIT_KEPT"])
+            return
+        os.unlink(target, dir_fd=directory)
+        self._touched.add(split(wanted.disk_path)[0])
+        self.done.settled.append(Settled(wanted.path, None))
+        self.done.deleted_count += 1
+
+    def _trashed(
+        self,
+        wanted: Wanted,
+        name: str,
+        seen: DiskStat,
+        reason: TrashReason,
+        changed: bytes | None,
+        trash_id: str = "",
+    ) -> Trashed:
+        """Tell of a file in the trash; ``changed``: the hash of bytes that the store may not have."""
+        trashed = Trashed(
+            trash_id or self._ids.pop(),
+            name,
+            wanted.path,
+            wanted.disk_path,
+            changed or wanted.base or b"",
+            seen.size,
+            wanted.revision,
+            reason,
+            acknowledged=changed is None,
+        )
+        self.done.trashed.append(trashed)
+        return trashed
+
+    def _without_writing(self, action: Action, wanted: Wanted, local: Local, seen: DiskStat | None) -> None:
         if action.step is Step.LIST:
             self._list(wanted, action.reason, _MESSAGES[action.reason])
         elif action.step is Step.FORGET:
             self.done.settled.append(Settled(wanted.path, None))
+        elif action.step in (Step.PUSH, Step.PUSH_DELETE):
+            content_hash = local.content_hash if action.step is Step.PUSH else None
+            self.done.edits.append(Edit(wanted.path, wanted.disk_path, content_hash, seen))
+            if action.conflict is not None:
+                self._collided(action, wanted, local, seen)
         else:  # adopted, or as it must be
             self.done.settled.append(Settled(wanted.path, wanted.remote, seen))
 

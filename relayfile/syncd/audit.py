@@ -4,20 +4,22 @@ Digest equal at the same revision, every file settled, and a look at each file's
 Refuses to repair.
 """
 
-import os
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Final
 
 from relayfile.errors import CursorExpired
-from relayfile.syncd import descriptors, names
+from relayfile.syncd import names
 from relayfile.syncd.descriptors import Directories, split
 from relayfile.syncd.digest import TreeSum
+from relayfile.syncd.local import check_held, take_local
+from relayfile.syncd.local_changes import LocalChanges
 from relayfile.syncd.open_mirror import OpenMirror
 from relayfile.syncd.place import observe
-from relayfile.syncd.reconcile import LocalKind, Step, reconcile
-from relayfile.syncd.rows import Cursor, FileRow, FileState, Problem, Settled
+from relayfile.syncd.reconcile import Mode, Step, reconcile
+from relayfile.syncd.rows import Cursor, EntryState, FileRow, FileState
+from relayfile.syncd.scan import Scanned, scan
 
 _SWEEP_ROWS: Final = 2_000
 
@@ -79,8 +81,11 @@ def compare(
         RootAudit(path, remote.get(path, TreeSum()), sums[path], path in partial) for path in mirror.remote_paths
     )
     unsettled = mirror.journal.unsettled().files
-    pending = unsettled.get(FileState.PENDING, 0) + len(mirror.journal.pending_deletes(1))
-    listed = sum(unsettled.values()) - unsettled.get(FileState.PENDING, 0)
+    outbox = mirror.journal.outbox.totals()
+    under_way = outbox.pending_count - outbox.refused_count
+    pending = unsettled.get(FileState.PENDING, 0) + len(mirror.journal.pending_deletes(1)) + under_way
+    ahead = unsettled.get(FileState.PENDING, 0) + unsettled.get(FileState.OUTGOING, 0)
+    listed = sum(unsettled.values()) - ahead + outbox.refused_count + mirror.journal.conflicts.count()
     if pending or any(root.remote != root.local for root in roots):
         verdict = Verdict.DIFFERENT
     else:
@@ -111,29 +116,23 @@ async def ask(mirror: OpenMirror) -> tuple[dict[str, TreeSum], Cursor, frozenset
 
 
 async def sweep(mirror: OpenMirror, *, verify_content: bool = False) -> Swept:
-    """Compare every written file with the journal: its stat, or (``verify_content``) its bytes.
+    """Compare the disk with the journal: every file's stat, or (``verify_content``) its bytes, and what is new.
 
-    An edited file becomes a listed problem. A missing one is pending again: nothing of a user is lost by restoring it.
+    What differs is looked at as any local change is. `bring` has to be run afterwards. ``MassDelete`` when too much is
+    gone.
     """
-    mirror.root.check()
-    after = ""
-    changed = verified = missing = 0
-    while rows := mirror.journal.rows(after, _SWEEP_ROWS, state=FileState.MATERIALISED):
-        after = rows[-1].path
-        edited, gone, touched = await mirror.writer.run(_look_at, mirror.root.fd, rows, verify_content)
-        now_us = mirror.clock.now_us()
-        mirror.journal.list_problems(
-            [
-                Problem(row.path, "LOCAL_EDIT_KEPT", "The file was changed here and is kept.", row.revision, now_us)
-                for row in edited
-            ]
-        )
-        mirror.journal.settle([Settled(row.path, None) for row in gone])
-        mirror.journal.settle(touched)
-        changed += len(edited)
-        missing += len(gone)
-        verified += len(rows) if verify_content else 0
-    return Swept(changed, verified, missing)
+    scanned = Scanned()
+    async for changes in scan(mirror, verify=verify_content, scanned=scanned):
+        await take_local(mirror, changes, verify=verify_content)
+    await take_local(mirror, LocalChanges(tuple(told_of(mirror))))
+    check_held(mirror)
+    return Swept(scanned.changed_count, scanned.verified_count, scanned.missing_count)
+
+
+def told_of(mirror: OpenMirror) -> list[str]:
+    """Disk paths that no other look finds: of edits that the store refused, and of files that are only a problem."""
+    refused = mirror.journal.outbox.in_state(EntryState.REFUSED, "", _SWEEP_ROWS)
+    return [*(each.disk_path for each in refused), *mirror.journal.problems.on_disk_only(_SWEEP_ROWS, pushable=True)]
 
 
 async def retry(mirror: OpenMirror) -> int:
@@ -146,14 +145,14 @@ async def retry(mirror: OpenMirror) -> int:
     while rows := mirror.journal.rows(after, _SWEEP_ROWS, state=FileState.PROBLEM):
         after = rows[-1].path
         rows = [row for row in rows if names.refusal(row.path) is None]
-        blocked = await mirror.writer.run(_blocked, mirror.root.fd, rows)
+        blocked = await mirror.writer.run(_blocked, mirror.root.fd, rows, mirror.rights.mode)
         again = [row.path for row in rows if row.path not in blocked]
         mirror.journal.try_again(again)
         count += len(again)
     return count
 
 
-def _blocked(root_fd: int, rows: Sequence[FileRow]) -> set[str]:
+def _blocked(root_fd: int, rows: Sequence[FileRow], mode: Mode) -> set[str]:
     blocked: set[str] = set()
     with Directories(root_fd) as directories:
         for row in rows:
@@ -165,38 +164,6 @@ def _blocked(root_fd: int, rows: Sequence[FileRow]) -> set[str]:
             except OSError:
                 blocked.add(row.path)
                 continue
-            if reconcile(row.disk_hash, local, row.remote_hash).step is Step.LIST:
+            if reconcile(row.disk_hash, local, row.remote_hash, mode).step is Step.LIST:
                 blocked.add(row.path)
     return blocked
-
-
-def _look_at(
-    root_fd: int, rows: Sequence[FileRow], verify_content: bool
-) -> tuple[list[FileRow], list[FileRow], list[Settled]]:
-    edited: list[FileRow] = []
-    gone: list[FileRow] = []
-    touched: list[Settled] = []
-    with Directories(root_fd) as directories:
-        for row in rows:
-            parent, name = split(row.disk_path)
-            try:
-                directory = directories.get(parent)
-                if not verify_content:
-                    found = os.stat(name, dir_fd=directory, follow_symlinks=False)
-                    if descriptors.stat_of(found) == row.disk_stat:
-                        continue
-                local, seen = observe(directory, name, None, None)
-            except FileNotFoundError:
-                gone.append(row)
-                continue
-            except OSError:
-                edited.append(row)
-                continue
-            if local.kind is LocalKind.FILE and local.content_hash == row.disk_hash:
-                if seen != row.disk_stat:
-                    touched.append(Settled(row.path, row.disk_hash, seen))
-            elif local.kind is LocalKind.ABSENT:
-                gone.append(row)
-            else:
-                edited.append(row)
-    return edited, gone, touched

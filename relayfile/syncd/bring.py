@@ -38,13 +38,16 @@ class DeletePlan:
     plan_id: str = ""
     """The same for the same files."""
     create_time_us: int = 0
+    from_directory: bool = False
+    """Files would be deleted in the store; False: on disk."""
 
 
 class MassDelete(Exception):
     """The plan deletes too much to be believed; nothing of it was done."""
 
     def __init__(self, plan: DeletePlan) -> None:
-        super().__init__(f"{plan.rule}: {plan.delete_count} of {plan.tracked_count} files would be deleted")
+        where = " in the store" if plan.from_directory else ""
+        super().__init__(f"{plan.rule}: {plan.delete_count} of {plan.tracked_count} files would be deleted{where}")
         self.plan = plan
 
 
@@ -92,6 +95,8 @@ def delete_plan(mirror: OpenMirror, hints: Mapping[str, RemoteFile]) -> DeletePl
 
 async def delete_all(mirror: OpenMirror, hints: Mapping[str, RemoteFile], progress: Progress) -> None:
     """Every file that the store no longer has goes to the trash. ``MassDelete`` before anything is touched."""
+    if mirror.rights.is_broken:
+        return  # the store's word is not acted on while it fails (I6); they stay pending
     limit = mirror.settings.sync_batch_files_max
     rows = mirror.journal.pending_deletes(limit)
     if not rows:
@@ -142,14 +147,24 @@ async def _apply(mirror: OpenMirror, wanted: Sequence[Wanted], progress: Progres
 
 
 def _application(mirror: OpenMirror, files: int) -> Application:
-    return Application(mirror.root, [mirror.ids.new_id() for _ in range(files)], mirror.clock.now_us())
+    ids = [mirror.ids.new_id() for _ in range(files)]
+    return Application(mirror.root, ids, mirror.clock.now_us(), mirror.rights.mode)
 
 
 def _record(mirror: OpenMirror, applied: Applied, progress: Progress) -> None:
-    mirror.journal.settle(applied.settled)
-    if applied.problems:
-        mirror.journal.list_problems(applied.problems)
-    mirror.journal.trash.add(applied.trashed, mirror.clock.now_us())
+    journal = mirror.journal
+    now_us = mirror.clock.now_us()
+    with journal.together():
+        journal.settle(applied.settled)
+        if applied.problems:
+            journal.list_problems(applied.problems)
+        journal.problems.add(applied.notices)
+        journal.conflicts.add(applied.conflicts)
+        journal.outbox.queue(applied.edits, now_us)
+        journal.trash.add(applied.trashed, now_us)
+    if applied.edits:
+        mirror.rights.edited.set()
+    mirror.instruments.conflicts_total.inc(len(applied.conflicts))
     progress.wrote(applied.written_count, applied.written_bytes)
     progress.deleted_count += applied.deleted_count
     mirror.instruments.files_written_total.inc(applied.written_count)

@@ -207,6 +207,15 @@ def chunks(directory: int, name: str, chunk_bytes: int = 1 << 20) -> Iterator[by
             yield piece
 
 
+def force(directory: int, name: str) -> None:
+    """The content of a regular file is on disk when this returns."""
+    fd = os.open(name, _READ, dir_fd=directory)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
 def unlink(directory: int, name: str) -> None:
     """Remove a file."""
     os.unlink(name, dir_fd=directory)

@@ -7,6 +7,7 @@ Refuses to look at the disk or at the store.
 """
 
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -17,8 +18,10 @@ import apsw
 from relayfile.errors import StartRefused
 from relayfile.syncd import names
 from relayfile.syncd.digest import EMPTY, TreeSum, element
+from relayfile.syncd.journal_conflicts import Conflicts
 from relayfile.syncd.journal_decisions import Decisions
 from relayfile.syncd.journal_listing import Listing
+from relayfile.syncd.journal_outbox import Outbox
 from relayfile.syncd.journal_places import Places
 from relayfile.syncd.journal_problems import PROBLEMS_MAX, Problems
 from relayfile.syncd.journal_pull import FirstPull
@@ -37,10 +40,15 @@ from relayfile.syncd.journal_rows import (
 )
 from relayfile.syncd.journal_scopes import Scopes, rescope
 from relayfile.syncd.journal_standing import Standing
-from relayfile.syncd.rows import Cursor, FileRow, FileState, Problem, RemoteFile, Settled
+from relayfile.syncd.rows import Cursor, DiskStat, FileRow, FileState, Problem, RemoteFile, Settled
 from relayfile.syncd.trash import Trash
 
-_FORMAT: Final = 1
+_FORMAT: Final = 2
+_UPGRADES: Final = {
+    1: "ALTER TABLE mirror ADD COLUMN last_sequence INTEGER NOT NULL DEFAULT 0;"
+    "ALTER TABLE mirror ADD COLUMN last_acknowledged_us INTEGER NOT NULL DEFAULT 0;"
+}
+"""From a format to the next: what `CREATE ... IF NOT EXISTS` cannot do."""
 _BUSY_MS: Final = 5_000
 _CHECKPOINT_PAGES: Final = 8_000
 
@@ -56,8 +64,8 @@ class Unsettled:
 class Journal:
     """An open journal. Not thread-safe: its mirror's lock is held while it is used.
 
-    ``first_pull``, ``listing``, ``places``, ``problems``, ``decisions``, ``scopes`` and ``trash`` are parts of it,
-    on the same connection.
+    ``first_pull``, ``listing``, ``places``, ``problems``, ``outbox``, ``conflicts``, ``decisions``, ``scopes`` and
+    ``trash`` are parts of it, on the same connection.
     """
 
     def __init__(
@@ -71,13 +79,7 @@ class Journal:
             self._db.set_busy_timeout(_BUSY_MS)
             self._db.execute("PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL;")
             self._db.execute(f"PRAGMA wal_autocheckpoint = {_CHECKPOINT_PAGES}; PRAGMA cache_size = -32768;")
-            self._db.execute(resources.files("relayfile.syncd").joinpath("journal.sql").read_text())
-            self._db.execute("INSERT OR IGNORE INTO mirror (id, format) VALUES (1, ?)", (_FORMAT,))
-            found = self._db.execute("SELECT format FROM mirror").get
-            if found != _FORMAT:
-                raise StartRefused(
-                    why=f"the journal {path} has format {found}, this release knows {_FORMAT}; start a newer one"
-                )
+            _upgrade(self._db, path)
             rescope(self._db, remote_paths)
         self._standing = Standing(self._db)
         self.trash = Trash(self._db)
@@ -86,6 +88,8 @@ class Journal:
         self.places = Places(self._db)
         self.decisions = Decisions(self._db)
         self.scopes = Scopes(self._db)
+        self.outbox = Outbox(self._db, self.problems)
+        self.conflicts = Conflicts(self._db)
         self.first_pull = FirstPull(self._db, self._standing, self.problems)
 
     def close(self) -> None:
@@ -107,6 +111,10 @@ class Journal:
     def load(self, paths: Iterable[str]) -> dict[str, FileRow]:
         """The rows of those paths that have one."""
         return load(self._db, paths)
+
+    def root_of(self, path: str) -> str | None:
+        """The mirror's remote path that holds ``path``."""
+        return self._standing.root_of(path)
 
     def rows(self, after: str, limit: int, *, state: FileState | None = None, below: str = "/") -> list[FileRow]:
         """Rows by path, after ``after``; only of one state, if named."""
@@ -130,6 +138,12 @@ class Journal:
     def has_remote_below(self, directory: str) -> bool:
         """Whether the store has a file below ``directory``."""
         query = f"SELECT EXISTS (SELECT 1 FROM file WHERE {BELOW} AND remote_hash IS NOT NULL)"
+        return bool(one(self._db, query, span(directory))[0])
+
+    def has_local_below(self, directory: str) -> bool:
+        """Whether the disk has, or will have, a file of the mirror below ``directory``."""
+        query = f"SELECT EXISTS (SELECT 1 FROM file WHERE {BELOW} AND state <> 4 AND path NOT IN "
+        query += "(SELECT path FROM outbox WHERE content_hash IS NULL AND state <> 3))"
         return bool(one(self._db, query, span(directory))[0])
 
     def unsettled(self) -> Unsettled:
@@ -165,13 +179,14 @@ class Journal:
                     continue
                 added[root] = added.get(root, EMPTY) + _difference(path, old.get(path), change)
                 if change.content_hash is None:
-                    if self._learn_gone(old.get(path)):
+                    if self._learn_gone(old.get(path), change.revision):
                         pending.append(path)
                 elif self._learn_file(old.get(path), change):
                     pending.append(path)
             self._standing.add(added)
             if cursor is not None:
                 self._db.execute("UPDATE mirror SET revision = ?, history_id = ?", (cursor.revision, cursor.history_id))
+                self.outbox.told()
         self._standing.load()
         return pending
 
@@ -190,12 +205,17 @@ class Journal:
                 "UPDATE file SET disk_hash = NULL, inode = NULL, state = 2 WHERE path = ? AND state <> 4", gone
             )
             self.problems.drop(each.path for each in settled)
+            self.outbox.forget(each.path for each in settled)
 
     def list_problems(self, problems: Sequence[Problem]) -> None:
         """Keep why paths are not on disk; a path has one problem at a time."""
         with transaction(self._db):
             self.problems.add(problems)
-            self._db.executemany("UPDATE file SET state = 5 WHERE path = ?", [(each.path,) for each in problems])
+            self.outbox.forget(each.path for each in problems)
+            self._db.executemany(
+                "UPDATE file SET state = 5 WHERE path = ? AND path NOT IN (SELECT path FROM outbox)",
+                [(each.path,) for each in problems],
+            )
 
     def try_again(self, paths: Iterable[str]) -> None:
         """Files with a problem are pending again; what is known of the problem stays until it is gone."""
@@ -211,6 +231,7 @@ class Journal:
             self._db.executemany("DELETE FROM file WHERE path = ? AND remote_hash IS NULL", rows)
             self._db.executemany("UPDATE file SET state = 4 WHERE path = ?", rows)
             self.problems.drop(ignored)
+            self.outbox.forget(ignored)
             for row in self.load(heeded).values():
                 disk = self.unfolded(row.path)
                 self._db.execute(
@@ -218,6 +239,35 @@ class Journal:
                     "WHERE path = ? AND state = 4",
                     (None if disk == row.path[1:] else disk, row.path),
                 )
+
+    def look_again(self, paths: Iterable[str]) -> None:
+        """These are pending: what is on disk is not what was thought."""
+        with transaction(self._db):
+            self._db.executemany(
+                "UPDATE file SET state = 2 WHERE path = ? AND state <> 4 "
+                "AND path NOT IN (SELECT path FROM outbox WHERE state IN (2, 3))",
+                [(path,) for path in paths],
+            )
+
+    def forget_local(self, paths: Iterable[str]) -> None:
+        """Files that only the disk has are none of the mirror's business."""
+        with transaction(self._db):
+            self._db.executemany(
+                "DELETE FROM file WHERE path = ? AND remote_hash IS NULL AND disk_hash IS NULL",
+                [(path,) for path in paths],
+            )
+
+    def touch(self, stats: Iterable[tuple[str, DiskStat | None]]) -> None:
+        """The files are what was written; only their stat is another."""
+        with transaction(self._db):
+            self._db.executemany(
+                "UPDATE file SET device = ?, inode = ?, disk_size = ?, mtime_ns = ?, ctime_ns = ? WHERE path = ?",
+                [(*stat_columns(stat), path) for path, stat in stats],
+            )
+
+    def together(self) -> AbstractContextManager[None]:
+        """All that is told inside, or nothing of it."""
+        return transaction(self._db)
 
     def move_cursor(self, cursor: Cursor) -> None:
         self.learn((), cursor)
@@ -235,14 +285,18 @@ class Journal:
 
     # --- inside -----------------------------------------------------------------------------------------------------
 
-    def _learn_gone(self, old: FileRow | None) -> bool:
+    def _learn_gone(self, old: FileRow | None, revision: int) -> bool:
         if old is None:
+            return False
+        gone = "UPDATE file SET remote_hash = NULL, size = 0, revision = ?, state = ? WHERE path = ?"
+        if old.state is FileState.OUTGOING and not self.outbox.met(old, revision, None):
+            self._db.execute(gone, (revision, int(FileState.OUTGOING), old.path))
             return False
         if old.disk_hash is None or old.state is FileState.IGNORED:
             self._db.execute("DELETE FROM file WHERE path = ?", (old.path,))
             self.problems.drop((old.path,))
             return False
-        self._db.execute("UPDATE file SET remote_hash = NULL, size = 0, state = 2 WHERE path = ?", (old.path,))
+        self._db.execute(gone, (revision, int(FileState.PENDING), old.path))
         return True
 
     def _learn_file(self, old: FileRow | None, change: RemoteFile) -> bool:
@@ -252,6 +306,8 @@ class Journal:
                 state = FileState.PROBLEM
             elif old.state is FileState.IGNORED:
                 state = FileState.IGNORED
+            elif old.state is FileState.OUTGOING and not self.outbox.met(old, change.revision, change.content_hash):
+                state = FileState.OUTGOING
             else:
                 state = FileState.MATERIALISED if same else FileState.PENDING
             self._db.execute(
@@ -264,6 +320,7 @@ class Journal:
             INSERT,
             (change.path, change.revision, change.content_hash, change.size, int(state), disk_path, *(None,) * 6, 0),
         )
+        self.problems.drop((disk_path or change.path[1:],))  # told of it as of a file that only the disk has
         if problem is not None:
             self.problems.add((problem,))
         return state is FileState.PENDING
@@ -280,6 +337,22 @@ class Journal:
     def _owner_of(self, folded: str) -> str | None:
         row = self._db.execute("SELECT remote FROM name WHERE folded = ?", (folded,)).fetchone()
         return None if row is None else str(row[0])
+
+
+def _upgrade(db: apsw.Connection, path: Path) -> None:
+    """The schema, made or brought to this format; a newer one is not touched."""
+    with db:
+        there = db.execute("SELECT 1 FROM sqlite_master WHERE name = 'mirror'").get
+        found = _FORMAT if there is None else int(db.execute("SELECT format FROM mirror").get or _FORMAT)
+        if found > _FORMAT:
+            raise StartRefused(
+                why=f"the journal {path} has format {found}, this release knows {_FORMAT}; start a newer one"
+            )
+        for step in range(found, _FORMAT):
+            db.execute(_UPGRADES[step])
+        db.execute(resources.files("relayfile.syncd").joinpath("journal.sql").read_text())
+        db.execute("INSERT OR IGNORE INTO mirror (id, format) VALUES (1, ?)", (_FORMAT,))
+        db.execute("UPDATE mirror SET format = ?", (_FORMAT,))
 
 
 def _difference(path: str, old: FileRow | None, change: RemoteFile) -> TreeSum:

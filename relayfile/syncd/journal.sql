@@ -12,7 +12,9 @@ CREATE TABLE IF NOT EXISTS mirror (
   trash_bytes       INTEGER NOT NULL DEFAULT 0,
   trash_count       INTEGER NOT NULL DEFAULT 0,
   last_pull_us      INTEGER NOT NULL DEFAULT 0,
-  last_full_pull_us INTEGER NOT NULL DEFAULT 0
+  last_full_pull_us INTEGER NOT NULL DEFAULT 0,
+  last_sequence     INTEGER NOT NULL DEFAULT 0,   -- of the outbox
+  last_acknowledged_us INTEGER NOT NULL DEFAULT 0
 );
 CREATE TABLE IF NOT EXISTS root (
   path        TEXT PRIMARY KEY,
@@ -86,3 +88,44 @@ CREATE TABLE IF NOT EXISTS trash (
   acknowledged INTEGER NOT NULL,
   create_us   INTEGER NOT NULL
 ) WITHOUT ROWID;
+-- Edits that the store has not acknowledged, or whose event has not come: one per path, its row in state 6.
+CREATE TABLE IF NOT EXISTS outbox (
+  path           TEXT    PRIMARY KEY,
+  sequence       INTEGER NOT NULL,
+  kind           INTEGER NOT NULL,                -- EditKind
+  state          INTEGER NOT NULL,                -- EntryState
+  if_revision    INTEGER NOT NULL,
+  known_revision INTEGER NOT NULL,
+  content_hash   BLOB,
+  device         INTEGER,
+  inode          INTEGER,
+  disk_size      INTEGER,
+  mtime_ns       INTEGER,
+  ctime_ns       INTEGER,
+  request_id     TEXT    NOT NULL DEFAULT '',
+  position       INTEGER NOT NULL DEFAULT 0,      -- in its request
+  from_path      TEXT    NOT NULL DEFAULT '',
+  revision       INTEGER NOT NULL DEFAULT 0,      -- of the store's acknowledgement
+  attempt_count  INTEGER NOT NULL DEFAULT 0,
+  attempt_us     INTEGER NOT NULL DEFAULT 0,      -- not before
+  await_revision INTEGER NOT NULL DEFAULT 0,      -- not before the cursor is there
+  approved       INTEGER NOT NULL DEFAULT 0,      -- a delete that was held, and about which somebody decided
+  create_us      INTEGER NOT NULL
+) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS outbox_order ON outbox (state, sequence);
+CREATE INDEX IF NOT EXISTS outbox_inode ON outbox (inode) WHERE inode IS NOT NULL;
+CREATE TABLE IF NOT EXISTS conflict (
+  conflict_id     TEXT    PRIMARY KEY,
+  kind            INTEGER NOT NULL,
+  path            TEXT    NOT NULL,
+  disk_path       TEXT    NOT NULL,
+  kept_name       TEXT    NOT NULL,
+  base_revision   INTEGER NOT NULL,
+  remote_revision INTEGER NOT NULL,
+  remote_hash     BLOB    NOT NULL,
+  remote_size     INTEGER NOT NULL,
+  local_hash      BLOB    NOT NULL,
+  local_size      INTEGER NOT NULL,
+  create_us       INTEGER NOT NULL
+) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS conflict_path ON conflict (path, conflict_id);

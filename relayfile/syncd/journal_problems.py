@@ -15,6 +15,7 @@ from relayfile.syncd.rows import Problem
 PROBLEMS_MAX: Final = 10_000
 """Problems that are listed for one mirror, unless it is told otherwise."""
 _COLUMNS: Final = "path, reason, message, revision, create_us, attempt_count, attempt_us"
+_NOT_PUSHED: Final = "('NOT_PUSHED', 'PUSH_REFUSED')"
 _ALL: Final = f"(SELECT {_COLUMNS} FROM problem UNION ALL SELECT {_COLUMNS} FROM refused_write)"
 _UPSERT: Final = (
     "(path, reason, message, revision, create_us, attempt_us) VALUES (?1, ?2, ?3, ?4, ?5, ?5) "
@@ -64,13 +65,13 @@ class Problems:
         """The paths are on disk as the store has them."""
         self._drop("problem", paths)
 
-    def on_disk_only(self, limit: int) -> list[str]:
-        """Places (relative, not remote paths) of what only the disk has."""
+    def on_disk_only(self, limit: int, *, pushable: bool = False) -> list[str]:
+        """Places (relative, not remote paths) of what only the disk has: that no workspace can hold, or (``pushable``)
+        that might be pushed and is not."""
+        which = "IN" if pushable else "NOT IN"
+        query = f"SELECT path FROM problem WHERE path <> '' AND path NOT GLOB '/*' AND reason {which} {_NOT_PUSHED} "
         with storage_errors():
-            rows = self._db.execute(
-                "SELECT path FROM problem WHERE path <> '' AND path NOT GLOB '/*' LIMIT ?", (limit,)
-            )
-            return [str(row[0]) for row in rows]
+            return [str(row[0]) for row in self._db.execute(query + "LIMIT ?", (limit,))]
 
     def gone(self, paths: Iterable[str]) -> None:
         """What was wrong with these is over."""

@@ -30,15 +30,20 @@ from relayfile.syncd.audits import audit_if_due, repair_at_mark
 from relayfile.syncd.bring import MassDelete, bring_all, delete_all, delete_plan
 from relayfile.syncd.cadence import Cadence
 from relayfile.syncd.catch_up import catch_up, prove, relearn
+from relayfile.syncd.disk_feed import follow_disk
 from relayfile.syncd.display import Display
+from relayfile.syncd.exchange import exchange
 from relayfile.syncd.follow import follow
 from relayfile.syncd.journal import Journal
 from relayfile.syncd.journal_pull import PullPhase
 from relayfile.syncd.leaving import leave
+from relayfile.syncd.local import check_held, decide_held, take_local
+from relayfile.syncd.local_changes import LocalChanges
 from relayfile.syncd.open_mirror import OpenMirror
 from relayfile.syncd.problem_files import ProblemFiles
 from relayfile.syncd.progress import Phase, Progress, Via
 from relayfile.syncd.pull import first_pull
+from relayfile.syncd.push import Pusher
 from relayfile.syncd.restore import Restored, restore
 from relayfile.syncd.root import Marker, Root, RootLost
 from relayfile.syncd.rows import Cursor, FileState
@@ -207,9 +212,18 @@ class Mirror:
             self.cadence.swept_at = -math.inf  # what was restored is an edit, which the next look at the disk finds
             return restored
 
-    async def approve_deletes(self, plan_id: str) -> None:
-        """Carry out the deletes that halted the mirror, and go on. ``PlanChanged`` when others are pending now."""
+    async def approve_deletes(self, plan_id: str, *, restore: bool = False) -> None:
+        """Carry out the deletes that halted the mirror, and go on. ``PlanChanged`` when others are pending now.
+
+        ``restore``: fetch the files again instead; only where they are missing in the directory (`InvalidArgument`).
+        """
         async with self._using() as mirror:
+            if decide_held(mirror, plan_id, restore=restore):
+                self.display.decided()
+                await bring_all(mirror, Progress(self._clock.monotonic()))
+                await self._show()
+                self._unstuck.set()
+                return
             plan = delete_plan(mirror, {})
             if plan is None or plan.plan_id != plan_id:
                 if plan is not None:
@@ -258,6 +272,8 @@ class Mirror:
             self.display.write_status(self._open)
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._cycles(mirror))
+                tasks.create_task(follow_disk(mirror, self._turn, self._edited, self._looked))
+                tasks.create_task(Pusher(mirror, self._turn).run())
                 await follow(mirror, self._turn, Progress(self._clock.monotonic()), self._told)
 
     async def _cycles(self, mirror: OpenMirror) -> None:
@@ -266,21 +282,31 @@ class Mirror:
             await asyncio.sleep(mirror.settings.mount_interval_s)
             async with self._turn:
                 progress = Progress(self._clock.monotonic())
-                if await retry(mirror):
-                    await bring_all(mirror, progress)
+                await retry(mirror)
                 if self._clock.monotonic() - self.cadence.swept_at >= mirror.settings.mount_verify_every_s:
                     await self._sweep(mirror, verify_content=False)
-                    await bring_all(mirror, progress)
+                await bring_all(mirror, progress)
                 mirror.root.check()
                 audited = await audit_if_due(mirror, self.cadence, progress)
                 if audited is not None:
                     self.display.audited(audited)
                 await self._show()
 
+    async def _edited(self, mirror: OpenMirror, changes: LocalChanges) -> None:
+        """With the turn: somebody changed something in the directory."""
+        if await take_local(mirror, changes):
+            await bring_all(mirror, Progress(self._clock.monotonic()))
+        check_held(mirror)
+
+    def _looked(self) -> None:
+        self.cadence.swept_at = self._clock.monotonic()
+        self.display.swept()
+
     async def _told(self, result: AuditResult | None, access_changed: bool) -> None:
         """After each batch, with the turn: what a mark said, or that rules changed."""
         mirror = self._open
         assert mirror is not None, "it follows"
+        mirror.rights.edited.set()
         self.display.heard(mirror.journal.cursor.revision)
         if access_changed:
             await relearn(mirror, Progress(self._clock.monotonic()), access_changed=True)
@@ -315,6 +341,9 @@ class Mirror:
         if not journal.cursor.history_id or journal.first_pull.mark().phase is not PullPhase.NONE:
             await first_pull(mirror, progress, via)
             await catch_up(mirror, progress)
+            await retry(mirror)  # what was in the way of the first pull may be a conflict
+            await self._sweep(mirror, verify_content=False)
+            await exchange(mirror, self._turn, progress)
             return
         progress.start_revision = journal.cursor.revision
         progress.via = Via.TREE
@@ -326,11 +355,11 @@ class Mirror:
             self.cadence.pulled_fully()
         await retry(mirror)
         await catch_up(mirror, progress)
+        await exchange(mirror, self._turn, progress)
 
     async def _sweep(self, mirror: OpenMirror, *, verify_content: bool) -> Swept:
         swept = await sweep(mirror, verify_content=verify_content)
-        self.cadence.swept_at = self._clock.monotonic()
-        self.display.swept()
+        self._looked()
         return swept
 
     async def _join(self, progress: Progress) -> Progress:

@@ -6,9 +6,11 @@ from dataclasses import dataclass, field
 from relayfile.clock import Clock
 from relayfile.ids import IdSource
 from relayfile.settings import SyncdSettings
+from relayfile.syncd.delivery import Delivery
 from relayfile.syncd.feed import Feed
 from relayfile.syncd.ignore import IgnoreRules
 from relayfile.syncd.journal import Journal
+from relayfile.syncd.rights import Rights
 from relayfile.syncd.root import Root
 from relayfile.syncd.token_file import TokenFile
 from relayfile.syncd.writer import Writer
@@ -34,6 +36,8 @@ class OpenMirror:
     """Shared."""
     reads: asyncio.Semaphore
     """Shared: read streams to the store that may be open at once."""
+    rights: Rights
+    delivery: Delivery
     token: TokenFile | None = None
     """The mirror's own; None: the process's is shown."""
     ignore: IgnoreRules = field(default_factory=IgnoreRules)

@@ -10,7 +10,7 @@ import stat
 from dataclasses import dataclass, field
 
 from relayfile.syncd import descriptors
-from relayfile.syncd.reconcile import Local, LocalKind, Step, reconcile
+from relayfile.syncd.reconcile import Local, LocalKind, Mode, Step, reconcile
 from relayfile.syncd.rows import DiskStat
 from relayfile.syncd.stage import reason_of
 
@@ -68,7 +68,8 @@ def _descend(staged: int, target: int, name: str, prefix: str, placed: Placed) -
 
 def _meet(staged: int, target: int, name: str, path: str, placed: Placed) -> None:
     found, seen = observe(target, name, None, None)
-    action = reconcile(None, found, _hash(staged, name))
+    # A read-only mirror's answer: what both sides made becomes a conflict only when the first pull has ended.
+    action = reconcile(None, found, _hash(staged, name), Mode.READ_ONLY)
     if action.step is Step.ADOPT and seen is not None:
         placed.moved[path] = seen
     else:

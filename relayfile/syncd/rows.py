@@ -7,6 +7,8 @@ Three hashes tell how a file stands: ``remote_hash`` (what the store had at the 
 from dataclasses import dataclass
 from enum import IntEnum
 
+from relayfile.syncd.reconcile import ConflictKind
+
 
 class FileState(IntEnum):
     """How a remote file stands on disk. The numbers are stored."""
@@ -16,6 +18,9 @@ class FileState(IntEnum):
     CONFLICT = 3
     IGNORED = 4
     PROBLEM = 5
+    OUTGOING = 6
+    """The outbox has an entry of it: the disk is ahead of what the store has told. Also of files that only the disk
+    has, which then have no remote hash."""
 
 
 class TrashReason(IntEnum):
@@ -27,6 +32,30 @@ class TrashReason(IntEnum):
     PATH_DROPPED = 4
     CONFLICT_RESOLVED = 5
     READ_ONLY_EDIT = 6
+
+
+class EditKind(IntEnum):
+    """What is sent. The numbers are stored."""
+
+    WRITE = 1
+    DELETE = 2
+    MOVE = 3
+    """To the entry's path, from ``from_path``: only while it is on its way; before, it is a delete and a write."""
+    MOVED_AWAY = 4
+    """The other half of a move; not sent by itself."""
+
+
+class EntryState(IntEnum):
+    """How far an edit is. The numbers are stored."""
+
+    QUEUED = 1
+    SENT = 2
+    """On its way, or it was when the process died: its answer is not known, and what was sent does not change."""
+    ACKNOWLEDGED = 3
+    """The store has it; the event that tells so has not come."""
+    REFUSED = 4
+    HELD = 5
+    """A delete that waits for somebody's decision (I4)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,3 +142,67 @@ class Settled:
     path: str
     disk_hash: bytes | None
     disk_stat: DiskStat | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Edit:
+    """What the disk has and the store must get: the content of ``content_hash``, or (None) that the file is gone."""
+
+    path: str
+    disk_path: str
+    content_hash: bytes | None
+    disk_stat: DiskStat | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """An edit in the outbox."""
+
+    path: str
+    disk_path: str
+    sequence: int
+    """Of its last change: later edits have greater ones."""
+    kind: EditKind
+    state: EntryState
+    if_revision: int
+    """The file's revision that it changes; 0: the store must not have the file."""
+    known_revision: int
+    """Events of the path up to here are behind the base, or tell of it."""
+    content_hash: bytes | None
+    disk_stat: DiskStat | None
+    base_stat: DiskStat | None = None
+    """Of the file that a delete took away."""
+    base_hash: bytes | None = None
+    request_id: str = ""
+    from_path: str = ""
+    attempt_count: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """The store has an entry's edit."""
+
+    entry: Entry
+    revision: int
+    """At which every event that the edit caused is told."""
+
+
+@dataclass(frozen=True, slots=True)
+class Conflict:
+    """A file of which both sides changed."""
+
+    conflict_id: str
+    kind: ConflictKind
+    path: str
+    disk_path: str
+    kept_name: str
+    """Below `.relayfile/conflicts/`; empty when the local version has the path, or was a deletion."""
+    base_revision: int
+    remote_revision: int
+    remote_hash: bytes
+    """Empty: it is deleted there."""
+    remote_size: int
+    local_hash: bytes
+    """Empty: it was deleted here."""
+    local_size: int
+    create_time_us: int

@@ -93,7 +93,8 @@ class MirrorService(ListsOfMirrors, WaitsForMirrors, MirrorServiceServicer):
         self, request: mirror_pb2.ApproveDeletesRequest, _context: Context
     ) -> mirror_pb2.ApproveDeletesResponse:
         async def approve(mirror: Mirror) -> mirror_pb2.ApproveDeletesResponse:
-            await mirror.approve_deletes(request.plan_id)
+            restore = request.decision == mirror_pb2.DELETE_DECISION_RESTORE
+            await mirror.approve_deletes(request.plan_id, restore=restore)
             return mirror_pb2.ApproveDeletesResponse(mirror=wire.mirror_message(mirror))
 
         wrong = wire_lists.check_decision(request)

@@ -31,7 +31,7 @@ def content(mirror: OpenMirror, record: MirrorRecord, seen: Seen) -> dict[str, o
         "workspace_id": record.workspace_id,
         "remote_paths": list(record.remote_paths),
         "state": seen.state.name.lower(),
-        "read_only": True,
+        "read_only": record.read_only or mirror.rights.refused,
         "revision": journal.cursor.revision,
         "history_id": journal.cursor.history_id,
         "remote_revision": seen.remote_revision,
@@ -49,6 +49,8 @@ def content(mirror: OpenMirror, record: MirrorRecord, seen: Seen) -> dict[str, o
         },
         "token_expire_time": _time(mirror.token.expire_time_us() if mirror.token is not None else 0),
         "trash_count": journal.trash.totals()[0],
+        "unsent_edit_count": journal.outbox.totals().pending_count,
+        "conflict_count": journal.conflicts.count(),
         "problem_count": journal.problems.total(),
         "problems": [
             {"path": each.path, "reason": each.reason, "message": each.message, "since": _time(each.create_time_us)}

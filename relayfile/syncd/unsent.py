@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 
 from relayfile.syncd.open_mirror import OpenMirror
-from relayfile.syncd.rows import FileState
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,5 +19,5 @@ class Unsent:
 
 
 def unsent(mirror: OpenMirror) -> Unsent:
-    """What an opened mirror holds. Mirrors send no edits yet, so none of them waits."""
-    return Unsent(conflicts=mirror.journal.unsettled().files.get(FileState.CONFLICT, 0))
+    """What an opened mirror holds."""
+    return Unsent(mirror.journal.outbox.totals().pending_count, mirror.journal.conflicts.count())

@@ -90,7 +90,7 @@ def mirror_message(mirror: Mirror) -> mirror_pb2.Mirror:
         directory=record.directory,
         remote_paths=record.remote_paths,
         follow=record.follow,
-        read_only=True,  # until local edits are pushed
+        read_only=record.read_only or (mirror.opened is not None and mirror.opened.rights.refused),
         token_file=record.token_file,
         state=mirror_pb2.MirrorState.ValueType(int(seen.state)),
         remote_revision=seen.remote_revision,
@@ -125,6 +125,8 @@ def _fill_from_journal(message: mirror_pb2.Mirror, mirror: OpenMirror, cadence: 
     if mirror.token is not None and (expires_us := mirror.token.expire_time_us()):
         message.token_expire_time.CopyFrom(timestamp(expires_us))
     message.full_pull_due_cycles = full_pull_in(policy_of(mirror.settings), cadence)
+    message.conflict_count = journal.conflicts.count()
+    message.outbox.CopyFrom(_outbox_message(mirror))
     last_us, full_us = journal.last_pulls_us()
     if last_us:
         message.last_pull_time.CopyFrom(timestamp(last_us))
@@ -132,17 +134,28 @@ def _fill_from_journal(message: mirror_pb2.Mirror, mirror: OpenMirror, cadence: 
         message.last_full_pull_time.CopyFrom(timestamp(full_us))
 
 
+def _outbox_message(mirror: OpenMirror) -> mirror_pb2.MirrorOutbox:
+    totals = mirror.journal.outbox.totals()
+    message = mirror_pb2.MirrorOutbox(pending_count=totals.pending_count, pending_bytes=totals.pending_bytes)
+    if totals.oldest_us:
+        message.oldest_time.CopyFrom(timestamp(totals.oldest_us))
+    if totals.last_acknowledged_us:
+        message.last_acknowledged_time.CopyFrom(timestamp(totals.last_acknowledged_us))
+    return message
+
+
 def file_counts(mirror: OpenMirror) -> mirror_pb2.MirrorFileCounts:
     """Files by how they are on disk."""
     unsettled = mirror.journal.unsettled()
     files = unsettled.files
+    in_conflict = mirror.journal.conflicts.files()
     tracked = sum(total.file_count for total in mirror.journal.sums.values())
     size = sum(total.total_bytes for total in mirror.journal.sums.values())
     return mirror_pb2.MirrorFileCounts(
         tracked_count=tracked,
-        materialised_count=tracked - sum(files.values()),
-        pending_count=files.get(FileState.PENDING, 0),
-        conflict_count=files.get(FileState.CONFLICT, 0),
+        materialised_count=tracked - sum(files.values()) - in_conflict,
+        pending_count=files.get(FileState.PENDING, 0) + files.get(FileState.OUTGOING, 0),
+        conflict_count=in_conflict,
         ignored_count=files.get(FileState.IGNORED, 0),
         problem_count=files.get(FileState.PROBLEM, 0),
         materialised_bytes=size - unsettled.total_bytes,
@@ -249,7 +262,9 @@ def _halt_message(halt: Halt) -> mirror_pb2.MirrorHalt:
         message.delete_plan.CopyFrom(
             mirror_pb2.DeletePlan(
                 plan_id=halt.plan.plan_id,
-                source=mirror_pb2.DELETE_SOURCE_STORE,
+                source=mirror_pb2.DELETE_SOURCE_DIRECTORY
+                if halt.plan.from_directory
+                else mirror_pb2.DELETE_SOURCE_STORE,
                 delete_count=halt.plan.delete_count,
                 delete_bytes=halt.plan.delete_bytes,
                 tracked_count=halt.plan.tracked_count,

@@ -137,9 +137,7 @@ def check_decision(request: mirror_pb2.ApproveDeletesRequest) -> list[FieldViola
     wrong: list[FieldViolation] = []
     if not request.plan_id:
         wrong.append(FieldViolation("plan_id", "is required"))
-    if request.decision == mirror_pb2.DELETE_DECISION_RESTORE:
-        wrong.append(FieldViolation("decision", "is for deletes from the directory, which are not sent yet"))
-    elif request.decision != mirror_pb2.DELETE_DECISION_APPROVE:
+    if request.decision not in (mirror_pb2.DELETE_DECISION_APPROVE, mirror_pb2.DELETE_DECISION_RESTORE):
         wrong.append(FieldViolation("decision", "is required"))
     return wrong
 

@@ -146,6 +146,9 @@ class SyncdInstruments(Instruments):
     prefix: ClassVar[str] = "syncd"
     files_written_total: Counter = counter("Files written to mirrors.")
     bytes_written_total: Counter = counter("Bytes written to mirrors.")
+    files_pushed_total: Counter = counter("Local edits that the store has acknowledged.")
+    bytes_pushed_total: Counter = counter("Bytes of them.")
+    conflicts_total: Counter = counter("Files of which both sides changed.")
     event_lag_seconds: Histogram = histogram("From an event's commit to its bytes on disk.")
     audits_total: Counter = counter("Audits.", "result")
     mirrors: Gauge = gauge("Mirrors served.")

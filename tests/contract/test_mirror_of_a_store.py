@@ -143,3 +143,41 @@ async def test_a_mirror_holds_what_its_token_may_read_and_gives_up_what_it_may_n
                 (f"/in/{index}", TrashReason.ACCESS_LOST) for index in range(5)
             }
         await eve.channel.close()
+
+
+async def test_a_directory_and_a_store_exchange_their_edits(tmp_path: pathlib.Path) -> None:
+    async with started_nodes(tmp_path, mark_interval_s=1.0) as [node]:
+        await node.writer.create_workspace("acme")
+        await node.writer.put("acme", FILES)
+        root = tmp_path / "mirror"
+        async with serving(node.address, tmp_path, metadata=node.client.metadata) as registry:
+            mirror = add(registry, tmp_path, follow=False, read_only=False)
+            await mirror.pull(full=False, via=Via.ANY)
+            assert mirror.opened is not None
+            before = mirror.opened.journal.cursor.revision
+            large = os.urandom(2_500_000)
+            (root / "top.json").write_bytes(b"edited here")
+            (root / "big.bin").write_bytes(large)
+            (root / "made" / "here").mkdir(parents=True)
+            (root / "made" / "here" / "file").write_bytes(b"new")
+            (root / "github" / "repos" / "acme" / "p0").rename(root / "github" / "repos" / "acme" / "renamed")
+            (root / "empty").unlink()
+            (root / "empty").mkdir()
+            (root / "empty" / "not-any-more").write_bytes(b"below")
+            for _ in range(3):
+                await asyncio.sleep(1.1)
+                await mirror.audit(repair=True, look=True, verify_content=False)
+                await mirror.pull(full=False, via=Via.ANY)
+            assert mirror.seen.audited is not None
+            assert mirror.seen.audited.result.verdict is Verdict.EXACT
+
+            files = tree_of(tmp_path)
+            assert files["/big.bin"] == large
+            renamed = sum(path.startswith("/github/repos/acme/renamed/") for path in files)
+            assert renamed == sum(path.startswith("/github/repos/acme/p0/") for path in FILES)
+            # A move is two revisions, everything else one: nothing was sent twice.
+            assert mirror.opened.journal.cursor.revision == before + 2 * renamed + 5
+        (tmp_path / "other").mkdir()
+        async with serving(node.address, tmp_path / "other", metadata=node.client.metadata) as registry:
+            await add(registry, tmp_path / "other", follow=False).pull(full=False, via=Via.ANY)
+        assert tree_of(tmp_path / "other") == files

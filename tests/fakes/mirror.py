@@ -12,9 +12,11 @@ from relayfile.clock import SystemClock
 from relayfile.ids import IdSource
 from relayfile.settings import SyncdSettings
 from relayfile.syncd import ignore_files
+from relayfile.syncd.delivery import Delivery
 from relayfile.syncd.feed import Feed, FeedLimits
 from relayfile.syncd.journal import Journal
 from relayfile.syncd.open_mirror import OpenMirror
+from relayfile.syncd.rights import Rights
 from relayfile.syncd.root import Marker, Root, create_root
 from relayfile.syncd.writer import Writer
 from relayfile.telemetry import SyncdInstruments, Tracing, new_registry
@@ -35,6 +37,7 @@ async def opened(
     remote_paths: tuple[str, ...] = ("/",),
     adopt_existing: bool = False,
     folds: bool = False,
+    read_only: bool = True,
 ) -> AsyncIterator[OpenMirror]:
     """The mirror at ``directory``/mirror with its journal beside it; can be opened again after it was closed."""
     settings = settings or SyncdSettings(data_dir=directory)
@@ -63,6 +66,8 @@ async def opened(
                 Tracing(),
                 SyncdInstruments.declare(new_registry()),
                 asyncio.Semaphore(settings.sync_read_concurrency),
+                Rights(read_only),
+                Delivery(channel, "acme", no_metadata, settings.call_timeout_s),
             )
             ignore_files.begin(mirror)
             yield mirror

@@ -13,11 +13,13 @@ from relayfile.clock import SystemClock
 from relayfile.ids import IdSource
 from relayfile.settings import SyncdSettings
 from relayfile.syncd import ignore_files
+from relayfile.syncd.delivery import Delivery
 from relayfile.syncd.feed import Feed, FeedLimits, Metadata
 from relayfile.syncd.journal import Journal
 from relayfile.syncd.mirror import Mirror
 from relayfile.syncd.open_mirror import OpenMirror
 from relayfile.syncd.registry import Registry
+from relayfile.syncd.rights import Rights
 from relayfile.syncd.root import Root
 from relayfile.syncd.servicer import MirrorService
 from relayfile.syncd.shown import MirrorRecord, MirrorState
@@ -62,6 +64,8 @@ async def serving(
             tracing or Tracing(),
             instruments,
             reads,
+            Rights(record.read_only),
+            Delivery(channel, record.workspace_id, lambda: metadata, settings.call_timeout_s),
         )
         ignore_files.begin(mirror)
         return mirror
@@ -78,10 +82,18 @@ async def serving(
     await channel.close()
 
 
-def add(registry: Registry, directory: pathlib.Path, *, follow: bool = True, paths: tuple[str, ...] = ("/",)) -> Mirror:
+def add(
+    registry: Registry,
+    directory: pathlib.Path,
+    *,
+    follow: bool = True,
+    paths: tuple[str, ...] = ("/",),
+    read_only: bool = True,
+    adopt_existing: bool = False,
+) -> Mirror:
     """A mirror of the fake's workspace at ``directory``/mirror."""
-    wanted = MirrorRecord("", "acme", str(directory / "mirror"), paths, follow, True, "", 0)
-    return registry.create(wanted, adopt_existing=False, request_id="", fingerprint=b"")
+    wanted = MirrorRecord("", "acme", str(directory / "mirror"), paths, follow, read_only, "", 0)
+    return registry.create(wanted, adopt_existing=adopt_existing, request_id="", fingerprint=b"")
 
 
 async def until(condition: object, timeout_s: float = 10.0) -> None:

@@ -31,6 +31,7 @@ from relayfile.v1 import event_pb2, file_pb2, types_pb2, workspace_pb2
 from relayfile.v1.event_pb2_grpc import EventServiceServicer, add_EventServiceServicer_to_server
 from relayfile.v1.file_pb2_grpc import FileServiceServicer, add_FileServiceServicer_to_server
 from relayfile.v1.workspace_pb2_grpc import WorkspaceServiceServicer, add_WorkspaceServiceServicer_to_server
+from tests.fakes.store_writes import FileWrites, StoredFile, WriteKnobs, Writes
 
 MESSAGE_BYTES = 1 << 20
 CHUNK_BYTES = 1 << 18
@@ -39,7 +40,7 @@ BUCKETS_ABOVE = 4_096
 
 
 @dataclass
-class Knobs:
+class Knobs(WriteKnobs):
     """What goes wrong, until it is set back."""
 
     latency_s: float = 0.0
@@ -65,26 +66,11 @@ class Knobs:
     no_marks: bool = False
 
 
-@dataclass(frozen=True)
-class StoredFile:
-    path: str
-    revision: int
-    content: bytes
-
-    @property
-    def sha(self) -> bytes:
-        return hashlib.sha256(self.content).digest()
-
-    def meta(self) -> types_pb2.FileMeta:
-        return types_pb2.FileMeta(
-            path=self.path, revision=self.revision, content_sha256=self.sha, size_bytes=len(self.content)
-        )
-
-
-class FakeStore:
+class FakeStore(Writes):
     """One workspace. ``put``, ``delete`` and ``move`` commit; everything else is asked over gRPC."""
 
     def __init__(self, workspace_id: str = "acme") -> None:
+        super().__init__()
         self.workspace_id = workspace_id
         self.history_id = "history-1"
         self.revision = 0
@@ -276,7 +262,7 @@ class FakeStore:
             await server.stop(None)
 
 
-class _Files(FileServiceServicer):
+class _Files(FileWrites, FileServiceServicer):
     def __init__(self, store: FakeStore) -> None:
         self._store = store
 

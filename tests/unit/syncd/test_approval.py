@@ -124,7 +124,7 @@ async def test_i4_a_file_edited_meanwhile_survives_an_approval(tmp_path: pathlib
     store = filled()
     caller(ALL)
     async with store.served() as address, serving(address, tmp_path) as registry:
-        mirror = add(registry, tmp_path, follow=False)
+        mirror = add(registry, tmp_path, follow=False, read_only=False)
         await mirror.pull(full=False, via=Via.ANY)
         empty(store)
         with pytest.raises(MirrorRefused):

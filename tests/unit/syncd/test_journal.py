@@ -9,7 +9,7 @@ from relayfile.errors import StartRefused
 from relayfile.syncd.digest import EMPTY, TreeSum
 from relayfile.syncd.journal import Journal
 from relayfile.syncd.journal_pull import PullPhase
-from relayfile.syncd.rows import Cursor, DiskStat, FileState, Problem, RemoteFile, Settled
+from relayfile.syncd.rows import Cursor, DiskStat, Edit, FileState, Problem, RemoteFile, Settled
 
 STAT = DiskStat(1, 2, 3, 4, 5)
 
@@ -147,7 +147,27 @@ def test_a_listing_finds_what_it_did_not_name(journal: Journal) -> None:
 def test_a_journal_of_a_newer_release_is_refused(tmp_path: pathlib.Path) -> None:
     Journal(tmp_path / "j.db", ["/"]).close()
     db = apsw.Connection(str(tmp_path / "j.db"))
-    db.execute("UPDATE mirror SET format = 2")
+    db.execute("UPDATE mirror SET format = 3")
     db.close()
-    with pytest.raises(StartRefused, match="has format 2, this release knows 1"):
+    with pytest.raises(StartRefused, match="has format 3, this release knows 2"):
         Journal(tmp_path / "j.db", ["/"])
+
+
+_FORMAT_1 = (pathlib.Path(__file__).parents[2] / "fixtures" / "journal_format_1.sql").read_text()
+
+
+def test_a_journal_of_format_1_is_brought_up_in_place(tmp_path: pathlib.Path) -> None:
+    db = apsw.Connection(str(tmp_path / "j.db"))
+    db.execute(_FORMAT_1)
+    db.execute("INSERT INTO mirror (id, format, revision, history_id) VALUES (1, 1, 7, 'h')")
+    db.execute("INSERT INTO file (path, revision, remote_hash, size, state) VALUES ('/a', 7, zeroblob(32), 1, 5)")
+    db.close()
+    for opened in range(2):
+        journal = Journal(tmp_path / "j.db", ["/"])
+        assert journal.cursor == Cursor(7, "h")
+        assert journal.load(["/a"])["/a"].state is FileState.PROBLEM
+        assert journal.outbox.totals().pending_count == opened
+        assert journal.conflicts.count() == 0
+        journal.outbox.queue([Edit("/b", "b", bytes(32), DiskStat(1, 2, 3, 4, 5))], 1)
+        assert [each.path for each in journal.outbox.due(1, 7, 10)] == ["/b"]
+        journal.close()

@@ -253,7 +253,7 @@ async def test_i4_a_renamed_directory_is_no_mass_delete(tmp_path: pathlib.Path) 
         assert tree_of(tmp_path) == contents(store)
 
 
-async def test_i3_a_local_edit_is_kept_and_listed(tmp_path: pathlib.Path) -> None:
+async def test_i3_a_local_edit_is_never_lost(tmp_path: pathlib.Path) -> None:
     store = filled()
     edited = tmp_path / "mirror" / "github" / "issues" / "1.json"
     async with store.served() as address, serving(address, tmp_path) as registry:
@@ -268,27 +268,22 @@ async def test_i3_a_local_edit_is_kept_and_listed(tmp_path: pathlib.Path) -> Non
         store.put("/github/issues/5.json", "goes on")
         await level(mirror, store)
         assert problems(mirror) == {
-            "/github/issues/1.json": "LOCAL_EDIT_KEPT",
-            "/github/issues/2.json": "LOCAL_EDIT_KEPT",
+            "/github/issues/1.json": "READ_ONLY_EDIT",
+            "/github/issues/2.json": "READ_ONLY_EDIT",
             "/new": "LOCAL_FILE_IN_THE_WAY",
         }
         assert mirror.seen.audited is not None
         assert mirror.seen.audited.result.verdict is Verdict.EXACT_EXCEPT_LISTED
-        tree = tree_of(tmp_path)
-        assert [tree[path] for path in ("/github/issues/1.json", "/github/issues/2.json", "/new")] == [
-            b"mine",
-            b"mine too",
-            b"mine as well",
-        ]
-        assert tree["/github/issues/5.json"] == b"goes on"
-        # Once the edit is out of the way, the store's version comes.
-        edited.unlink()
+        assert tree_of(tmp_path) == contents(store) | {"/new": b"mine as well"}
+        assert {b"mine", b"mine too"} < set(trash(tmp_path))
+        # Once the file is out of the way, the store's version comes.
+        (tmp_path / "mirror" / "new").unlink()
         await mirror.audit(repair=True, look=False, verify_content=False)
-        assert edited.read_text() == "theirs"
-        assert "/github/issues/1.json" not in problems(mirror)
+        assert tree_of(tmp_path) == contents(store)
+        assert "/new" not in problems(mirror)
 
 
-async def test_i3_a_sweep_lists_edits_and_restores_what_is_missing(tmp_path: pathlib.Path) -> None:
+async def test_i3_a_sweep_finds_edits_and_restores_what_is_missing(tmp_path: pathlib.Path) -> None:
     store = filled()
     directory = tmp_path / "mirror" / "github" / "issues"
     async with store.served() as address, serving(address, tmp_path) as registry:
@@ -303,13 +298,13 @@ async def test_i3_a_sweep_lists_edits_and_restores_what_is_missing(tmp_path: pat
         os.utime(same_size, ns=(stat.st_atime_ns, stat.st_mtime_ns))
         audited = await mirror.audit(repair=True, look=True, verify_content=False)
         assert audited.swept is not None
-        assert (audited.swept.changed_count, audited.swept.missing_count) == (2, 1)
+        assert (audited.swept.changed_count, audited.swept.missing_count) == (3, 1)
         assert problems(mirror) == {
-            "/github/issues/1.json": "LOCAL_EDIT_KEPT",
-            "/github/issues/4.json": "LOCAL_EDIT_KEPT",
+            "/github/issues/1.json": "READ_ONLY_EDIT",
+            "/github/issues/4.json": "READ_ONLY_EDIT",
         }
-        assert (directory / "2.json").read_text() == "issue 2"
-        assert (directory / "1.json").read_text() == "mine"
+        assert tree_of(tmp_path) == contents(store)
+        assert {b"mine", b"ISSUE 4"} == set(trash(tmp_path))
 
 
 @pytest.mark.parametrize("how", ["missing", "replaced", "unmarked"])

@@ -54,9 +54,10 @@ async def test_a_mirror_is_made_pulled_audited_and_shown(tmp_path: pathlib.Path,
     assert tree_of(tmp_path) == {"/a/b": b"1", "/c": b"2"}
     (tmp_path / "mirror" / "c").write_text("mine")
     audit = await service.AuditMirror(mirror_pb2.AuditMirrorRequest(mirror_id=made.mirror_id, sweep=True), None)
-    assert audit.audit.verdict == mirror_pb2.MIRROR_VERDICT_EXACT_EXCEPT_LISTED
+    assert audit.audit.verdict == mirror_pb2.MIRROR_VERDICT_DIFFERENT
     shown = (await service.GetMirror(mirror_pb2.GetMirrorRequest(mirror_id=made.mirror_id), None)).mirror
-    assert (shown.problem_count, shown.file_counts.materialised_count, shown.file_counts.problem_count) == (1, 1, 1)
+    assert (shown.outbox.pending_count, shown.outbox.pending_bytes) == (1, 4)
+    assert (shown.file_counts.materialised_count, shown.file_counts.pending_count) == (1, 1)
     assert shown.revision == 2
 
 
