@@ -14,9 +14,9 @@ from relayfile.syncd.journal_problems import Problems
 from relayfile.syncd.journal_rows import (
     BELOW,
     COLUMNS,
-    INSERT,
     StagedRow,
     file_row,
+    insert,
     load,
     one,
     span,
@@ -75,7 +75,7 @@ class FirstPull:
     def stage(self, root: str, rows: Sequence[StagedRow], added: TreeSum, problems: Sequence[Problem] = ()) -> None:
         """Files of ``root`` that are staged, or that the store has and cannot be. Each path only once."""
         with transaction(self._db):
-            self._db.executemany(INSERT, rows)
+            insert(self._db, rows)
             self._problems.add(problems)
             self._standing.add({root: added})
         self._standing.load()

@@ -4,7 +4,8 @@ What the parts of the journal share: they work on one connection, and each owns 
 """
 
 import contextlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
 from typing import Any, Final, TypeAlias
 
 import apsw
@@ -16,7 +17,11 @@ from relayfile.syncd.rows import DiskStat, FileRow, FileState
 COLUMNS: Final = (
     "path, revision, remote_hash, size, state, disk_path, disk_hash, device, inode, disk_size, mtime_ns, ctime_ns"
 )
-INSERT: Final = f"INSERT OR REPLACE INTO file ({COLUMNS}, barrier) VALUES ({'?, ' * 12}?)"
+_INTO: Final = f"INSERT OR REPLACE INTO file ({COLUMNS}, barrier) VALUES "
+_VALUES: Final = f"({'?, ' * 12}?)"
+INSERT: Final = _INTO + _VALUES
+_INSERT_ROWS: Final = 100
+_INSERT_MANY: Final = _INTO + ", ".join([_VALUES] * _INSERT_ROWS)
 BELOW: Final = "(path = ?1 OR (path >= ?2 AND path < ?3))"
 """The path of ``span``'s bindings, or below it."""
 UNSETTLED: Final = "file INDEXED BY file_unsettled"
@@ -43,6 +48,14 @@ def stat_columns(stat: DiskStat | None) -> tuple[Value, ...]:
 def span(path: str) -> tuple[str, str, str]:
     """The bindings of ``BELOW``."""
     return (path, *prefix_range(path))
+
+
+def insert(db: apsw.Connection, rows: Sequence[StagedRow]) -> None:
+    """Add rows, a hundred in a step: at each step SQLite lets go of the interpreter lock, and the writer takes it."""
+    whole = len(rows) - len(rows) % _INSERT_ROWS
+    for start in range(0, whole, _INSERT_ROWS):
+        db.execute(_INSERT_MANY, tuple(chain.from_iterable(rows[start : start + _INSERT_ROWS])))
+    db.executemany(INSERT, rows[whole:])
 
 
 def load(db: apsw.Connection, paths: Iterable[str]) -> dict[str, FileRow]:

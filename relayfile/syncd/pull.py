@@ -6,10 +6,11 @@ verified first, because a power cut may have taken it.
 """
 
 import asyncio
+import contextlib
 import os
 from collections import deque
-from collections.abc import AsyncIterator, Iterable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from typing import Final
 
 from relayfile import faults
@@ -22,6 +23,7 @@ from relayfile.syncd.place import Placed, place
 from relayfile.syncd.progress import Phase, Progress, Via
 from relayfile.syncd.rows import Problem, Settled
 from relayfile.syncd.stage import STAGED_TREE, Stage, StagedBatch, reason_of
+from relayfile.syncd.write_back import WriteBack
 from relayfile.syncd.writer import finished
 from relayfile.v1.file_pb2 import FileWithContent, ListTreeResponse
 
@@ -164,6 +166,7 @@ class _Staging:
         self._ahead_max = max(1, min(AHEAD_MESSAGES_MAX, settings.sync_read_bytes_max // settings.message_bytes_target))
         self._barrier = mirror.journal.first_pull.mark().barrier
         self._since_barrier_bytes = 0
+        self._write_back = WriteBack(mirror.writer, mirror.root.staging_fd)
 
     async def add(self, files: Sequence[FileWithContent]) -> None:
         """Hand over a message's files; waits while too many are under way."""
@@ -185,6 +188,8 @@ class _Staging:
         async with self._turn:
             while self._under_way:
                 await self._settle()
+            with self._disk_errors():
+                await self._write_back.end()
 
     async def close(self) -> None:
         """Let the thread finish what it has; its rows are kept if they can be."""
@@ -193,6 +198,8 @@ class _Staging:
                 await self._settle()
             except (DataCorrupted, MirrorRefused):
                 continue  # the first failure is already on its way to the caller
+        with contextlib.suppress(OSError):  # after an end without failure, ``drain`` has met it
+            await self._write_back.end()
         self._stage.close()
 
     def _write(
@@ -207,10 +214,8 @@ class _Staging:
     async def _settle(self) -> None:
         future = self._under_way[0]
         try:
-            batch = await finished(future)
-        except OSError as error:
-            reason, message = reason_of(error)
-            raise MirrorRefused(mirror=self._mirror.root.marker.mirror_id, why=f"{reason}: {message}") from error
+            with self._disk_errors():
+                batch = await finished(future)
         finally:
             if future.done() and self._under_way and self._under_way[0] is future:
                 del self._under_way[0]
@@ -225,6 +230,16 @@ class _Staging:
         self._progress.wrote(written, batch.added.total_bytes)
         self._mirror.instruments.files_written_total.inc(written)
         self._mirror.instruments.bytes_written_total.inc(batch.added.total_bytes)
+        with self._disk_errors():
+            await self._write_back.staged(batch.added.total_bytes)
+
+    @contextmanager
+    def _disk_errors(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            reason, message = reason_of(error)
+            raise MirrorRefused(mirror=self._mirror.root.marker.mirror_id, why=f"{reason}: {message}") from error
 
 
 @asynccontextmanager

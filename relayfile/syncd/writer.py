@@ -1,7 +1,8 @@
 """The one thread of the process that writes mirrored files (measured: more only fight over the interpreter lock).
 
-Owns the thread. Work is handed over in batches, done in order, and never abandoned: a caller that is cancelled leaves
-only when its batch has ended, because the batch uses the caller's descriptors.
+Owns the thread, and a second one that only waits for the disk. Work is handed over in batches, done in order, and never
+abandoned: a caller that is cancelled leaves only when its batch has ended, because the batch uses the caller's
+descriptors.
 """
 
 import asyncio
@@ -18,19 +19,25 @@ class Writer:
 
     def __init__(self) -> None:
         self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="mirror-writer")
+        self._beside = ThreadPoolExecutor(max_workers=1, thread_name_prefix="mirror-write-back")
 
     def submit(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> asyncio.Future[T]:
         """Queue a batch. The result must be awaited with ``finished``, also after a failure."""
         loop = asyncio.get_running_loop()
         return loop.run_in_executor(self._pool, lambda: work(*args, **kwargs))
 
+    def beside(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> asyncio.Future[T]:
+        """Queue a wait of the kernel that batches need not wait for. As ``submit``, in the second thread."""
+        return asyncio.get_running_loop().run_in_executor(self._beside, lambda: work(*args, **kwargs))
+
     async def run(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Queue a batch and wait for it."""
         return await finished(self.submit(work, *args, **kwargs))
 
     def close(self) -> None:
-        """End the thread after what is queued."""
+        """End the threads after what is queued."""
         self._pool.shutdown(wait=True)
+        self._beside.shutdown(wait=True)
 
 
 async def finished(future: asyncio.Future[T]) -> T:
