@@ -73,6 +73,7 @@ CODES: Mapping[type[RelayfileError], grpc.StatusCode] = {
     errors.RateLimited: _Code.RESOURCE_EXHAUSTED,
     errors.ExportRefused: _Code.RESOURCE_EXHAUSTED,
     errors.Unavailable: _Code.UNAVAILABLE,
+    errors.PullStalled: _Code.UNAVAILABLE,
     errors.Draining: _Code.UNAVAILABLE,
     errors.Paused: _Code.UNAVAILABLE,
     errors.DeadlineExpired: _Code.DEADLINE_EXCEEDED,

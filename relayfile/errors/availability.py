@@ -63,6 +63,18 @@ class Unavailable(RelayfileError):
 
 
 @dataclass(kw_only=True, eq=False)
+class PullStalled(RelayfileError):
+    """The pull of mirror {mirror!r} makes no progress: {attempts} attempts in a row brought nothing (the last: {last}).
+    What it has stays; pull again when the store answers.
+    """
+
+    reason: ClassVar[str] = "PULL_STALLED"
+    mirror: str
+    attempts: int
+    last: str
+
+
+@dataclass(kw_only=True, eq=False)
 class Draining(RelayfileError):
     """This process is stopping; try again after {retry_after_s:g} s."""
 

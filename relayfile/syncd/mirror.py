@@ -7,24 +7,21 @@ again, or halt where a safety rail says so. Refuses to know how its pieces work,
 import asyncio
 import contextlib
 import math
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from typing import TypeVar
 
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_never
 
 from relayfile.clock import Clock
 from relayfile.errors import (
     CursorExpired,
-    DeadlineExpired,
-    ExportRefused,
     MirrorNotFound,
     MirrorRefused,
     PlanChanged,
     RelayfileError,
     StorageFailed,
 )
-from relayfile.status import RETRYABLE, code_of, leading_error
+from relayfile.status import leading_error
 from relayfile.syncd.audit import AuditResult, Swept, retry, sweep
 from relayfile.syncd.audits import audit_if_due, repair_at_mark
 from relayfile.syncd.bring import MassDelete, bring_all, delete_all, delete_plan
@@ -40,6 +37,7 @@ from relayfile.syncd.leaving import leave
 from relayfile.syncd.local import check_held, decide_held, take_local
 from relayfile.syncd.local_changes import LocalChanges
 from relayfile.syncd.open_mirror import OpenMirror
+from relayfile.syncd.patience import patiently
 from relayfile.syncd.problem_files import ProblemFiles
 from relayfile.syncd.progress import Phase, Progress, Via
 from relayfile.syncd.pull import first_pull
@@ -51,12 +49,10 @@ from relayfile.syncd.shown import Audited, MirrorRecord, MirrorState, Seen
 from relayfile.syncd.unsent import Unsent, unsent
 from relayfile.telemetry import get_logger
 
-T = TypeVar("T")
 _log = get_logger(__name__)
 _FIRST_DELAY_S = 0.05
 SWEEP_PAUSE_S = 1.0
 """A pull that follows another this closely does not look at the whole disk again."""
-_PULL_ATTEMPTS_WITHOUT_PROGRESS = 6
 
 
 class Mirror:
@@ -143,7 +139,8 @@ class Mirror:
     async def pull(self, *, full: bool, via: Via) -> Progress:
         """Bring the mirror to the store's present revision. A call joins a pull that runs.
 
-        ``MirrorRefused`` when a safety rail forbids it; the store's errors when it makes no progress any more.
+        ``MirrorRefused`` when a safety rail forbids it; ``PullStalled`` when it makes no progress any more; the store's
+        errors that do not pass by themselves.
         """
         if self.progress is not None:
             return await self._join(self.progress)
@@ -156,10 +153,10 @@ class Mirror:
             async with self._using() as mirror:
                 self.display.state(MirrorState.PULLING)
                 await leave(mirror)
-                await self._patiently(progress, lambda: self._pull_once(mirror, progress, full=full, via=via))
+                await patiently(mirror, progress, lambda: self._pull_once(mirror, progress, full=full, via=via))
                 started_us = self._clock.now_us()
                 started = self._clock.monotonic()
-                result = await self._patiently(progress, lambda: prove(mirror, progress, repair=True))
+                result = await patiently(mirror, progress, lambda: prove(mirror, progress, repair=True))
                 self.cadence.audited(equal=result.equal)
                 self.display.audited(Audited(result, started_us, self._clock.monotonic() - started))
                 mirror.journal.pulled(now_us=self._clock.now_us(), full=full)
@@ -320,21 +317,6 @@ class Mirror:
         await self._show()
 
     # --- inside -----------------------------------------------------------------------------------------------------
-
-    async def _patiently(self, progress: Progress, work: Callable[[], Awaitable[T]]) -> T:
-        """No limit of time or of attempts while it makes progress."""
-        stalled = 0
-        while True:
-            before = progress.wire_bytes
-            try:
-                return await work()
-            except RelayfileError as error:
-                stalled = stalled + 1 if progress.wire_bytes == before else 0
-                passes = code_of(error) in RETRYABLE or isinstance(error, DeadlineExpired)
-                if isinstance(error, ExportRefused) or not passes or stalled >= _PULL_ATTEMPTS_WITHOUT_PROGRESS:
-                    raise
-                progress.done = progress.total = (0, 0)
-                await asyncio.sleep(_FIRST_DELAY_S * 2**stalled)
 
     async def _pull_once(self, mirror: OpenMirror, progress: Progress, *, full: bool, via: Via) -> None:
         journal = mirror.journal
