@@ -27,7 +27,7 @@ from relayfile.syncd.audits import audit_if_due, repair_at_mark
 from relayfile.syncd.bring import MassDelete, bring_all, delete_all, delete_plan
 from relayfile.syncd.cadence import Cadence
 from relayfile.syncd.catch_up import catch_up, prove, relearn
-from relayfile.syncd.disk_feed import follow_disk
+from relayfile.syncd.disk_feed import DiskFeed
 from relayfile.syncd.display import Display
 from relayfile.syncd.exchange import exchange
 from relayfile.syncd.follow import follow
@@ -77,6 +77,7 @@ class Mirror:
         self._pull_ended = asyncio.Event()
         self._unstuck = asyncio.Event()
         self.cadence = Cadence()
+        self._disk = DiskFeed()
         self._retired = False
 
     @property
@@ -129,6 +130,7 @@ class Mirror:
 
     def close(self) -> None:
         """Let go of directory and journal; no task may use them any more."""
+        self._disk.close()
         if self._open is not None:
             self._open.journal.close()
             self._open.root.close()
@@ -269,7 +271,7 @@ class Mirror:
             self.display.write_status(self._open)
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._cycles(mirror))
-                tasks.create_task(follow_disk(mirror, self._turn, self._edited, self._looked))
+                tasks.create_task(self._disk.follow(mirror, self._turn, self._edited, self._looked))
                 tasks.create_task(Pusher(mirror, self._turn).run())
                 await follow(mirror, self._turn, Progress(self._clock.monotonic()), self._told)
 
