@@ -18,7 +18,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
 import apsw
 
@@ -75,6 +75,7 @@ from relayfile.store.sqlite.view import (
 from relayfile.store.sqlite.workspaces import list_workspaces
 from relayfile.store.sqlite.write import statements
 
+Result = TypeVar("Result")
 DATABASE_NAME: Final = "store.db"
 LOOP_SLICE_S = 0.003
 """Longest piece of work that a commit does on the loop before others get a turn."""
@@ -318,8 +319,13 @@ class SqliteEngine:
                 swept_to = self._state.events_swept_to
                 gone, self._state.events_swept_to = remove_events(self._writer, swept_to, retention, limit - removed)
                 removed += gone
-            is_shrinking = removed < limit and shrink(self._writer)
+        is_shrinking = removed < limit and await self._shrink()
         return Sweep(removed, removed < limit and self._state.events_swept_to == START and not is_shrinking)
+
+    async def _shrink(self) -> bool:
+        """In a transaction of its own: on a full disk it must not undo what was removed."""
+        async with self._transaction():
+            return await self._in_thread(partial(shrink, self._writer, self._clock.monotonic))
 
     async def close(self) -> None:
         async with self._turn:
@@ -393,7 +399,7 @@ class SqliteEngine:
         current: dict[int, int] = dict(self._writer.execute(_FENCES, (ids,)))
         return frozenset(fence.shard_id for fence in fences if current.get(fence.shard_id) != fence.epoch)
 
-    async def _in_thread(self, work: Callable[[], None]) -> None:
+    async def _in_thread(self, work: Callable[[], Result]) -> Result:
         """Run `work` in the writer thread. A cancelled caller still waits: the connection is in use until it ends."""
         future = asyncio.get_running_loop().run_in_executor(self._thread, work)
         cancelled = False
@@ -402,9 +408,10 @@ class SqliteEngine:
                 await asyncio.wait((future,))
             except asyncio.CancelledError:
                 cancelled = True
-        future.result()
+        result = future.result()
         if cancelled:
             raise asyncio.CancelledError
+        return result
 
     def _commit(self) -> None:
         self._writer.execute("COMMIT")

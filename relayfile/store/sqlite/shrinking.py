@@ -5,6 +5,7 @@ Owns how much free room a file keeps for what is written next, and the size of a
 that it once had, and nothing here does anything to it.
 """
 
+from collections.abc import Callable
 from typing import Final
 
 import apsw
@@ -14,7 +15,10 @@ KEPT_BYTES: Final = 16 << 20
 KEPT_SHARE: Final = 4
 """A file keeps so much of itself free, as a fraction: a quarter. Moving pages costs as much as writing them."""
 PAGES_PER_STEP: Final = 250
-"""Moved in one transaction: some milliseconds, and a mebibyte of the log."""
+"""Moved in one transaction, at most: a mebibyte of the log, and where little is free a millisecond."""
+STEP_S: Final = 0.005
+"""Nor for longer. For each page SQLite goes through its list of free ones, which is long where much is free: a hundred
+times longer a page, of some tens of gigabytes."""
 
 _INCREMENTAL: Final = 2
 
@@ -28,8 +32,9 @@ def prepare_shrinking(connection: apsw.Connection) -> None:
         connection.execute("PRAGMA auto_vacuum=INCREMENTAL")
 
 
-def shrink(connection: apsw.Connection, pages: int = PAGES_PER_STEP) -> bool:
-    """Inside the caller's transaction, move what is last in the file to free room before it, up to `pages` of it.
+def shrink(connection: apsw.Connection, monotonic: Callable[[], float], pages: int = PAGES_PER_STEP) -> bool:
+    """Inside the caller's transaction, move what is last in the file to free room before it, for `STEP_S` and up to
+    `pages` of it.
 
     Whether something was moved: then there may be more. The file itself gets shorter with the next whole checkpoint.
     """
@@ -40,5 +45,9 @@ def shrink(connection: apsw.Connection, pages: int = PAGES_PER_STEP) -> bool:
     surplus = free_count - max(KEPT_BYTES // page_bytes, page_count // KEPT_SHARE)
     if mode != _INCREMENTAL or surplus <= 0:
         return False
-    connection.execute(f"PRAGMA incremental_vacuum({min(surplus, pages)})").fetchall()
+    until_s = monotonic() + STEP_S
+    for _ in range(min(surplus, pages)):
+        connection.execute("PRAGMA incremental_vacuum(1)").fetchall()
+        if monotonic() >= until_s:
+            break
     return True

@@ -1,5 +1,6 @@
 """The file of a node gives room back after a mass deletion; one of an earlier release goes on as it is."""
 
+import threading
 from pathlib import Path
 
 import apsw
@@ -7,16 +8,18 @@ import pytest
 
 from relayfile.clock import ManualClock
 from relayfile.data_directory import DataDirectory
+from relayfile.errors import Unavailable
 from relayfile.store.sqlite.connection import open_writer
 from relayfile.store.sqlite.engine import DATABASE_NAME, open_engine
 from relayfile.store.sqlite.schema import NodeIdentity
-from relayfile.store.sqlite.shrinking import KEPT_BYTES, shrink
+from relayfile.store.sqlite.shrinking import KEPT_BYTES, PAGES_PER_STEP, STEP_S, shrink
 
 IDENTITY = NodeIdentity(16, 0, 1)
 CONTENT = bytes(64 << 10)
 COUNT = 800
 """Of contents: 50 MiB."""
 MICROSECONDS = 1_000_000
+STILL = ManualClock()
 
 
 async def fill(directory: Path, clock: ManualClock) -> int:
@@ -70,7 +73,7 @@ async def test_a_file_of_an_earlier_release_keeps_its_size_and_works(
     assert await swept(tmp_path, clock) >= before
     connection = open_writer(tmp_path / DATABASE_NAME, 1 << 20)
     assert connection.execute("PRAGMA auto_vacuum").get == 0
-    assert not shrink(connection)
+    assert not shrink(connection, STILL.monotonic)
     # What the documentation tells for it.
     connection.execute("PRAGMA auto_vacuum=INCREMENTAL")
     connection.execute("VACUUM")
@@ -83,7 +86,51 @@ def test_some_room_is_kept_for_what_comes_next(tmp_path: Path) -> None:
     connection.execute("CREATE TABLE t (id INTEGER PRIMARY KEY, data BLOB)")
     connection.executemany("INSERT INTO t VALUES (?, ?)", [(each, CONTENT) for each in range(200)])  # 12 MiB
     connection.execute("DELETE FROM t")
-    assert not shrink(connection)
+    assert not shrink(connection, STILL.monotonic)
+    connection.close()
+
+
+async def test_a_disk_without_room_to_shrink_still_lets_what_expired_go(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = ManualClock()
+    await fill(tmp_path, clock)
+    threads: set[str] = set()
+
+    def full(*_: object) -> bool:
+        threads.add(threading.current_thread().name)
+        raise apsw.FullError("injected")
+
+    monkeypatch.setattr("relayfile.store.sqlite.engine.shrink", full)
+    with DataDirectory(tmp_path) as acquired:
+        engine = open_engine(acquired, IDENTITY, clock)
+        await engine.acquire_shards(range(16), 0, "here")
+        await engine.remove_expired(clock.now_us(), 1_000)  # ended by the size of what it removed
+        with pytest.raises(Unavailable):
+            await engine.remove_expired(clock.now_us(), 1_000)
+        async with engine.snapshot() as cursor:
+            assert cursor.execute("SELECT count(*) FROM content_garbage").get == 0
+        await engine.close()
+    assert threads
+    assert threading.main_thread().name not in threads, "the loop would wait for it"
+
+
+def test_a_step_ends_when_pages_take_long_to_find(tmp_path: Path) -> None:
+    connection = open_writer(tmp_path / DATABASE_NAME, 1 << 20)
+    connection.execute("CREATE TABLE t (id INTEGER PRIMARY KEY, data BLOB)")
+    connection.executemany("INSERT INTO t VALUES (?, ?)", [(each, CONTENT) for each in range(400)])
+    connection.execute("DELETE FROM t")
+    clock = ManualClock()
+
+    def slowly() -> float:
+        clock.advance(STEP_S / 4)
+        return clock.monotonic()
+
+    before = connection.execute("PRAGMA page_count").get
+    assert shrink(connection, slowly)
+    assert before - connection.execute("PRAGMA page_count").get == 4
+    assert shrink(connection, STILL.monotonic)
+    assert before - connection.execute("PRAGMA page_count").get == 4 + PAGES_PER_STEP
     connection.close()
 
 
