@@ -129,12 +129,19 @@ class Spool:
         return reader
 
     async def close(self) -> None:
-        """Commit what waits, and stop the thread. Call once, after the last `append`."""
+        """Commit what waits, and stop the thread. Call once, after the last `append`.
+
+        `StorageFailed` when the disk failed and nobody was told of it yet.
+        """
         while (self._groups or self._settling or self._commits.running) and self._commits.failure is None:
             self._commit()
             await self._commits.idle()
         self._stop_timer()
-        self._commits.stop()
+        try:
+            self._commits.stop()
+        except StorageFailed as failure:
+            self._directory.mark_failed(str(failure))
+            raise
 
     @property
     def used_bytes(self) -> int:

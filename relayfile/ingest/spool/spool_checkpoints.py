@@ -4,7 +4,8 @@ The disk takes 20 to 100 ms for a long log, and who waits for a transaction woul
 thread and on a connection of its own while transactions are written, again for what they added meanwhile, until little
 is left; that the writer does between two transactions, so that the next one begins the log anew.
 
-Owns when that is, and the thread. Used by the writer's thread alone; what failed is raised there, as apsw does.
+Owns when that is, and the thread. Used by the writer's thread alone; what failed is raised there, as apsw does, or
+told at the end.
 """
 
 import contextlib
@@ -50,11 +51,12 @@ class SpoolCheckpoints:
         if self._running is not None:
             self._end()
 
-    def close(self) -> None:
-        """End, whatever became of it: what was committed stays in the log."""
+    def close(self) -> BaseException | None:
+        """End; what failed since it was asked for last. What was committed stays in the log."""
         self._thread.shutdown()
         self._connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
         self._connection.close()
+        return None if self._running is None else self._running.exception()
 
     def _end(self) -> int:
         assert self._running is not None

@@ -78,11 +78,11 @@ class Commits:
         self._next_row_id = next_row_id
 
     def stop(self) -> None:
-        """Wait for the running transaction, then close. Blocks."""
+        """Wait for the running transaction, then close. Blocks. `StorageFailed` as of `SpoolWriter.close`."""
         self._thread.shutdown(wait=True)
         if self._writer is not None:
-            self._writer.close()
-            self._writer = None
+            writer, self._writer = self._writer, None
+            writer.close()
 
     def new_row_id(self) -> int:
         """One that no row had before, in any run of the process."""

@@ -224,14 +224,19 @@ class SpoolWriter:
             raise StorageFailed(what=f"spool: {type(error).__name__}: {error}") from error
 
     def close(self) -> None:
-        """Write the log back into the file, as far as readers allow, and close. After a failure: leave all as it is."""
+        """Write the log back into the file, as far as readers allow, and close. After a failure: leave all as it is.
+
+        `StorageFailed` when the disk failed behind the last transaction.
+        """
         connection = self._connection
         connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
-        self._checkpoints.close()
-        if not self._failed:
+        error = self._checkpoints.close()
+        if not self._failed and error is None:
             with contextlib.suppress(apsw.Error):  # What was committed stays in the log.
                 connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
         connection.close()
+        if error is not None and not self._failed:
+            raise StorageFailed(what=f"spool: {type(error).__name__}: {error}") from error
 
     def _insert(self, rows: list[NewRow]) -> None:
         """Many rows in a statement: after each one the thread asks a busy event loop for the interpreter lock again."""

@@ -325,6 +325,31 @@ async def test_a_failed_checkpoint_ends_the_promises_and_a_full_disk_does_not(
         one.reader.close()
 
 
+async def test_a_checkpoint_that_failed_behind_the_last_commit_is_told_at_the_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody writes any more who would hear of it, and the disk must not be asked for another fsync."""
+    monkeypatch.setattr(spool_file, "CHECKPOINT_PAGES", 20)
+    write_back = spool_checkpoints.write_back
+
+    def failing(connection: apsw.Connection) -> tuple[int, int]:
+        if threading.current_thread().name.startswith("spool-checkpoint"):
+            raise apsw.IOError("injected")
+        return write_back(connection)
+
+    monkeypatch.setattr(spool_checkpoints, "write_back", failing)
+    one = Opened(tmp_path)
+    await append(one.spool, [envelope(1, size=20 * 8192)])
+    with pytest.raises(StorageFailed):
+        await one.spool.close()
+    one.reader.close()
+    assert one.directory.failure() is not None
+    assert (tmp_path / "spool.db-wal").stat().st_size > 20 * 8192
+    monkeypatch.undo()
+    async with opened(tmp_path) as again:
+        assert sum(row.member_count for row in again.reader.remainders()) == 1
+
+
 async def test_the_log_is_written_back_when_it_is_long_and_at_the_end(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
