@@ -1,8 +1,9 @@
 """The scrub that nobody has to order: contents compared with their hashes, slowly and for ever.
 
 Owns when a scrub of the node begins, at what rate it reads, and what of it is told: one line for each finding, metrics,
-and what `GetStats` shows. The looking is the auditor's. A scrub that fails is told and begun again after the pause:
-what is wrong with the disk is for people, and for whoever reads that file.
+and what `GetStats` shows. The looking is the auditor's. A scrub that fails is told and begun again after the pause.
+Where SQLite itself finds the file damaged the engine has ended all writing already, and with the next commit the node
+ends.
 """
 
 import asyncio
@@ -72,7 +73,7 @@ class BackgroundScrub:
                 await self.once()
             except (StorageFailed, asyncio.CancelledError):
                 raise
-            except Exception:  # noqa: BLE001 - what cannot be read is a finding of its kind: told, and the node goes on
+            except Exception:  # noqa: BLE001 - told, and tried again: what ends the node is the engine's decision
                 self._instruments.failures_total.inc()
                 _log.exception("a scrub could not be finished")
             await asyncio.sleep(self._interval_s)
