@@ -17,6 +17,7 @@ from relayfile.syncd.local import check_held, take_local
 from relayfile.syncd.local_changes import LocalChanges
 from relayfile.syncd.open_mirror import OpenMirror
 from relayfile.syncd.place import observe
+from relayfile.syncd.progress import Progress
 from relayfile.syncd.reconcile import Mode, Step, reconcile
 from relayfile.syncd.rows import Cursor, EntryState, FileRow, FileState
 from relayfile.syncd.scan import Scanned, scan
@@ -93,7 +94,7 @@ def compare(
     return AuditResult(at, verdict, roots, listed, pending)
 
 
-async def ask(mirror: OpenMirror) -> tuple[dict[str, TreeSum], Cursor, frozenset[str]] | None:
+async def ask(mirror: OpenMirror, progress: Progress) -> tuple[dict[str, TreeSum], Cursor, frozenset[str]] | None:
     """The store's sums of all remote paths, if it could tell them at one revision; None when they moved meanwhile.
 
     The last are the paths of which the token may read a part only.
@@ -103,6 +104,7 @@ async def ask(mirror: OpenMirror) -> tuple[dict[str, TreeSum], Cursor, frozenset
     at: Cursor | None = None
     for path in mirror.remote_paths:
         held = await mirror.feed.held(path)
+        progress.wire_bytes += held.wire_bytes
         if at is not None and held.at != at:
             return None
         at = held.at

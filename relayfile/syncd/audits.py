@@ -28,7 +28,7 @@ async def audit_if_due(mirror: OpenMirror, cadence: Cadence, progress: Progress)
     step = due(policy_of(mirror.settings), cadence, tracked)
     if step is Step.NOTHING:
         return None
-    started_us, started = mirror.clock.now_us(), mirror.clock.monotonic()
+    started_us, started, sent_before = mirror.clock.now_us(), mirror.clock.monotonic(), progress.wire_bytes
     if step is Step.FULL_PULL:
         _log.warning("a full pull is due", mirror=mirror.root.marker.mirror_id, files=tracked)
         cadence.pulled_fully()
@@ -42,7 +42,7 @@ async def audit_if_due(mirror: OpenMirror, cadence: Cadence, progress: Progress)
         return None
     cadence.audited(equal=result.equal)
     _count(mirror, result)
-    return Audited(result, started_us, mirror.clock.monotonic() - started)
+    return Audited(result, started_us, mirror.clock.monotonic() - started, progress.wire_bytes - sent_before)
 
 
 async def repair_at_mark(mirror: OpenMirror, cadence: Cadence, result: AuditResult) -> None:

@@ -24,6 +24,7 @@ async def catch_up(mirror: OpenMirror, progress: Progress, *, bring: bool = True
     access_changed = False
     try:
         async for events, cursor in mirror.feed.events(mirror.journal.cursor):
+            progress.wire_bytes += sum(event.ByteSize() for event in events)
             await learn_refusals(mirror, events)
             access_changed = access_changed or tells_of_access(events, mirror.remote_paths)
             changes = changes_of(events, mirror.remote_paths)
@@ -83,7 +84,7 @@ async def prove(mirror: OpenMirror, progress: Progress, *, repair: bool) -> Audi
     for _ in range(_ROUNDS_MAX):
         progress.phase = Phase.AUDITING
         try:
-            asked = await ask(mirror)
+            asked = await ask(mirror, progress)
         except CursorExpired:
             if not repair or repaired:
                 raise

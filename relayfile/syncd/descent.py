@@ -81,6 +81,7 @@ class Descent:
         """Learn everything that differs. ``TooDifferent`` part of the way: what was learned until then is right."""
         for root in self._mirror.remote_paths:
             held = await self._mirror.feed.held(root)
+            self._progress.wire_bytes += held.wire_bytes
             self._see(held.at)
             if held.total != self._mirror.journal.sums[root]:
                 await self._sum_up(root)
@@ -179,6 +180,7 @@ class Descent:
         if found is None:
             raise DataCorrupted(what="the store answered a listing without a page")
         held = await self._mirror.feed.held(path)
+        self._progress.wire_bytes += held.wire_bytes
         found.told = held.total if one_revision and held.at == found.at else None
         return found
 

@@ -58,6 +58,8 @@ class Held:
     at: Cursor
     total: TreeSum
     partial: bool
+    wire_bytes: int
+    """Of the question and the answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +121,10 @@ class Feed:
             )
         _understood(answer)
         return Held(
-            Cursor(answer.revision, answer.history_id), tree_sum(answer.directory.totals), partial=answer.partial
+            Cursor(answer.revision, answer.history_id),
+            tree_sum(answer.directory.totals),
+            partial=answer.partial,
+            wire_bytes=request.ByteSize() + answer.ByteSize(),
         )
 
     async def digest(

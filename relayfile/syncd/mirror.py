@@ -157,10 +157,11 @@ class Mirror:
                 await leave(mirror)
                 await patiently(mirror, progress, lambda: self._pull_once(mirror, progress, full=full, via=via))
                 started_us = self._clock.now_us()
-                started = self._clock.monotonic()
+                started, sent_before = self._clock.monotonic(), progress.wire_bytes
                 result = await patiently(mirror, progress, lambda: prove(mirror, progress, repair=True))
                 self.cadence.audited(equal=result.equal)
-                self.display.audited(Audited(result, started_us, self._clock.monotonic() - started))
+                took_s, sent = self._clock.monotonic() - started, progress.wire_bytes - sent_before
+                self.display.audited(Audited(result, started_us, took_s, sent))
                 mirror.journal.pulled(now_us=self._clock.now_us(), full=full)
                 progress.phase = Phase.DONE
                 self.display.pulled()
@@ -189,7 +190,7 @@ class Mirror:
                 await retry(mirror)
                 await bring_all(mirror, progress)
             result = await prove(mirror, progress, repair=repair)
-            audited = Audited(result, started_us, self._clock.monotonic() - started, swept)
+            audited = Audited(result, started_us, self._clock.monotonic() - started, progress.wire_bytes, swept)
             self.display.audited(audited)
             await self._show()
             return audited

@@ -50,6 +50,8 @@ class Audited:
     result: AuditResult
     start_us: int
     duration_s: float
+    wire_bytes: int = 0
+    """Of messages to and from the store; a mark in the event stream costs none."""
     swept: Swept | None = None
 
 

@@ -225,6 +225,7 @@ def audit_message(audited: Audited, sweep_time_us: int) -> mirror_pb2.MirrorAudi
             )
             for root in result.roots
         ],
+        wire_bytes=audited.wire_bytes,
         start_time=timestamp(audited.start_us),
         duration=duration(audited.duration_s),
     )

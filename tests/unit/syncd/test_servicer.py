@@ -54,6 +54,7 @@ async def test_a_mirror_is_made_pulled_audited_and_shown(tmp_path: pathlib.Path,
     assert tree_of(tmp_path) == {"/a/b": b"1", "/c": b"2"}
     (tmp_path / "mirror" / "c").write_text("mine")
     audit = await service.AuditMirror(mirror_pb2.AuditMirrorRequest(mirror_id=made.mirror_id, sweep=True), None)
+    assert 0 < audit.audit.wire_bytes < 20_000, "an equal tree costs one small message"
     assert audit.audit.verdict == mirror_pb2.MIRROR_VERDICT_DIFFERENT
     shown = (await service.GetMirror(mirror_pb2.GetMirrorRequest(mirror_id=made.mirror_id), None)).mirror
     assert (shown.outbox.pending_count, shown.outbox.pending_bytes) == (1, 4)
