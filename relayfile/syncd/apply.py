@@ -110,6 +110,19 @@ class Application:
             self._force(len(batch))
         return self.done
 
+    def find(self, batch: Sequence[Wanted]) -> Applied:
+        """Settle those that are on disk already; nothing is touched, and nothing told of the others."""
+        with self._directories:
+            for wanted in batch:
+                parent, target = split(wanted.disk_path)
+                try:
+                    local, seen = observe(self._directories.get(parent), target, wanted.written, wanted.base)
+                except OSError:
+                    continue  # not there, or in no state to be told of: it is fetched, and listed if it cannot be put
+                if reconcile(wanted.base, local, wanted.remote).step in (Step.NOTHING, Step.ADOPT):
+                    self.done.settled.append(Settled(wanted.path, wanted.remote, seen))
+        return self.done
+
     def write(self, batch: Sequence[Wanted]) -> Applied:
         """Files whose content came from the store."""
         incoming = Directories(self._root.staging_fd)

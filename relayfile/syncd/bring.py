@@ -62,7 +62,7 @@ async def bring_all(mirror: OpenMirror, progress: Progress, hints: Mapping[str, 
     after = ""
     while rows := mirror.journal.rows(after, _PAGE_ROWS, state=FileState.PENDING):
         after = rows[-1].path
-        wanted = [row for row in rows if row.remote_hash is not None]
+        wanted = await _missing(mirror, [row for row in rows if row.remote_hash is not None], progress)
         ready = [(row, reused[row.path]) for row in wanted if row.path in reused]
         if ready:
             await _apply(mirror, [_wanted(row, content) for row, content in ready], progress)
@@ -111,6 +111,18 @@ async def delete_all(mirror: OpenMirror, hints: Mapping[str, RemoteFile], progre
         _record(mirror, applied, progress)
         rows = mirror.journal.pending_deletes(limit, rows[-1].path)
     mirror.journal.decisions.done()
+
+
+async def _missing(mirror: OpenMirror, rows: Sequence[FileRow], progress: Progress) -> list[FileRow]:
+    """What is to be fetched: not a file that was given up and came back as it was, if it is still on disk."""
+    back = [row for row in rows if row.disk_hash == row.remote_hash]
+    if not back:
+        return list(rows)
+    application = _application(mirror, 0)
+    found = await mirror.writer.run(application.find, [_wanted(row, b"") for row in back])
+    _record(mirror, found, progress)
+    there = {settled.path for settled in found.settled}
+    return [row for row in rows if row.path not in there]
 
 
 async def _fetch(mirror: OpenMirror, rows: Sequence[FileRow], progress: Progress) -> None:

@@ -301,7 +301,8 @@ class Journal:
 
     def _learn_file(self, old: FileRow | None, change: RemoteFile) -> bool:
         if old is not None:
-            same = old.state in (FileState.MATERIALISED, FileState.PENDING) and old.disk_hash == change.content_hash
+            # Pending with the same hash is not settled: the file may be on its way to the trash, untold after a kill.
+            same = old.state is FileState.MATERIALISED and old.disk_hash == change.content_hash
             if old.state is FileState.PROBLEM and old.remote_hash == change.content_hash:
                 state = FileState.PROBLEM
             elif old.state is FileState.IGNORED:
