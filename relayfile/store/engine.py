@@ -385,7 +385,9 @@ class Engine(Protocol):
         ...
 
     async def acquire_shards(self, shard_ids: Sequence[int], owner: int, address: str) -> list[ShardRow]:
-        """Own these shards from now on: each one's epoch grows by one. Durable when it returns."""
+        """Own these shards from now on: each one's epoch grows by one. Durable when it returns.
+
+        `StartRefused` when it cannot be written, on a full disk say."""
         ...
 
     async def remove_expired(self, now_us: int, limit: int, held: Mapping[WorkspaceKey, int] = NOTHING_HELD) -> Sweep:

@@ -63,7 +63,7 @@ from relayfile.store.sqlite.periods import slot_of
 from relayfile.store.sqlite.removal import remove_deleted
 from relayfile.store.sqlite.schema import NodeIdentity, check_identity, migrate, page_key
 from relayfile.store.sqlite.shrinking import shrink
-from relayfile.store.sqlite.state import WriterState, errors_as_ours, read_errors_as_ours
+from relayfile.store.sqlite.state import WriterState, errors_as_ours, read_errors_as_ours, start_errors_as_ours
 from relayfile.store.sqlite.view import (
     LAST_ID,
     NODE_FAILURES,
@@ -124,25 +124,26 @@ def open_engine(
     `watch_log` is told the size of the write-ahead log in bytes after every commit, in the writer's thread.
 
     `SettingError` when it was made for another node or another number of shards, `StartRefused` when a newer release
-    wrote it, `DataCorrupted` when an earlier failed fsync left damage.
+    wrote it or the disk is full, `DataCorrupted` when an earlier failed fsync left damage.
     """
     path = directory.path / DATABASE_NAME
     failure = directory.failure()
     if failure is not None:
         directory.drop_cached_pages((DATABASE_NAME, DATABASE_NAME + "-wal"))
-    writer = open_writer(path, limits.cache_bytes)
-    try:
-        if failure is not None:
-            _verify(writer, path, failure)
-            directory.clear_failure()
-        migrate(writer, path)
-        add_digest_sum(writer)
-        cluster_id = check_identity(writer, path, identity)
-        directory.sync()
-        return SqliteEngine(path, writer, limits, directory, clock, cluster_id, watch_log)
-    except BaseException:
-        writer.close()
-        raise
+    with start_errors_as_ours(path):
+        writer = open_writer(path, limits.cache_bytes)
+        try:
+            if failure is not None:
+                _verify(writer, path, failure)
+                directory.clear_failure()
+            migrate(writer, path)
+            add_digest_sum(writer)
+            cluster_id = check_identity(writer, path, identity)
+            directory.sync()
+            return SqliteEngine(path, writer, limits, directory, clock, cluster_id, watch_log)
+        except BaseException:
+            writer.close()
+            raise
 
 
 def _verify(connection: apsw.Connection, path: Path, failure: str) -> None:
@@ -285,9 +286,10 @@ class SqliteEngine:
 
     async def acquire_shards(self, shard_ids: Sequence[int], owner: int, address: str) -> list[ShardRow]:
         acquired: list[ShardRow] = []
-        async with self._transaction():
-            for shard_id in sorted(shard_ids):
-                acquired += [ShardRow(*row) for row in self._writer.execute(_ACQUIRE, (shard_id, owner, address))]
+        with start_errors_as_ours(self._path):
+            async with self._transaction():
+                for shard_id in sorted(shard_ids):
+                    acquired += [ShardRow(*row) for row in self._writer.execute(_ACQUIRE, (shard_id, owner, address))]
         self._state.shard_ids = tuple(row.shard_id for row in acquired)
         return acquired
 

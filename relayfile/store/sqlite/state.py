@@ -4,10 +4,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import count
+from pathlib import Path
 
 import apsw
 
-from relayfile.errors import DataCorrupted, StorageFailed, Unavailable
+from relayfile.errors import DataCorrupted, StartRefused, StorageFailed, Unavailable
 from relayfile.store.sqlite.expiry import PERIOD_TABLES, START
 from relayfile.store.sqlite.periods import SLOTS, slot_of
 
@@ -49,6 +50,28 @@ class WriterState:
         """Where a known delivery may be."""
         newest = slot_of(now_us)
         return tuple(slot for back in range(SLOTS) if (slot := (newest - back) % SLOTS) in self.filled_slots)
+
+
+@contextmanager
+def start_errors_as_ours(path: Path) -> Iterator[None]:
+    """A start writes (the epochs of its shards fence what came before it), so that a full disk refuses it."""
+    try:
+        yield
+    except apsw.FullError:
+        raise _refused(path, "the disk is full") from None
+    except apsw.IOError as error:
+        # What a full disk answers for the index of the log. The stubs leave out what apsw sets.
+        if getattr(error, "extendedresult", 0) != apsw.SQLITE_IOERR_SHMSIZE:
+            raise
+        raise _refused(path, f"the disk is full, or fails ({error})") from error
+    except Unavailable as error:
+        raise _refused(path, error.what) from error
+
+
+def _refused(path: Path, why: str) -> StartRefused:
+    return StartRefused(
+        why=f"{path} cannot be written ({why}), and a start must write to it; make room for a few MiB and start again"
+    )
 
 
 @contextmanager
