@@ -19,7 +19,7 @@ from relayfile.syncd import descriptors, kept
 from relayfile.syncd.descriptors import Directories, split
 from relayfile.syncd.names import suffixed
 from relayfile.syncd.place import observe
-from relayfile.syncd.reconcile import Action, Local, Mode, Step, reconcile
+from relayfile.syncd.reconcile import Action, Local, LocalKind, Mode, Step, reconcile
 from relayfile.syncd.root import Root
 from relayfile.syncd.rows import Conflict, DiskStat, Edit, Problem, Settled, TrashReason
 from relayfile.syncd.stage import reason_of
@@ -111,15 +111,22 @@ class Application:
         return self.done
 
     def find(self, batch: Sequence[Wanted]) -> Applied:
-        """Settle those that are on disk already; nothing is touched, and nothing told of the others."""
+        """Settle those that are on disk already, and as absent those that are not; nothing is touched.
+
+        What is not there went with the mirror's own removal, and is no delete of a user's to be sent to the store.
+        """
         with self._directories:
             for wanted in batch:
                 parent, target = split(wanted.disk_path)
                 try:
                     local, seen = observe(self._directories.get(parent), target, wanted.written, wanted.base)
+                except FileNotFoundError:
+                    local, seen = Local(LocalKind.ABSENT), None
                 except OSError:
-                    continue  # not there, or in no state to be told of: it is fetched, and listed if it cannot be put
-                if reconcile(wanted.base, local, wanted.remote).step in (Step.NOTHING, Step.ADOPT):
+                    continue  # in no state to be told of: it is fetched, and listed if it cannot be put
+                if local.kind is LocalKind.ABSENT:
+                    self.done.settled.append(Settled(wanted.path, None))
+                elif reconcile(wanted.base, local, wanted.remote, self._mode).step in (Step.NOTHING, Step.ADOPT):
                     self.done.settled.append(Settled(wanted.path, wanted.remote, seen))
         return self.done
 

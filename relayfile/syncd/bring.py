@@ -121,8 +121,9 @@ async def _missing(mirror: OpenMirror, rows: Sequence[FileRow], progress: Progre
     application = _application(mirror, 0)
     found = await mirror.writer.run(application.find, [_wanted(row, b"") for row in back])
     _record(mirror, found, progress)
-    there = {settled.path for settled in found.settled}
-    return [row for row in rows if row.path not in there]
+    there = {settled.path for settled in found.settled if settled.disk_hash is not None}
+    absent = mirror.journal.load([settled.path for settled in found.settled if settled.disk_hash is None])
+    return [absent.get(row.path, row) for row in rows if row.path not in there]
 
 
 async def _fetch(mirror: OpenMirror, rows: Sequence[FileRow], progress: Progress) -> None:
