@@ -94,6 +94,14 @@ class ProviderOutcomes:
     """By itself, or with its workspace; never set in sums over the node."""
 
 
+class ProviderWork(NamedTuple):
+    """What is open of one provider in a workspace, each counted up to 10,000."""
+
+    stale_file_count: int = 0
+    """Files whose content is older than a signal says."""
+    unfinished_operation_count: int = 0
+
+
 class Acknowledgement(NamedTuple):
     """Who has seen a dead letter and leaves it."""
 
@@ -266,6 +274,10 @@ class OutcomeView(Protocol):
 
     async def outcomes(self) -> list[ProviderOutcomes]:
         """By provider."""
+        ...
+
+    async def provider_work(self) -> dict[str, ProviderWork]:
+        """By provider, those of which anything is open."""
         ...
 
     async def dead_letters(self, chosen: DeadLetterFilter, before_id: str, limit: int) -> list[KeptDeadLetter]:

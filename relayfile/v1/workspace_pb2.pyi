@@ -60,11 +60,11 @@ class ProviderSync(_message.Message):
     UNFINISHED_OPERATION_COUNT_FIELD_NUMBER: _builtins.int
     LAST_FAILURE_FIELD_NUMBER: _builtins.int
     stale_file_count: _builtins.int
-    """Files whose content is older than a signal says."""
+    """Files whose content is older than a signal says, counted up to 10,000."""
     pending_dead_letter_count: _builtins.int
     """Dead letters that are neither acknowledged nor being replayed."""
     unfinished_operation_count: _builtins.int
-    """Write-back and fetch operations that have not ended."""
+    """Write-back and fetch operations that have not ended, counted up to 10,000."""
     @_builtins.property
     def status(self) -> _ingest_pb2.ProviderStatus:
         """Its counters, health and pause, merged as `IngestService.GetIngestStatus` does, under the balanced alert profile.

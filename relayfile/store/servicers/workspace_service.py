@@ -13,7 +13,7 @@ from relayfile.paths import ROOT
 from relayfile.placement import check_workspace_id
 from relayfile.store.access import ReadAccess
 from relayfile.store.deletion import Deletion, WorkspaceDeletions
-from relayfile.store.engine import DeadLetterFilter, ProviderOutcomes, WorkspaceView
+from relayfile.store.engine import DeadLetterFilter, ProviderOutcomes, ProviderWork, WorkspaceView
 from relayfile.store.once import RequestMark, mark_of
 from relayfile.store.order import current_order
 from relayfile.store.plan.letters import LetterState
@@ -126,9 +126,17 @@ class WorkspaceService(workspace_pb2_grpc.WorkspaceServiceServicer):
                 fill_totals(message.totals, tree.row)
             totals = await view.letter_totals()
             pending = {each.provider: each.letter_count for each in totals if each.state is LetterState.PENDING}
-            for outcomes in await view.outcomes():
-                provider = message.providers.add(pending_dead_letter_count=pending.get(outcomes.provider, 0))
-                await _fill_sync(provider, outcomes, view)
+            work = await view.provider_work()
+            known = {outcomes.provider: outcomes for outcomes in await view.outcomes()}
+            # An agent may have edited below a provider's directory before it delivered anything.
+            for name in sorted(known.keys() | work.keys()):
+                stale_count, unfinished_count = work.get(name, ProviderWork())
+                provider = message.providers.add(
+                    pending_dead_letter_count=pending.get(name, 0),
+                    stale_file_count=stale_count,
+                    unfinished_operation_count=unfinished_count,
+                )
+                await _fill_sync(provider, known.get(name) or ProviderOutcomes(name, {}, {}, None, None), view)
         return message
 
 

@@ -22,6 +22,7 @@ from relayfile.store.engine import (
     LetterTotal,
     ProviderFiles,
     ProviderOutcomes,
+    ProviderWork,
     TermPath,
     WorkspaceKey,
 )
@@ -42,6 +43,7 @@ from relayfile.store.sqlite import file_index, letters
 from relayfile.store.sqlite.buckets import bucket_rows
 from relayfile.store.sqlite.operations import OperationReads
 from relayfile.store.sqlite.orders import find_actions, find_pauses, find_requests
+from relayfile.store.sqlite.provider_work import provider_work
 from relayfile.store.sqlite.rows import (
     DEAD_LETTER_COLUMNS,
     DIRECTORY_COLUMNS,
@@ -168,6 +170,9 @@ class SqliteView:
             connection.execute(_FAILURE_COUNTS, self._key),
             {row.provider for row in find_pauses(connection, self._key)},
         )
+
+    async def provider_work(self) -> dict[str, ProviderWork]:
+        return provider_work(self._cursor.connection, self._key)
 
     async def dead_letters(self, chosen: DeadLetterFilter, before_id: str, limit: int) -> list[KeptDeadLetter]:
         conditions = [_KEY, "dead_letter_id < ?"]
