@@ -305,8 +305,12 @@ def server_options(settings: ClusterSettings) -> list[tuple[str, int]]:
     return options
 
 
-def channel(address: str, settings: ClusterSettings) -> grpc.aio.Channel:
-    """A channel to one of our processes. It reconnects quickly, and leaves retries of calls to their owner."""
+def channel(address: str, settings: ClusterSettings, *, ahead_bytes: int = 0) -> grpc.aio.Channel:
+    """A channel to one of our processes. It reconnects quickly, and leaves retries of calls to their owner.
+
+    ``ahead_bytes`` may be under way on a stream before it is read; 0: 64 KiB. A message of more than that costs a
+    second round trip. It is also what a stream may hold that nobody reads.
+    """
     options: list[tuple[str, int]] = [
         ("grpc.enable_retries", 0),
         ("grpc.use_local_subchannel_pool", 1),
@@ -315,6 +319,8 @@ def channel(address: str, settings: ClusterSettings) -> grpc.aio.Channel:
         ("grpc.max_reconnect_backoff_ms", 1_000),
         *_shared_options(settings),
     ]
+    if ahead_bytes:
+        options.append(("grpc.http2.lookahead_bytes", ahead_bytes))
     credentials = channel_credentials(settings)
     if credentials is None or address.startswith("unix:"):
         return grpc.aio.insecure_channel(address, options=options)

@@ -44,7 +44,8 @@ class Stores:
         """The node that owns the workspace; any other would pass the call on."""
         address = self._addresses[node_of(shard_of(workspace_id, self._settings.shard_count), len(self._addresses))]
         if address not in self._channels:
-            self._channels[address] = channel(address, self._settings)
+            ahead_bytes = self._settings.message_bytes_target
+            self._channels[address] = channel(address, self._settings, ahead_bytes=ahead_bytes)
         return self._channels[address]
 
     async def close(self) -> None:

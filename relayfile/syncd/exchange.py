@@ -3,6 +3,7 @@
 import asyncio
 from typing import Final
 
+from relayfile.syncd.bring import bring_all
 from relayfile.syncd.catch_up import catch_up
 from relayfile.syncd.local import check_held
 from relayfile.syncd.open_mirror import OpenMirror
@@ -17,7 +18,9 @@ async def exchange(mirror: OpenMirror, turn: asyncio.Lock, progress: Progress) -
     """With ``turn``, the mirror's: a collision is settled by the event behind it. ``MassDelete`` while deletes wait."""
     check_held(mirror)
     for _ in range(_ROUNDS_MAX):
-        await Pusher(mirror, turn).drain()
-        await catch_up(mirror, progress)
+        if await Pusher(mirror, turn).drain():
+            await catch_up(mirror, progress)
+        else:
+            await bring_all(mirror, progress)  # nothing to hear of, so no round trip for it
         if not mirror.journal.outbox.due(mirror.clock.now_us(), mirror.journal.cursor.revision, 1):
             return

@@ -325,7 +325,7 @@ class Mirror:
         journal = mirror.journal
         if not journal.cursor.history_id or journal.first_pull.mark().phase is not PullPhase.NONE:
             await first_pull(mirror, progress, via)
-            await catch_up(mirror, progress)
+            # What was committed meanwhile, if anything, the proof finds: it asks where the store is anyway.
             await retry(mirror)  # what was in the way of the first pull may be a conflict
             await self._sweep(mirror, verify_content=False)
             await exchange(mirror, self._turn, progress)

@@ -70,13 +70,19 @@ class Pusher:
                 async with asyncio.timeout(self._idle_s()):
                     await rights.edited.wait()
 
-    async def drain(self) -> None:
-        """Send what is due, with the turn held by the caller; the store's errors pass through, what is sent is kept."""
+    async def drain(self) -> bool:
+        """Send what is due, with the turn held by the caller; the store's errors pass through, what is sent is kept.
+
+        True when something was sent, or may have been: the events behind it are to be heard.
+        """
         if self._mirror.rights.sending.locked():
-            return  # somebody sends already
+            return True  # somebody sends already
+        sent = False
         async with self._mirror.rights.sending:
             while (parcel := await self._next()) is not None:
+                sent = True
                 await self._record(parcel, await self._deliver(parcel))
+        return sent
 
     # --- one request ------------------------------------------------------------------------------------------------
 

@@ -46,9 +46,12 @@ async def serving(
     limits = FeedLimits(
         settings.call_timeout_s, settings.watch_silence_max_s, settings.content_bytes_max, settings.sync_page_entries
     )
-    channel = grpc.aio.insecure_channel(
-        address, options=[("grpc.max_reconnect_backoff_ms", 50), ("grpc.initial_reconnect_backoff_ms", 20)]
-    )
+    options = [
+        ("grpc.max_reconnect_backoff_ms", 50),
+        ("grpc.initial_reconnect_backoff_ms", 20),
+        ("grpc.http2.lookahead_bytes", settings.message_bytes_target),
+    ]
+    channel = grpc.aio.insecure_channel(address, options=options)
 
     def open_with(record: MirrorRecord, root: Root, journal: Journal) -> OpenMirror:
         feed = Feed(channel, record.workspace_id, lambda: metadata, limits)
