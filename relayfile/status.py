@@ -41,6 +41,7 @@ CODES: Mapping[type[RelayfileError], grpc.StatusCode] = {
     errors.WorkspaceNotFound: _Code.NOT_FOUND,
     errors.WorkspaceAlreadyExists: _Code.ALREADY_EXISTS,
     errors.BackupExists: _Code.ALREADY_EXISTS,
+    errors.ConflictNotFound: _Code.NOT_FOUND,
     errors.WorkspaceDeleted: _Code.FAILED_PRECONDITION,
     errors.FileNotFound: _Code.NOT_FOUND,
     errors.ProviderNotFound: _Code.NOT_FOUND,

@@ -29,6 +29,7 @@ from relayfile.errors.availability import (
 from relayfile.errors.existence import (
     AppNotFound,
     BackupExists,
+    ConflictNotFound,
     DeadLetterNotFound,
     FileNotFound,
     MirrorAlreadyExists,
@@ -98,6 +99,7 @@ __all__ = [
     "ProviderNotFound",
     "AppNotFound",
     "BackupExists",
+    "ConflictNotFound",
     "DeadLetterNotFound",
     "OperationContentGone",
     "OperationNotDeadLettered",

@@ -96,6 +96,14 @@ class MirrorNotFound(RelayfileError):
 
 
 @dataclass(kw_only=True, eq=False)
+class ConflictNotFound(RelayfileError):
+    """The mirror has no conflict {conflict!r}, or no longer."""
+
+    reason: ClassVar[str] = "CONFLICT_NOT_FOUND"
+    conflict: str
+
+
+@dataclass(kw_only=True, eq=False)
 class MirrorAlreadyExists(RelayfileError):
     """The directory {root!r} is a mirror already."""
 

@@ -75,7 +75,7 @@ async def run(settings: SyncdSettings, stop: Stop) -> int:
 async def _serve(
     registry: Registry, settings: SyncdSettings, foundation: Foundation, figures: Figures, stop: Stop
 ) -> None:
-    servicer = MirrorService(registry, foundation.clock)  # type: ignore[abstract]  # what it leaves out is served later
+    servicer = MirrorService(registry, foundation.clock)
     service = Service("relayfile.v1.MirrorService", mirror_pb2_grpc.add_MirrorServiceServicer_to_server, servicer)
     server = GrpcServer(settings, settings.address, [service], foundation.policy)
     admin = AdminPorts(

@@ -30,6 +30,7 @@ from relayfile.syncd.catch_up import catch_up, prove, relearn
 from relayfile.syncd.disk_feed import DiskFeed
 from relayfile.syncd.display import Display
 from relayfile.syncd.exchange import exchange
+from relayfile.syncd.flush import Flushed, flush
 from relayfile.syncd.follow import follow
 from relayfile.syncd.journal import Journal
 from relayfile.syncd.journal_pull import PullPhase
@@ -42,9 +43,10 @@ from relayfile.syncd.problem_files import ProblemFiles
 from relayfile.syncd.progress import Phase, Progress, Via
 from relayfile.syncd.pull import first_pull
 from relayfile.syncd.push import Pusher
+from relayfile.syncd.resolve import Choice, Resolved, resolve
 from relayfile.syncd.restore import Restored, restore
 from relayfile.syncd.root import Marker, Root, RootLost
-from relayfile.syncd.rows import Cursor, FileState
+from relayfile.syncd.rows import Conflict, Cursor, FileState
 from relayfile.syncd.shown import Audited, MirrorRecord, MirrorState, Seen
 from relayfile.syncd.unsent import Unsent, unsent
 from relayfile.telemetry import get_logger
@@ -211,6 +213,19 @@ class Mirror:
             restored = await restore(mirror, trash_ids, directory, overwrite=overwrite)
             self.cadence.swept_at = -math.inf  # what was restored is an edit, which the next look at the disk finds
             return restored
+
+    async def flush(self) -> Flushed:
+        """Wait until every local edit made until now is acknowledged, refused or listed."""
+        return await flush(self._using, self._turn, lambda: self.seen.state is MirrorState.FOLLOWING)
+
+    async def resolve(self, conflicts: Sequence[Conflict], choice: Choice) -> Resolved:
+        """End conflicts. A local version that stays is an edit: it is pushed when the mirror next pushes."""
+        async with self._using() as mirror:
+            resolved, pending = await resolve(mirror, conflicts, choice)
+            if pending:
+                await bring_all(mirror, Progress(self._clock.monotonic()))
+            await self._show()
+            return resolved
 
     async def approve_deletes(self, plan_id: str, *, restore: bool = False) -> None:
         """Carry out the deletes that halted the mirror, and go on. ``PlanChanged`` when others are pending now.

@@ -1,7 +1,4 @@
-"""`MirrorService` over the registry: requests in, values out. Raises; statuses are made elsewhere.
-
-Local edits and conflicts are served by a later version.
-"""
+"""`MirrorService` over the registry: requests in, values out. Raises; statuses are made elsewhere."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -18,6 +15,7 @@ from relayfile.syncd.progress import Progress
 from relayfile.syncd.registry import Registry
 from relayfile.syncd.requests import Requests, page_size
 from relayfile.syncd.rows import FileState
+from relayfile.syncd.servicer_conflicts import EditsOfMirrors
 from relayfile.syncd.servicer_lists import ListsOfMirrors
 from relayfile.syncd.servicer_waits import WaitsForMirrors
 from relayfile.v1 import mirror_pb2
@@ -28,7 +26,7 @@ INTERVAL_DEFAULT_S, INTERVAL_MIN_S, INTERVAL_MAX_S = 0.25, 0.05, 10.0
 Context = Any  # grpc.aio.ServicerContext, generic in its stubs only
 
 
-class MirrorService(ListsOfMirrors, WaitsForMirrors, MirrorServiceServicer):
+class MirrorService(EditsOfMirrors, ListsOfMirrors, WaitsForMirrors, MirrorServiceServicer):
     """The mirrors of this process."""
 
     def __init__(self, registry: Registry, clock: Clock) -> None:

@@ -142,4 +142,4 @@ def caller(*workspaces: str) -> None:
 
 def servicer(registry: Registry) -> MirrorService:
     """The service of the registry, to be called without a network."""
-    return MirrorService(registry, SystemClock())  # type: ignore[abstract]  # what it leaves out is served later
+    return MirrorService(registry, SystemClock())
