@@ -18,6 +18,7 @@ POINTS = frozenset(
         "store.commit.before_commit",
         "store.commit.after_commit_before_ack",
         "store.replay.after_batch",
+        "syncd.stage.after_write_before_journal",
         "syncd.stage.before_barrier",
         "syncd.stage.after_barrier_before_rename",
         "syncd.apply.after_rename_before_journal",

@@ -223,6 +223,7 @@ class _Staging:
             self._mirror.journal.first_pull.passed_barrier()
             return
         self._since_barrier_bytes += batch.added.total_bytes
+        faults.point("syncd.stage.after_write_before_journal")
         self._mirror.journal.first_pull.stage(self._root, batch.rows, batch.added, batch.problems)
         faults.point("syncd.journal.after_commit")
         self._progress.advance(batch.added.file_count, batch.added.total_bytes, self._mirror.clock.monotonic())

@@ -82,6 +82,7 @@ def contents(store: FakeStore) -> dict[str, bytes]:
 
 
 KILLS = [
+    pytest.param("syncd.stage.after_write_before_journal:3", id="written", marks=pytest.mark.full),
     pytest.param("syncd.journal.after_commit:3", id="while-staging"),
     pytest.param("syncd.apply.after_rename_before_journal:1", id="placed"),
     pytest.param("syncd.stage.before_barrier", id="staged", marks=pytest.mark.full),
