@@ -403,7 +403,7 @@ class Mirror:
             except BaseException:
                 root.close()
                 raise
-            journal.trash.take_in(root.trashed(), self._clock.now_us())
+            journal.trash.take_in(root.trashed(), root.trashed_hash, self._clock.now_us())
             self._open = self._open_with(root, journal)
             self._problem_files = ProblemFiles(root.own_fd, journal, self._open.writer)
             if journal.decisions.waiting() is not None and (plan := delete_plan(self._open, {})) is not None:

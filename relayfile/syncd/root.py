@@ -7,6 +7,7 @@ create one's parent.
 
 import contextlib
 import errno
+import hashlib
 import json
 import os
 import stat
@@ -128,6 +129,16 @@ class Root:
         """Name and size of everything in the trash directory."""
         found = {name: descriptors.look(self.trash_fd, name) for name in os.listdir(self.trash_fd)}
         return {name: stat.st_size for name, stat in found.items() if stat is not None}
+
+    def trashed_hash(self, name: str) -> bytes:
+        """SHA-256 of a file in the trash directory; empty when it cannot be read, or is no file."""
+        digest = hashlib.sha256()
+        try:
+            for piece in descriptors.chunks(self.trash_fd, name):
+                digest.update(piece)
+        except OSError:
+            return b""
+        return digest.digest()
 
     def empty_staging(self, keep: frozenset[str] = frozenset()) -> None:
         """Remove what an earlier run left in the staging directory, except entries named in ``keep``."""

@@ -4,7 +4,7 @@ Bytes that the store has not acknowledged are never evicted.
 """
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -74,16 +74,30 @@ class Trash:
                 (len(trashed), sum(each.size for each in trashed)),
             )
 
-    def take_in(self, found: Mapping[str, int], now_us: int) -> None:
-        """Make the list agree with the directory (name to bytes): a kill may have come between the two."""
+    def take_in(self, found: Mapping[str, int], hash_of: Callable[[str], bytes], now_us: int) -> None:
+        """Make the list agree with the directory (name to bytes): a kill may have come between the two.
+
+        What nobody listed may be a user's only copy: it counts as acknowledged only where ``hash_of`` its name is what
+        the store had of some file. ``hash_of`` is asked for such names only; empty: it cannot be told.
+        """
         with transaction(self._db):
             known = {str(row[0]) for row in self._db.execute("SELECT name FROM trash")}
             strays = {name: size for name, size in found.items() if name not in known}
+            hashes = {name: hash_of(name) for name in strays}
+            agreed = self._agreed(set(hashes.values())) if strays else set()
             self._db.executemany(
-                f"INSERT INTO trash ({_COLUMNS}) VALUES (?, ?, '', '', ?, zeroblob(0), ?, 0, 1, ?)",
+                f"INSERT INTO trash ({_COLUMNS}) VALUES (?, ?, '', '', ?, ?, ?, 0, ?, ?)",
                 [
-                    (_stray_id(name, now_us), int(TrashReason.OVERWRITTEN), name, size, now_us)
-                    for name, size in strays.items()
+                    (
+                        _stray_id(name, now_us),
+                        int(TrashReason.OVERWRITTEN),
+                        name,
+                        content_hash,
+                        strays[name],
+                        content_hash in agreed,
+                        now_us,
+                    )
+                    for name, content_hash in hashes.items()
                 ],
             )
             self._db.executemany("DELETE FROM trash WHERE name = ?", [(name,) for name in known - found.keys()])
@@ -127,7 +141,7 @@ class Trash:
     def evict(self, bytes_max: int, made_before_us: int, limit: int) -> list[str]:
         """Take the oldest entries off the list, up to ``limit``, while it is too large or they are too old.
 
-        Returns their names, to be removed from the disk; a name that stays behind after a kill is swept at start.
+        Returns their names, to be removed from the disk; a name that stays behind after a kill is listed anew at start.
         """
         _, size = self.totals()
         evicted: list[tuple[str, str, int]] = []
@@ -146,6 +160,11 @@ class Trash:
                 (len(evicted), sum(entry_bytes for _, _, entry_bytes in evicted)),
             )
         return [name for _, name, _ in evicted]
+
+    def _agreed(self, hashes: set[bytes]) -> set[bytes]:
+        """Those that the journal knows as a version that the store has, or had when both sides last agreed."""
+        query = "SELECT remote_hash, disk_hash FROM file"
+        return {each for row in self._db.execute(query) for each in row if each is not None and each in hashes}
 
     def _count(self) -> None:
         self._db.execute("UPDATE mirror SET trash_count = (SELECT count(*) FROM trash)")

@@ -1,13 +1,14 @@
 """What leaves the trash, and what its figures say."""
 
 from collections.abc import Iterator
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
 
 from relayfile.syncd.apply import Trashed
 from relayfile.syncd.journal import Journal
-from relayfile.syncd.rows import TrashReason
+from relayfile.syncd.rows import Cursor, RemoteFile, TrashReason
 from relayfile.syncd.trash import Trash
 
 
@@ -36,3 +37,18 @@ def test_what_is_old_leaves_though_it_fits_and_never_more_than_the_limit(trash: 
     assert trash.evict(bytes_max=1 << 20, made_before_us=1_500, limit=2) == ["name-1", "name-2"]
     assert trash.evict(bytes_max=1 << 20, made_before_us=1_500, limit=2) == ["name-3"]
     assert trash.totals() == (1, 1)
+
+
+def test_i5_what_a_kill_left_unlisted_leaves_only_if_the_store_had_it(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "mirror.db", ["/"])
+    old, edited = sha256(b"old").digest(), sha256(b"edited here").digest()
+    journal.learn([RemoteFile("/a", 1, old, 3)], Cursor(1, "h"))
+    hashes = {"a~1": old, "a~2": edited, "a~3": b""}
+    journal.trash.take_in(dict.fromkeys(hashes, 3), hashes.__getitem__, 1_000)
+    found = {each.name: (each.content_hash, each.acknowledged) for each in journal.trash.page(None, 10)}
+    assert found == {"a~1": (old, True), "a~2": (edited, False), "a~3": (b"", False)}
+    assert journal.trash.evict(bytes_max=0, made_before_us=2_000, limit=100) == ["a~1"]
+    assert journal.trash.totals() == (2, 6)
+    journal.trash.take_in({"a~2": 3}, hashes.__getitem__, 2_000)
+    assert [each.create_time_us for each in journal.trash.page(None, 10)] == [1_000]
+    journal.close()
