@@ -60,6 +60,7 @@ class Pusher:
             rights.edited.clear()
             async with rights.sending:
                 async with self._turn:
+                    looked_us = self._mirror.clock.now_us()
                     parcel = await self._next()
                 if parcel is not None:
                     answers = await self._send(parcel)
@@ -67,7 +68,7 @@ class Pusher:
                         await self._record(parcel, answers)
                     continue
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(self._idle_s()):
+                async with asyncio.timeout(self._idle_s(looked_us)):
                     await rights.edited.wait()
 
     async def drain(self) -> bool:
@@ -238,10 +239,13 @@ class Pusher:
         await take_local(self._mirror, LocalChanges(tuple(disk_paths)))
         check_held(self._mirror)
 
-    def _idle_s(self) -> float:
-        """Until the next entry is due by the clock; at most the cycle of checks."""
+    def _idle_s(self, looked_us: int) -> float:
+        """Until the next entry is due by the clock; at most the cycle of checks.
+
+        ``looked_us``: before the outbox was asked what is due. What fell due since then is still to be sent.
+        """
         longest = self._mirror.settings.mount_interval_s
-        next_us = self._mirror.journal.outbox.next_attempt_us(self._mirror.clock.now_us())
+        next_us = self._mirror.journal.outbox.next_attempt_us(looked_us)
         if next_us is None:
             return longest
         return min(longest, max(0.01, (next_us - self._mirror.clock.now_us()) / 1e6))
