@@ -125,11 +125,12 @@ async def test_data_and_mirrors_survive_a_restart(tmp_path: Path) -> None:
         assert "following" not in run(data, "mirror", "add", "demo", str(once))
         run(data, "mirror", "add", "demo", str(once), "--follow")
         (once / "github/repos/acme/conveyor/issues/2.json").write_text("mine")
-        run(data, "send", "demo", "--sample", "issue", "--number", "2", "--edit", "1")
         async with asyncio.timeout(TIMEOUT_S):
-            while "status.json" not in run(data, "mirror", "status", str(once)):  # noqa: ASYNC110 - another process's doing
+            path = "/github/repos/acme/conveyor/issues/2.json"
+            while run(data, "cat", "demo", path) != "mine":  # noqa: ASYNC110 - another process's doing
                 await asyncio.sleep(0.1)
-        assert (once / "github/repos/acme/conveyor/issues/2.json").read_text() == "mine"
+        run(data, "send", "demo", "--sample", "issue", "--number", "3")
+        await until_written(once / "github/repos/acme/conveyor/issues/3.json")
         outcomes_are_shown(data)
     other = subprocess.run(
         [*RELAYFILE, "up", "--data-dir", str(data), "--nodes", "3"], capture_output=True, text=True, check=False

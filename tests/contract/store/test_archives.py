@@ -16,7 +16,7 @@ import pytest
 
 from relayfile import errors
 from relayfile.status import from_rpc_error
-from relayfile.v1 import file_pb2
+from relayfile.v1 import file_pb2, file_pb2_grpc
 from tests.support.store_node import LIMITS, TestNode, started_nodes
 
 W = "acme"
@@ -126,20 +126,25 @@ async def test_only_so_many_exports_run_at_once(node: TestNode) -> None:
         yield file_pb2.ExportTreeRequest(start=file_pb2.ExportStart(workspace_id=W, format=TAR))
         await asyncio.Event().wait()
 
-    calls = [
-        node.client.files.ExportTree(questions_without_end(), metadata=node.client.metadata)
-        for _ in range(LIMITS.exports_concurrent_max)
-    ]
-    refusal: errors.RelayfileError | None = None
-    async with asyncio.timeout(10):
-        while refusal is None:  # until all of those have come in
-            try:
-                await exported(node, format=TAR)
-            except grpc.aio.AioRpcError as error:
-                refusal = from_rpc_error(error)
-    assert isinstance(refusal, errors.ExportRefused)
-    for call in calls:
-        call.cancel()
+    def unread() -> grpc.aio.StreamStreamCall[file_pb2.ExportTreeRequest, file_pb2.ExportTreeResponse]:
+        return files.ExportTree(questions_without_end(), metadata=node.client.metadata)
+
+    # A window that does not grow with what the machine can carry: whoever reads nothing holds its export up.
+    async with grpc.aio.insecure_channel(node.address, options=(("grpc.http2.bdp_probe", 0),)) as narrow:
+        files = file_pb2_grpc.FileServiceStub(narrow)
+        calls = [unread() for _ in range(LIMITS.exports_concurrent_max)]
+        refusal: errors.RelayfileError | None = None
+        async with asyncio.timeout(10):
+            while refusal is None:
+                try:
+                    await exported(node, format=TAR)
+                except grpc.aio.AioRpcError as error:
+                    refusal = from_rpc_error(error)
+                # One of them may have been refused, beside the one that was read: it asks again.
+                calls = [unread() if call.done() else call for call in calls]
+        assert isinstance(refusal, errors.ExportRefused)
+        for call in calls:
+            call.cancel()
 
 
 class TestCommand:
