@@ -67,20 +67,6 @@ class DiskFeed:
         return self._watcher
 
 
-async def follow_disk(
-    mirror: OpenMirror,
-    turn: asyncio.Lock,
-    take: Callable[[OpenMirror, LocalChanges], Awaitable[object]],
-    swept: Callable[[], None],
-) -> None:
-    """As ``DiskFeed.follow``, with watches for this one time."""
-    feed = DiskFeed()
-    try:
-        await feed.follow(mirror, turn, take, swept)
-    finally:
-        feed.close()
-
-
 def tell_exhausted(mirror: OpenMirror, why: str) -> None:
     """List that there are not enough watches, or (empty) take it off the list."""
     problems = mirror.journal.problems

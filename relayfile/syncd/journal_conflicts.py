@@ -69,11 +69,6 @@ class Conflicts:
         query = "SELECT count(*) FROM file WHERE state = 1 AND path IN (SELECT path FROM conflict)"
         return int(one(self._db, query)[0])
 
-    def kept_names(self) -> set[str]:
-        """Below `.relayfile/conflicts/`."""
-        with storage_errors():
-            return {str(row[0]) for row in self._db.execute("SELECT kept_name FROM conflict WHERE kept_name <> ''")}
-
 
 def _conflict(row: tuple[Any, ...]) -> Conflict:
     """A row in the order of the columns; SQLite's types are those of the schema."""

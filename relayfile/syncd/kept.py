@@ -5,9 +5,7 @@ is replaced: a kill or a power cut at any point leaves it at one of the two plac
 """
 
 import errno
-import hashlib
 import os
-from stat import S_ISDIR, S_ISREG
 from typing import Final
 
 from relayfile.syncd import descriptors
@@ -92,27 +90,6 @@ def prune(directories: Directories, directory: str) -> None:
         directory = parent
 
 
-def found(own: int) -> dict[str, tuple[int, bytes]]:
-    """Every kept version, by name below `conflicts`: its size and its hash."""
-    versions: dict[str, tuple[int, bytes]] = {}
-    with Directories(own) as directories:
-        waiting = [CONFLICTS]
-        while waiting:
-            directory = waiting.pop()
-            try:
-                fd = directories.get(directory)
-            except FileNotFoundError:
-                return versions
-            for name in os.listdir(fd):
-                stat = descriptors.look(fd, name)
-                path = f"{directory}/{name}"
-                if stat is not None and S_ISDIR(stat.st_mode):
-                    waiting.append(path)
-                elif stat is not None and S_ISREG(stat.st_mode):
-                    versions[path.removeprefix(CONFLICTS + "/")] = (stat.st_size, _hash(fd, name))
-    return versions
-
-
 def _is(directory: int, name: str, seen: DiskStat) -> bool:
     stat = descriptors.look(directory, name)
     return stat is not None and descriptors.stat_of(stat).same_file(seen)
@@ -133,10 +110,3 @@ def _force_directories(directories: Directories, directory: str) -> None:
         if not directory:
             return
         directory = split(directory)[0]
-
-
-def _hash(directory: int, name: str) -> bytes:
-    digest = hashlib.sha256()
-    for piece in descriptors.chunks(directory, name):
-        digest.update(piece)
-    return digest.digest()

@@ -3,9 +3,11 @@
 import asyncio
 import os
 import pathlib
+from dataclasses import replace
 
 import pytest
 
+from relayfile.clock import ManualClock
 from relayfile.errors import PlanChanged
 from relayfile.settings import SyncdSettings
 from relayfile.syncd.audit import Verdict
@@ -13,6 +15,7 @@ from relayfile.syncd.local import take_local
 from relayfile.syncd.local_changes import LocalChanges
 from relayfile.syncd.mirror import Mirror
 from relayfile.syncd.progress import Via
+from relayfile.syncd.push import Pusher
 from relayfile.syncd.reconcile import ConflictKind
 from relayfile.syncd.shown import MirrorState
 from tests.fakes.mirror import tree_of
@@ -313,3 +316,22 @@ async def test_a_following_mirror_sends_an_edit_at_once(tmp_path: pathlib.Path) 
         await until(lambda: mirror.seen.audited is not None and mirror.seen.audited.result.verdict is Verdict.EXACT, 5)
         assert tree_of(tmp_path) == contents(store)
         assert not any(item.WhichOneof("action") == "delete" for item in store.writes)
+
+
+async def test_what_falls_due_while_the_outbox_is_looked_at_is_not_left_for_a_cycle(tmp_path: pathlib.Path) -> None:
+    store = filled()
+    async with store.served() as address, serving(address, tmp_path) as registry:
+        mirror = add(registry, tmp_path, read_only=False, follow=False)
+        await mirror.pull(full=False, via=Via.ANY)
+        (tmp_path / "mirror" / "d0" / "0.json").unlink()  # a delete waits before it is due
+        opened = mirror.opened
+        assert opened is not None
+        await take_local(opened, LocalChanges(("d0/0.json",)))
+        due_us = opened.journal.outbox.next_attempt_us(0)
+        assert due_us is not None
+        clock = ManualClock(now_us=due_us - 1)  # it was looked at, a moment too early
+        ticking = replace(opened, clock=clock)
+        pusher = Pusher(ticking, asyncio.Lock())
+        looked_us = clock.now_us()
+        clock.set_now_us(due_us + 1)  # and fell due before anybody thought of waiting
+        assert pusher._idle_s(looked_us) < 0.1 < opened.settings.mount_interval_s

@@ -2,13 +2,14 @@ import asyncio
 import errno
 import os
 import pathlib
+from contextlib import closing
 
 import pytest
 
 from relayfile.settings import SyncdSettings
 from relayfile.syncd import inotify
 from relayfile.syncd.bring import bring_all
-from relayfile.syncd.disk_feed import follow_disk
+from relayfile.syncd.disk_feed import DiskFeed
 from relayfile.syncd.journal_places import Places
 from relayfile.syncd.local_changes import LocalChanges
 from relayfile.syncd.open_mirror import OpenMirror
@@ -240,10 +241,10 @@ async def test_edits_reach_their_taker_and_missing_watches_are_a_problem(
     async with store.served() as address, opened(address, tmp_path, settings=settings) as mirror:
         root = await pulled(mirror)
         (root / "d0" / "f000").write_text("edited before")
-        with monkeypatch.context() as patch:
+        with closing(DiskFeed()) as feed, monkeypatch.context() as patch:
             patch.setattr(inotify, "USABLE", False)
             async with asyncio.timeout(20), asyncio.TaskGroup() as tasks:
-                following = tasks.create_task(follow_disk(mirror, turn, take, lambda: sweeps.append("swept")))
+                following = tasks.create_task(feed.follow(mirror, turn, take, lambda: sweeps.append("swept")))
                 assert await taken.get() == LocalChanges(("d0/f000",))
                 assert problems(mirror) == {"": "WATCHES_EXHAUSTED"}
                 patch.undo()
