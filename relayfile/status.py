@@ -130,6 +130,10 @@ def internal_status(correlation_id: str) -> status_pb2.Status:
     return status
 
 
+ANSWER_LOST = "Internal error from Core"
+"""What grpc.aio puts in the place of a peer's status that comes while a message is being sent (grpc/grpc#36066)."""
+
+
 def from_rpc_error(error: grpc.aio.AioRpcError) -> RelayfileError:
     """The error that a peer of ours described; otherwise what gRPC says about reaching it, as an error of ours."""
     status = _rich_status(error)
@@ -143,6 +147,11 @@ def from_rpc_error(error: grpc.aio.AioRpcError) -> RelayfileError:
         return errors.Unavailable(what=f"peer ({text})", retry_after_s=RETRY_AFTER_DEFAULT_S)
     if error.code() is _Code.DEADLINE_EXCEEDED:
         return errors.DeadlineExpired(what="the peer's answer")
+    if error.code() is _Code.INTERNAL and text == ANSWER_LOST:
+        return errors.Unavailable(
+            what="peer (it ended the call while a message was being sent to it; its answer is lost)",
+            retry_after_s=RETRY_AFTER_DEFAULT_S,
+        )
     return PeerFailed(code=error.code().name, detail=text)
 
 

@@ -1,6 +1,8 @@
 """An opened mirror on a temporary directory, fed by the fake store."""
 
 import asyncio
+import contextlib
+import os
 import pathlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -78,10 +80,15 @@ async def opened(
 
 
 def tree_of(directory: pathlib.Path) -> dict[str, bytes]:
-    """Absolute remote path to content of every file in the mirror, our own left out."""
-    root = directory / "mirror"
-    return {
-        "/" + path.relative_to(root).as_posix(): path.read_bytes()
-        for path in sorted(root.rglob("*"))
-        if path.is_file() and not path.is_symlink() and path.relative_to(root).parts[0] != ".relayfile"
-    }
+    """Absolute remote path to content of every file in the mirror, our own left out.
+
+    What goes away meanwhile is left out: a mirror that follows works in other threads, and whoever waits looks again.
+    """
+    root, found = directory / "mirror", dict[str, bytes]()
+    for folder, folders, names in os.walk(root):
+        folders[:] = sorted(name for name in folders if folder != str(root) or name != ".relayfile")
+        for path in (pathlib.Path(folder, name) for name in sorted(names)):
+            with contextlib.suppress(FileNotFoundError):
+                if path.is_file() and not path.is_symlink():
+                    found["/" + path.relative_to(root).as_posix()] = path.read_bytes()
+    return found

@@ -319,9 +319,9 @@ class _Files(FileWrites, FileServiceServicer):
     async def ExportTree(self, request_iterator, context):  # type: ignore[no-untyped-def]  # as generated
         store = self._store
         store.calls.append("ExportTree")
+        start = (await anext(request_iterator)).start  # first, as a store does: see ANSWER_LOST
         if store.knobs.refuse_export:
             raise ExportRefused(why="a knob says so")
-        start = (await anext(request_iterator)).start
         store.exports_after.append(start.after_path)
         await store.lag()
         while store.knobs.endless:

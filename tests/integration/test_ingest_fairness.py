@@ -176,11 +176,11 @@ async def test_an_envelope_with_very_many_changes_is_worked_on_in_steps_and_in_o
             bulk.changes.add(
                 kind=types_pb2.CHANGE_KIND_UPSERT, path=f"/{item}", provider_object_id=f"issue/{item}", content=b"b"
             )
-        await pipeline.accept([bulk])
-        await pipeline.accept([sender.envelope("bulk", 7), sender.envelope("quiet", 1)])
+        # Durable at the same moment, or a fast machine has worked on all of the bulk when the quiet one comes.
+        await pipeline.accept([bulk, sender.envelope("bulk", 7), sender.envelope("quiet", 1)])
         await settled(pipeline)
         assert len(store.durable.objects) == 4_001
-        # In the order in which they became durable: the quiet one did not wait for all of the bulk.
+        # In the order in which they were applied: the quiet one did not wait for all of the bulk.
         assert list(store.durable.objects).index(("quiet", "github", "o:issue/1")) < 4_000
         deliveries = [applied.delivery_id for applied in store.durable.objects["bulk", "github", "o:issue/7"]]
         assert deliveries == ["d1", "d2", "d3"]

@@ -1,4 +1,5 @@
 import grpc
+import grpc.aio
 import pytest
 from google.rpc import error_details_pb2
 
@@ -67,3 +68,12 @@ def test_the_first_error_of_a_group_is_found() -> None:
     group = BaseExceptionGroup("g", [ValueError("x"), ExceptionGroup("h", [conflict])])
     assert status.leading_error(group) is conflict
     assert status.leading_error(ValueError("x")) is None
+
+
+def test_a_peers_answer_that_grpc_lost_is_worth_another_try() -> None:
+    def told(details: str) -> RelayfileError:
+        no = grpc.aio.Metadata()
+        return status.from_rpc_error(grpc.aio.AioRpcError(grpc.StatusCode.INTERNAL, no, no, details))
+
+    assert isinstance(told(status.ANSWER_LOST), errors.Unavailable)
+    assert isinstance(told("a fault"), errors.PeerFailed)
