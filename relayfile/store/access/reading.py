@@ -22,7 +22,7 @@ from relayfile.store.access.levels import Level, Levels
 from relayfile.store.engine import TreeView
 from relayfile.store.plan.digest import file_term
 from relayfile.store.plan.rows import DirectoryRow, EventRow, FileRow
-from relayfile.store.plan.rules import read_carried
+from relayfile.store.plan.rules import read_carried, read_carried_of_other
 
 READ = "fs:read"
 LOOKED_AT_MAX = 2_000
@@ -198,14 +198,13 @@ class Sight:
         return shown
 
     async def _without_hidden_paths(self, event: EventRow) -> EventRow:
-        if event.moved_to and not await self._allows_what_is_at(event.moved_to):
-            event = event._replace(moved_to="")
-        if event.moved_from and not await self._allows_what_is_at(event.moved_from):
-            event = event._replace(moved_from="")
-        return event
-
-    async def _allows_what_is_at(self, path: str) -> bool:
-        return await self.allows(path, await self.view.file(path))
+        other = event.moved_to or event.moved_from
+        if not other:
+            return event
+        then = read_carried_of_other(event.rules) if event.rules else ()
+        if await self.allows(other, await self.view.file(other), then):
+            return event
+        return event._replace(moved_to="", moved_from="")
 
     async def _hears_of(self, path: str) -> bool:
         """Whether the caller is told that rules at `path` changed: by the rules above it, for those that changed may

@@ -26,7 +26,7 @@ from relayfile.store.plan.agent_edits import AgentEdit, EditKind
 from relayfile.store.plan.limits import PlanLimits
 from relayfile.store.plan.result import FilePut, Plan
 from relayfile.store.plan.rows import EventRow, FileRow, ObjectKey
-from relayfile.store.plan.rules import carried, ruled_anew
+from relayfile.store.plan.rules import carried, carried_by_half, ruled_anew
 from relayfile.store.plan.settle import access_event, account, same_file, stored_content
 from relayfile.store.plan.slice import Needs, Slice
 from relayfile.store.plan.working_tree import WorkingTree
@@ -322,9 +322,12 @@ class MutationPlanner:
         moved_to: str = "",
         moved_from: str = "",
     ) -> None:
+        rules, other = carried(file.path, file.semantics), moved_to or moved_from
+        if other:  # the same file, with the same rules of its own
+            rules = carried_by_half(rules, carried(other, file.semantics))
         self._plan.events.append(EventRow(
             self._revision, kind, file.path, moved_to, moved_from, sha256, size, by.origin, by.provider,
-            by.correlation_id, by.traceparent, self._now_us, "", carried(file.path, file.semantics),
+            by.correlation_id, by.traceparent, self._now_us, "", rules,
         ))  # fmt: skip
 
     def _note(

@@ -178,7 +178,8 @@ class EventRow(NamedTuple):
     committed_us: int
     operation_id: str = ""
     rules: str | None = None
-    """The file's own rules when it happened (`relayfile.store.plan.rules.carried`); None: it had none."""
+    """The file's own rules when it happened (`relayfile.store.plan.rules.carried`), of half a move those at the other
+    path too; None: there were none."""
 
 
 class DeadLetterRow(NamedTuple):

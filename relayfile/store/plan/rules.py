@@ -7,7 +7,12 @@ from relayfile.auth.file_rules import enforceable_count, rules_of
 from relayfile.model import NO_SEMANTICS, Semantics
 from relayfile.store.plan.rows import FileRow
 
-__all__ = ["carried", "differ", "enforceable_count", "is_marker", "read_carried", "ruled_anew"]
+__all__ = [
+    "carried", "carried_by_half", "differ", "enforceable_count", "is_marker", "read_carried", "read_carried_of_other",
+    "ruled_anew",
+]  # fmt: skip
+
+_OWN, _OTHER = "own", "other"
 
 
 def differ(old: Semantics | None, new: Semantics | None) -> bool:
@@ -28,9 +33,23 @@ def carried(path: str, semantics: Semantics) -> str | None:
     return json.dumps([each for each in permissions if rules_of((each,))])
 
 
+def carried_by_half(rules: str | None, other: str | None) -> str | None:
+    """What one half of a move carries: its own rules, and those of the file at the other path, where there are any."""
+    if other is None:
+        return rules
+    return json.dumps({_OWN: [] if rules is None else json.loads(rules), _OTHER: json.loads(other)})
+
+
 def read_carried(rules: str) -> tuple[str, ...]:
-    """The permissions that an event carries."""
-    return tuple(json.loads(rules))
+    """The permissions of its file that an event carries."""
+    read = json.loads(rules)
+    return tuple(read[_OWN] if isinstance(read, dict) else read)
+
+
+def read_carried_of_other(rules: str) -> tuple[str, ...]:
+    """Those of the file at the other path of a move."""
+    read = json.loads(rules)
+    return tuple(read[_OTHER]) if isinstance(read, dict) else ()
 
 
 def is_marker(path: str) -> bool:

@@ -21,11 +21,12 @@ from relayfile.store.plan.rows import (
     duplicate_key,
     made,
 )
-from relayfile.store.plan.rules import carried, enforceable_count, ruled_anew
+from relayfile.store.plan.rules import carried, carried_by_half, enforceable_count, ruled_anew
 from relayfile.store.plan.verdict import Cause, Verdict
 from relayfile.store.plan.working_tree import WorkingTree
 
 _NO_RAW = RawDelivery(b"", {})
+_NOT_MOVED = ("", "")
 STAGE_NORMALISE = "normalise"
 STAGE_APPLY = "apply"
 
@@ -63,7 +64,9 @@ def settle_files(tree: WorkingTree, plan: Plan, now_us: int) -> None:
                 new.provider, new.object_key, now_us, cause.origin, new.semantics, new.stale_since_us,
             ))  # fmt: skip
             plan.files_put[path] = made(FilePut, (row, content))
-        plan.events.append(_event(path, old, new, revision, (moved_to.get(path, ""), origin), cause, now_us))
+        moved = (moved_to.get(path, "") if new is None else "", origin if new is not None else "")
+        event = _event(path, old, new, revision, moved, cause, now_us)
+        plan.events.append(event if moved == _NOT_MOVED else _with_rules_of_other(event, tree))
     plan.contents_released = [
         old.content_id for _, old, _, _ in final if old is not None and old.content_id not in carried
     ]
@@ -194,15 +197,20 @@ def _event(
     rules = None if file is None or file.semantics is NO_SEMANTICS else carried(path, file.semantics)
     if new is None:
         kind, content_sha256, size_bytes = EventType.FILE_DELETED, b"", 0
-        moved_to, moved_from = moved[0], ""
     else:
         kind = EventType.FILE_CREATED if old is None else EventType.FILE_UPDATED
         content_sha256, size_bytes = new.content_sha256, new.size_bytes
-        moved_to, moved_from = "", moved[1]
     return made(EventRow, (
-        revision, kind, path, moved_to, moved_from, content_sha256, size_bytes, cause.origin,
+        revision, kind, path, *moved, content_sha256, size_bytes, cause.origin,
         cause.provider, cause.correlation_id, cause.traceparent, now_us, "", rules,
     ))  # fmt: skip
+
+
+def _with_rules_of_other(event: EventRow, tree: WorkingTree) -> EventRow:
+    """One half of a move, with the rules of the file at its other path: whom they shut out is not told of that path."""
+    other = event.moved_to or event.moved_from
+    file = tree.files.get(other) if event.moved_to else tree.loaded.files.get(other)
+    return event if file is None else event._replace(rules=carried_by_half(event.rules, carried(other, file.semantics)))
 
 
 def _settle_objects(tree: WorkingTree, plan: Plan, evented: set[str]) -> None:
