@@ -6,6 +6,7 @@ small ones, large entries are smaller, which costs those who bring much a little
 Owns these choices. Refuses to know entries and groups: it is told of their numbers.
 """
 
+from collections import OrderedDict
 from typing import Final
 
 from relayfile.store.engine import WorkspaceKey
@@ -29,6 +30,8 @@ the next ones. Those that still have to be accepted, in the order in which they 
 those that are accepted keep nobody."""
 NEIGHBOURS_S: Final = 0.5
 """So long after a small entry its workspace is taken to bring more."""
+LARGE_REMEMBERED_MAX: Final = 64
+"""Workspaces whose last large entry is remembered, for as long."""
 
 
 class Company:
@@ -39,8 +42,8 @@ class Company:
         self.is_busy = False
         """Whether the group before says that more is coming."""
         self._entry_changes_max = entry_changes_max
-        self._large: WorkspaceKey | None = None
-        """Whose large entry was planned last: what is left of it is no neighbour's."""
+        self._large_s: OrderedDict[WorkspaceKey, float] = OrderedDict()
+        """When the last large entry of a workspace was planned: what is left of it is no neighbour's."""
         self._small: WorkspaceKey | None = None
         self._small_s = 0.0
 
@@ -50,8 +53,8 @@ class Company:
         if waiting >= LARGE_ENTRY_CHANGES:
             if self._has_neighbours(key, now_s):
                 changes_max = min(changes_max, NEIGHBOURLY_CHANGES)
-            self._large = key
-        elif key != self._large:
+            self._note_large(key, now_s)
+        elif now_s - self._large_s.get(key, -NEIGHBOURS_S) >= NEIGHBOURS_S:
             self._small, self._small_s = key, now_s
         return changes_max // COMPANY_PART if joins else changes_max
 
@@ -63,6 +66,12 @@ class Company:
         """How long a workspace waits for its next entry after one of so many mutations."""
         is_full = mutation_count >= NEIGHBOURLY_MUTATIONS
         return NEIGHBOURLY_REST_S if is_full and self._has_neighbours(key, now_s) else 0.0
+
+    def _note_large(self, key: WorkspaceKey, now_s: float) -> None:
+        self._large_s[key] = now_s
+        self._large_s.move_to_end(key)
+        if len(self._large_s) > LARGE_REMEMBERED_MAX:
+            self._large_s.popitem(last=False)
 
     def _has_neighbours(self, key: WorkspaceKey, now_s: float) -> bool:
         return self._small not in (None, key) and now_s - self._small_s < NEIGHBOURS_S

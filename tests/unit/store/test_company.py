@@ -2,6 +2,7 @@ from relayfile.store.company import (
     COMPANY_CHANGES,
     COMPANY_PART,
     LARGE_ENTRY_CHANGES,
+    LARGE_REMEMBERED_MAX,
     NEIGHBOURLY_CHANGES,
     NEIGHBOURLY_MUTATIONS,
     NEIGHBOURLY_REST_S,
@@ -51,6 +52,32 @@ def test_what_is_left_of_a_large_entry_is_no_neighbour() -> None:
     entry(company, NOISY, 2_000)
     entry(company, NOISY, LARGE_ENTRY_CHANGES - 1)
     assert entry(company, QUIET, 2_000, 0.1) == 500
+
+
+def test_two_large_workspaces_at_once_do_not_part_each_other() -> None:
+    """What is left of either comes as a small entry, after one of the other."""
+    company, other = Company(500), WorkspaceKey(2, "noisy too")
+    for now_s in (0.0, 0.1, 0.2):
+        assert entry(company, NOISY, 2_000, now_s) == 500
+        assert entry(company, other, 2_000, now_s) == 500
+        entry(company, NOISY, LARGE_ENTRY_CHANGES - 1, now_s)
+        entry(company, other, 1, now_s)
+        assert company.entry_mutations_max(NOISY, now_s=now_s) == company.entry_mutations_max(other, now_s=now_s) == 500
+
+
+def test_one_that_was_large_is_a_neighbour_later() -> None:
+    company = Company(500)
+    entry(company, QUIET, 2_000)
+    entry(company, QUIET, 1, NEIGHBOURS_S)
+    assert entry(company, NOISY, 2_000, NEIGHBOURS_S) == NEIGHBOURLY_CHANGES
+
+
+def test_it_remembers_no_more_large_ones_than_it_may() -> None:
+    company = Company(500)
+    for number in range(LARGE_REMEMBERED_MAX + 1):
+        entry(company, WorkspaceKey(number, "large"), 2_000)
+    entry(company, WorkspaceKey(0, "large"), 1)
+    assert entry(company, NOISY, 2_000) == NEIGHBOURLY_CHANGES, "the oldest was forgotten"
 
 
 def test_a_workspace_is_not_its_own_neighbour() -> None:
