@@ -77,7 +77,7 @@ async def _serve(
     )
     shards = ShardService(node, settings.stream_credit_bytes)
     peers = Peers(partial(channel, settings=settings))
-    auditor = SqliteAudit(engine.snapshot, clock, settings.shard_count)
+    auditor = SqliteAudit(engine.snapshot, clock, settings.shard_count, node.turns)
     scrub = BackgroundScrub(
         auditor,
         clock,

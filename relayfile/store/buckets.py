@@ -81,7 +81,13 @@ class BucketBuilder:
         for key, path in await self._engine.bucket_builds(BUILDS_PER_ROUND):
             try:
                 await self._committer.submit(
-                    key, self._kind, BuildStep(path), change_count=1, byte_count=0, merge_key=object()
+                    key,
+                    self._kind,
+                    BuildStep(path),
+                    change_count=1,
+                    byte_count=0,
+                    merge_key=object(),
+                    in_background=True,
                 )
                 done += 1
             except (RelayfileError, asyncio.CancelledError):

@@ -65,7 +65,8 @@ class _Group:
     change_count: int = 0
     byte_count: int = 0
     is_crowded: bool = False
-    """An entry has as many callers as others let it have, and more wait: company would keep all of them waiting."""
+    """An entry has as many mutations as it may have. Often their callers are many, and company would keep all of them
+    waiting; whether more wait is not asked."""
 
     @property
     def has_company(self) -> bool:
@@ -97,8 +98,8 @@ class Committer:
         self._wake = asyncio.Event()
         self._moved = asyncio.Event()
         """Set and cleared whenever something left the queues."""
-        self.on_submit: Callable[[], None] = lambda: None
-        """Told of every mutation that comes."""
+        self.on_submit: Callable[[], object] = lambda: None
+        """Told of every mutation for which somebody outside waits."""
         self._company = Company(limits.entry_changes_max)
         self._has_ended = False
 
@@ -111,15 +112,18 @@ class Committer:
         change_count: int,
         byte_count: int,
         merge_key: Hashable = None,
+        in_background: bool = False,
     ) -> asyncio.Future[Answer]:
         """Queue a mutation; its answer comes when it is durable.
 
         The future raises `NotOwner`, `Unavailable`, `StorageFailed`, `Draining`, or what its kind refused it with.
-        Cancelling it undoes nothing. `NotOwner` and `Overloaded` are raised here and at once.
+        Cancelling it undoes nothing. `NotOwner` and `Overloaded` are raised here and at once. `in_background`: the node
+        does it by itself, and nobody waits for it.
         """
         if not self._ownership.epoch_of(key.shard_id):
             raise self._ownership.not_owner(key.shard_id)
-        self.on_submit()
+        if not in_background:
+            self.on_submit()
         answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         waiting = Waiting(kind, mutation, merge_key, change_count, byte_count, answer)
         if self._has_ended:

@@ -1,4 +1,4 @@
-"""Turns of the event loop for bulk work: exports and whatever else reads much for one caller. No I/O.
+"""Turns of the event loop for bulk work: exports, long listings, audits and whatever else reads much. No I/O.
 
 A call needs the loop several times for a moment, to be accepted, read, planned and answered, and each time it waits for
 the piece of work that is under way. So bulk work goes in pieces, one at a time of all that a node does, and while
@@ -36,33 +36,33 @@ class LoopTurns:
         self._called_s = clock.monotonic() - CALLED_FOR_S
         self._worked_s = 0.0
 
-    def called(self) -> None:
-        """Somebody waits for an answer, or for a commit."""
+    def called(self) -> float:
+        """Somebody waits for an answer, or for a commit; not the node itself, for what it does in the background.
+
+        Returns what tells this call from later ones: a call that becomes bulk work does not rest for itself.
+        """
         self._called_s = self._clock.monotonic()
+        return self._called_s
 
-    @property
-    def is_shared(self) -> bool:
-        """Whether others call, just now."""
-        return self._clock.monotonic() - self._called_s < CALLED_FOR_S
+    def is_shared(self, own_s: float | None = None) -> bool:
+        """Whether others call, just now; `own_s`: what `called` returned to whoever asks."""
+        return self._called_s != own_s and self._clock.monotonic() - self._called_s < CALLED_FOR_S
 
-    def rows(self, wanted: int) -> int:
+    def rows(self, wanted: int, own_s: float | None = None) -> int:
         """How many of the `wanted` rows the next piece may have."""
-        return min(wanted, SHARED_ROWS_MAX) if self.is_shared else wanted
+        return min(wanted, SHARED_ROWS_MAX) if self.is_shared(own_s) else wanted
+
+    def rest_s(self, worked_s: float, own_s: float | None = None) -> float:
+        """How long bulk work rests that has kept the loop for so long."""
+        return max(REST_MIN_S, min(worked_s * REST_RATIO, REST_MAX_S)) if self.is_shared(own_s) else 0.0
 
     @asynccontextmanager
-    async def piece(self) -> AsyncIterator[None]:
+    async def piece(self, own_s: float | None = None) -> AsyncIterator[None]:
         """Inside, bulk work is done, as much as `rows` allows; nobody outside of the node is waited for."""
         async with self._turn:
-            await self._rest()
+            await self._sleep(self.rest_s(self._worked_s, own_s))  # from the piece before, whoever did it
             started = self._clock.monotonic()
             try:
                 yield
             finally:
                 self._worked_s = self._clock.monotonic() - started
-
-    async def _rest(self) -> None:
-        """From the piece before, whoever did it."""
-        rest_s = 0.0
-        if self.is_shared:
-            rest_s = max(REST_MIN_S, min(self._worked_s * REST_RATIO, REST_MAX_S))
-        await self._sleep(rest_s)

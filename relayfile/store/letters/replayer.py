@@ -113,7 +113,9 @@ class Replayer:
         batch, byte_count = _batch(queued)
         if not batch:
             return 0
-        result = await self._committer.submit(key, self._changes, batch, change_count=len(batch), byte_count=byte_count)
+        result = await self._committer.submit(
+            key, self._changes, batch, change_count=len(batch), byte_count=byte_count, in_background=True
+        )
         faults.point("store.replay.after_batch")
         self._ended(*result)
         return result.succeeded_count + result.failed_count

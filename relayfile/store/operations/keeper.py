@@ -70,7 +70,7 @@ class OperationKeeper:
 
     async def tend(self, key: WorkspaceKey) -> None:
         """Do what is due in a workspace."""
-        await self._committer.submit(key, self._kind, None, change_count=1, byte_count=0)
+        await self._committer.submit(key, self._kind, None, change_count=1, byte_count=0, in_background=True)
 
     def next_due_us(self) -> int | None:
         """When something is due next; None: nothing is."""

@@ -125,7 +125,9 @@ class EventWatch:
         if not page.level:
             return _Found(page, events, marked=True)
         trees = [
-            await self._reading.totals.tree(sight, root) if question.partial else await sight.whole_tree(root)
+            await self._reading.totals.tree(sight, root, self._reading.turns)
+            if question.partial
+            else await sight.whole_tree(root)
             for root in question.roots
         ]
         return _Found(page, events, marked=True, trees=trees)

@@ -7,7 +7,7 @@ keeps no snapshot open and costs the memory of one message.
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
-from contextlib import aclosing, contextmanager
+from contextlib import AsyncExitStack, aclosing, contextmanager
 from dataclasses import dataclass
 
 from relayfile.errors import ExportRefused, InvalidArgument
@@ -167,7 +167,7 @@ class TreeExport:
     async def _opening(self, progress: _Progress) -> file_pb2.ExportTreeResponse:
         async with self._reading.snapshot(progress.key) as (view, workspace):
             sight = await progress.access.sight(view)
-            tree = (await self._reading.totals.tree(sight, progress.path)).row
+            tree = (await self._reading.totals.tree(sight, progress.path, self._reading.turns)).row
         if tree is not None and tree.file_count > self._limits.files_max:
             raise ExportRefused(why=f"the tree has {tree.file_count} files, at most {self._limits.files_max} are sent")
         message = file_pb2.ExportTreeResponse(revision=workspace.revision, history_id=workspace.history_id)
@@ -193,15 +193,18 @@ class TreeExport:
     ) -> tuple[file_pb2.ExportTreeResponse, Packed, file_pb2.ExportEnd | None]:
         """(a message without files, the next files with their contents, the end if they are the last)."""
         tree: DirectoryRow | None = None
-        async with self._reading.turns.piece(), self._reading.snapshot(progress.key) as snapshot:
-            rows, at_end = await _next_rows(snapshot, progress, self._reading.turns.rows(per_message.limit))
-            sight = await progress.access.sight(snapshot.view)
-            seen = await sight.only(rows)
-            packed = await pack(snapshot.view, seen, have, self._limits.message_bytes_target)
+        turns = self._reading.turns
+        async with AsyncExitStack() as stack:
+            async with turns.piece():
+                snapshot = await stack.enter_async_context(self._reading.snapshot(progress.key))
+                rows, at_end = await _next_rows(snapshot, progress, turns.rows(per_message.limit))
+                sight = await progress.access.sight(snapshot.view)
+                seen = await sight.only(rows)
+                packed = await pack(snapshot.view, seen, have, self._limits.message_bytes_target)
             whole = len(packed.rows) == len(seen)
             progress.at_end = at_end and whole
-            if progress.at_end:
-                tree = (await self._reading.totals.tree(sight, progress.path)).row
+            if progress.at_end:  # of the same snapshot, in pieces of its own
+                tree = (await self._reading.totals.tree(sight, progress.path, turns)).row
             revision, history_id = snapshot.workspace.revision, snapshot.workspace.history_id
         per_message.learn(len(rows) if whole else len(packed.rows))
         if whole and rows:

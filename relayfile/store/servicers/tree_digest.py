@@ -82,7 +82,11 @@ class TreeDigest:
     ) -> tuple[file_pb2.GetTreeDigestResponse, DirectoryRow | None]:
         """An answer without children, and what is at the path for the caller."""
         sight = await ReadAccess.current().sight(snapshot.view)
-        tree = await self.reading.totals.tree(sight, path) if request.partial else await sight.whole_tree(path)
+        tree = (
+            await self.reading.totals.tree(sight, path, self.reading.turns)
+            if request.partial
+            else await sight.whole_tree(path)
+        )
         if tree is None:
             raise PermissionDenied(why=f"it may read only part of {path[:256]!r}, whose digest is served as `partial`")
         workspace = snapshot.workspace
@@ -102,7 +106,7 @@ class TreeDigest:
         seen: list[_Row] = []
         for row in rows:
             if isinstance(row, DirectoryRow):
-                tree = await self.reading.totals.of_directory(sight, row)
+                tree = await self.reading.totals.of_directory(sight, row, self.reading.turns)
                 if tree.row is not None:
                     seen.append(tree.row)
             elif await sight.allows(row.path, row):

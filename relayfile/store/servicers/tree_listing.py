@@ -1,11 +1,12 @@
 """ListTree: pages of entries, each one short snapshot, continued by key.
 
-Owns paging. A page is read in slices, so that other calls are served in between; all slices of a page are of one
-revision, and a commit between two of them ends the page early. Memory is one page, however large the tree.
+Owns paging. A page is read in slices, the first of a call at once, the others in turns with other bulk work; all slices
+of a page are of one revision, and a commit between two of them ends the page early. Memory is one page, however large
+the tree.
 """
 
-import asyncio
 from collections.abc import AsyncGenerator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 from relayfile.paths import ROOT, TreePath
@@ -35,7 +36,10 @@ class _Position:
     depth: int
     after: str
     access: ReadAccess
+    called_s: float
+    """See `LoopTurns.called`."""
     at_end: bool = False
+    begun: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,13 +62,12 @@ class TreeListing:
         checks.page_token(request.page_token)
         checks.not_negative(request.min_revision, "min_revision")
         checks.done()
-        key = self.reading.key(request.workspace_id)
+        key, called_s = self.reading.ownership.local_key(request.workspace_id), self.reading.turns.called()
         await self.reading.reached(key, request.min_revision, call)
         async with self.reading.snapshot(key) as (_, workspace):
             binding = ("ListTree", request.workspace_id, workspace.history_id, path, str(request.depth))
-        position = _Position(
-            path, request.depth, self.reading.tokens.unseal(binding, request.page_token), ReadAccess.current()
-        )
+        after = self.reading.tokens.unseal(binding, request.page_token)
+        position = _Position(path, request.depth, after, ReadAccess.current(), called_s)
         # A caller that leaves the size to the node sees something at once.
         page_entries = size if request.page_size or request.page_token else min(size, SLICE_ENTRIES)
         while not position.at_end:
@@ -77,23 +80,25 @@ class TreeListing:
     async def _page(self, key: WorkspaceKey, position: _Position, size: int) -> file_pb2.ListTreeResponse:
         page = file_pb2.ListTreeResponse()
         page_bytes = 0
+        turns, own_s = self.reading.turns, position.called_s
         while not position.at_end and len(page.entries) < size and page_bytes < PAGE_BYTES_MAX:
-            limit = min(SLICE_ENTRIES, size - len(page.entries))
-            async with self.reading.snapshot(key) as (view, workspace):
+            async with turns.piece(own_s) if position.begun else nullcontext(), self.reading.snapshot(key) as snapshot:
+                position.begun = True
+                view, workspace = snapshot
                 if page.entries and workspace.revision != page.revision:
                     break
                 page.revision = workspace.revision
                 page.history_id = workspace.history_id
+                limit = turns.rows(min(SLICE_ENTRIES, size - len(page.entries)), own_s)
                 rows = await _rows(view, position, limit)
                 shown = await (await position.access.sight(view)).entries(rows)
-            added, added_bytes = _add(page, shown, PAGE_BYTES_MAX - page_bytes)
+                added, added_bytes = _add(page, shown, PAGE_BYTES_MAX - page_bytes)
             page_bytes += added_bytes
             if added == len(shown):
                 position.at_end = len(rows) < limit
                 position.after = rows[-1].path if rows else position.after
             else:
                 position.after = shown[added - 1].path
-            await asyncio.sleep(0)
         return page
 
 

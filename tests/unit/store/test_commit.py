@@ -136,6 +136,15 @@ async def test_workspaces_share_a_transaction_and_take_turns() -> None:
         assert it.engine.groups == [["c"], ["a", "b"], ["a"], ["a"]]
 
 
+async def test_it_tells_of_what_somebody_waits_for_and_not_of_its_own_work() -> None:
+    async with rig() as it:
+        told: list[str] = []
+        it.committer.on_submit = lambda: told.append("called")
+        await it.put(A, "1")
+        await it.committer.submit(A, it.notes, "2", change_count=1, byte_count=0, in_background=True)
+        assert told == ["called"]
+
+
 async def test_a_group_is_capped() -> None:
     async with rig(CommitLimits(group_changes_max=2), gate_open=False) as it:
         blocker = it.put(WorkspaceKey(1, "z"), "z")

@@ -51,7 +51,7 @@ async def test_a_call_is_forgotten_soon() -> None:
     rig.clock.advance(CALLED_FOR_S)
     await rig.work(0.004)
     assert rig.rests == [0.0]
-    assert not rig.turns.is_shared
+    assert not rig.turns.is_shared()
 
 
 async def test_a_piece_that_waited_itself_is_not_rested_from_for_as_long() -> None:
@@ -94,3 +94,17 @@ async def test_who_leaves_while_it_waits_leaves_the_turn_to_others() -> None:
         await third
     assert first.cancelled()
     assert second.cancelled()
+
+
+async def test_a_call_that_becomes_bulk_work_does_not_rest_for_itself() -> None:
+    rig = Rig()
+    own_s = rig.turns.called()
+    async with rig.turns.piece(own_s):
+        rig.clock.advance(0.004)
+    assert rig.rests == [0.0]
+    assert rig.turns.rows(1_000, own_s) == 1_000
+    assert rig.turns.rows(1_000) == SHARED_ROWS_MAX, "others rest for it"
+    rig.turns.called()
+    async with rig.turns.piece(own_s):
+        assert rig.turns.rows(1_000, own_s) == SHARED_ROWS_MAX
+    assert rig.rests[1:] == pytest.approx([0.004 * REST_RATIO])

@@ -1,7 +1,8 @@
 """Runs an audit over a file, live or stopped: which steps there are, their turns, and the second look.
 
 Every step reads one snapshot. On a live node a step gives way after some milliseconds, for as long as it worked: an
-audit takes at most half of the event loop. Nothing is held but the step to go on with.
+audit takes at most half of the event loop, and less of it in shorter turns while others call. Nothing is held but the
+step to go on with.
 """
 
 import asyncio
@@ -25,9 +26,12 @@ from relayfile.store.sqlite.audit.node import Orphans, check_kept, check_overdue
 from relayfile.store.sqlite.audit.operations import check_holds, check_operation_contents, check_operations
 from relayfile.store.sqlite.audit.step import Look, Step
 from relayfile.store.sqlite.audit.sums import check_letters, check_outcomes, check_shard_totals
+from relayfile.store.turns import LoopTurns
 
 TURN_S: Final = 0.003
 """Longest piece of work before others get a turn."""
+SHARED_TURN_S: Final = 0.001
+"""While others call."""
 WORKSPACES_PER_PAGE: Final = 500
 
 Snapshot: TypeAlias = Callable[[], AbstractAsyncContextManager[apsw.Cursor]]
@@ -45,11 +49,20 @@ _OF_FILES: Final = frozenset({Check.REVISIONS, Check.INDEXES, Check.REFERENCES})
 class SqliteAudit:
     """Audits of one node's file."""
 
-    def __init__(self, snapshot: Snapshot, clock: Clock, shard_count: int, *, gives_way: bool = True) -> None:
-        """`gives_way`: others use this event loop."""
+    def __init__(
+        self,
+        snapshot: Snapshot,
+        clock: Clock,
+        shard_count: int,
+        turns: LoopTurns | None = None,
+        *,
+        gives_way: bool = True,
+    ) -> None:
+        """`gives_way`: others use this event loop; `turns` says whether they call just now."""
         self._snapshot = snapshot
         self._clock = clock
         self._shard_count = shard_count
+        self._turns = turns or LoopTurns(clock)
         self._gives_way = gives_way
         self._worked_s = 0.0
 
@@ -173,9 +186,9 @@ class SqliteAudit:
 
     async def _give_way(self) -> None:
         """Let others work for as long as this did, once that is a turn: also when it was many short steps."""
-        if self._gives_way and self._worked_s > TURN_S:
+        if self._gives_way and self._worked_s > (SHARED_TURN_S if self._turns.is_shared() else TURN_S):
             worked, self._worked_s = self._worked_s, 0.0
-            await asyncio.sleep(worked)
+            await asyncio.sleep(max(worked, self._turns.rest_s(worked)))
 
     async def _keep_rate(self, order: AuditOrder, tally: Tally, started: float) -> None:
         if order.content_bytes_per_second_max:
