@@ -164,3 +164,44 @@ async def test_without_peers_what_is_left_is_said_and_adopted_by_the_shards(tmp_
             adopted.stderr
         )
         await oracle.check(client)
+
+
+async def parts(client: Client) -> dict[str, ingest_pb2.StatusPart]:
+    """Of what the process asked knows, by source."""
+    request = ingest_pb2.GetIngestStatusRequest(workspace_id=W)
+    answer = await client.ingest().GetIngestStatus(request, metadata=client.metadata, timeout=10)
+    return {part.source: part for part in answer.parts}
+
+
+async def pending(client: Client, provider: str) -> int:
+    request = ingest_pb2.GetIngestStatusRequest(workspace_id=W, provider=provider)
+    answer = await client.ingest().GetIngestStatus(request, metadata=client.metadata, timeout=10)
+    return sum(each.pending for each in answer.providers)
+
+
+async def test_the_status_of_two_processes_is_one_and_says_how_old_the_part_of_a_dead_one_is(tmp_path: Path) -> None:
+    async with system_with_a_pause(tmp_path) as (system, client, oracle):
+        async with second(system, "ingest-2", client) as (two, at_two):
+            await oracle.send(client, 3)
+            await oracle.send(at_two, 4)
+            async with asyncio.timeout(20):
+                for each in (client, at_two):  # whichever is asked
+                    while await pending(each, "") != 7:  # noqa: ASYNC110 - another process's report is awaited
+                        await asyncio.sleep(0.05)
+            here, there = await parts(client), await parts(at_two)
+            assert here.keys() == there.keys()
+            assert len(here) == 3, "the shard, and each process"
+            assert not any(part.missing_reason for part in here.values())
+            [gone] = [source for source, part in here.items() if part.pending == 4]
+            await two.kill()
+            async with asyncio.timeout(20):
+                while (await parts(client))[gone].age.seconds < 1:  # noqa: ASYNC110 - as above
+                    await asyncio.sleep(0.1)
+            assert await pending(client, "crm") == 7, (
+                "they are on its disk, and nobody else can say what became of them"
+            )
+        place = str(system.layout.data("ingest-2"))
+        adopted = await relayfile(system, "spool", "adopt", place, "--to", client.ingest_address)
+        assert adopted.returncode == 0, adopted.stderr
+        await resume(client)
+        await oracle.check(client)
