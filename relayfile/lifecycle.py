@@ -17,6 +17,7 @@ import uvloop
 
 from relayfile.errors import SettingError, StartRefused
 from relayfile.status import leading_error
+from relayfile.threads import started_threads
 from relayfile.upkeep import settle_memory, upkeep
 
 EXIT_OK = 0
@@ -26,6 +27,8 @@ EXIT_REFUSED = 2
 EXIT_NOT_EMPTY = 3
 """Stopped in order, but something durable is left that another process should take (a spool with rows)."""
 
+THREADS_BESIDE = 6
+"""For what would hold the loop up now and then (copies of files, large bodies); what works all the time has its own."""
 SWITCH_INTERVAL_S = 0.0005
 """How long a thread that comes back from the disk waits for a busy event loop, several times in each transaction.
 Python's default is ten times as much: beside published batches 70 transactions of the spool took 15 ms or more in four
@@ -151,6 +154,7 @@ def exit_code(raised: Exception) -> int:
 async def _with_signals(main: Callable[[Stop], Awaitable[int]]) -> int:
     stop = Stop()
     loop = asyncio.get_running_loop()
+    loop.set_default_executor(started_threads(THREADS_BESIDE, "beside"))
 
     def received(number: signal.Signals) -> None:
         if stop.asked:

@@ -7,8 +7,9 @@ descriptors.
 
 import asyncio
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from typing import ParamSpec, TypeVar
+
+from relayfile.threads import started_threads
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -18,8 +19,8 @@ class Writer:
     """A queue of batches in front of one thread. Its length is bounded by the callers, who wait for their own."""
 
     def __init__(self) -> None:
-        self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="mirror-writer")
-        self._beside = ThreadPoolExecutor(max_workers=1, thread_name_prefix="mirror-write-back")
+        self._pool = started_threads(1, "mirror-writer")
+        self._beside = started_threads(1, "mirror-write-back")
 
     def submit(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> asyncio.Future[T]:
         """Queue a batch. The result must be awaited with ``finished``, also after a failure."""

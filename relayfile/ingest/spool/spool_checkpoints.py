@@ -9,10 +9,12 @@ told at the end.
 """
 
 import contextlib
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from typing import Final
 
 import apsw
+
+from relayfile.threads import started_threads
 
 NEAR_PAGES: Final = 128
 """When no more is left to write back, the writer does it: 1 MiB, a few milliseconds."""
@@ -27,7 +29,7 @@ class SpoolCheckpoints:
         """`connection` is used and closed here. A log of `log_pages_max` is written back before anything else is."""
         self._connection = connection
         self._log_pages_max = log_pages_max
-        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="spool-checkpoint")
+        self._thread = started_threads(1, "spool-checkpoint")
         self._running: Future[int] | None = None
         """Gives how many pages of the log are in the file."""
 

@@ -5,7 +5,7 @@ Owns the thread and its connection, and the row ids that it will write. Refuses 
 
 import asyncio
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 
 from relayfile.errors import StartRefused, StorageFailed
@@ -19,6 +19,7 @@ from relayfile.ingest.spool.spool_file import (
 )
 from relayfile.ingest.spool.spool_routes import RouteUpdate
 from relayfile.telemetry import get_logger
+from relayfile.threads import started_threads
 
 _log = get_logger(__name__)
 
@@ -66,7 +67,7 @@ class Commits:
         """Of the file after the last transaction; see `SpoolWriter.used_bytes`."""
         self._is_full = False
         self._committed = committed
-        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="spool")
+        self._thread = started_threads(1, "spool")
         self._writer: SpoolWriter | None = None
         self._next_row_id = 1
         self._changed = asyncio.Event()

@@ -8,12 +8,12 @@ Owns when that is and the thread. Refuses to say what a failure means: whoever w
 """
 
 import asyncio
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import apsw
 
 from relayfile.store.sqlite.connection import open_writer
+from relayfile.threads import started_threads
 
 CACHE_BYTES = 64 << 10
 PAGE_BYTES = 4096
@@ -30,7 +30,7 @@ class Checkpoints:
         readers of old pages too."""
         self._connection = open_writer(path, CACHE_BYTES)
         self._log_bytes_max = log_bytes_max
-        self._thread = ThreadPoolExecutor(1, "store-checkpoint")
+        self._thread = started_threads(1, "store-checkpoint")
         self._running: asyncio.Future[int] | None = None
         """Gives how many bytes of the log are in the file."""
         self._is_alone = False

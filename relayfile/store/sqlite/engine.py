@@ -13,7 +13,6 @@ for nobody.
 import asyncio
 import json
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -74,6 +73,7 @@ from relayfile.store.sqlite.view import (
 )
 from relayfile.store.sqlite.workspaces import list_workspaces
 from relayfile.store.sqlite.write import statements
+from relayfile.threads import started_threads
 
 Result = TypeVar("Result")
 DATABASE_NAME: Final = "store.db"
@@ -180,7 +180,7 @@ class SqliteEngine:
         self._clock = clock
         self._loader = self._open_reader()
         self._readers: list[apsw.Connection] = []
-        self._thread = ThreadPoolExecutor(1, "store-writer")
+        self._thread = started_threads(1, "store-writer")
         self._turn = asyncio.Lock()
         self._state = WriterState.read(writer)
         self._checkpoints = Checkpoints(path, limits.wal_bytes_max)

@@ -281,6 +281,15 @@ async def test_what_senders_gave_up_on_still_counts_until_the_disk_has_it(
         assert sum(row.member_count for row in one.reader.remainders()) == 4
 
 
+async def test_load_starts_no_thread(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(spool_file, "CHECKPOINT_PAGES", 20)
+    async with opened(tmp_path) as one:
+        begun = set(threading.enumerate())
+        for number in range(10):
+            await append(one.spool, [envelope(number, size=20 * 4096)])
+        assert set(threading.enumerate()) == begun
+
+
 class FailingCheckpoints:
     """A connection whose checkpoints fail, as SQLite's own do inside a commit, without a word."""
 
