@@ -179,6 +179,7 @@ async def pending(client: Client, provider: str) -> int:
     return sum(each.pending for each in answer.providers)
 
 
+@pytest.mark.full
 async def test_the_status_of_two_processes_is_one_and_says_how_old_the_part_of_a_dead_one_is(tmp_path: Path) -> None:
     async with system_with_a_pause(tmp_path) as (system, client, oracle):
         async with second(system, "ingest-2", client) as (two, at_two):
