@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from relayfile.cli import mirror_kept
+from relayfile.cli import mirror_edits, mirror_kept
 from relayfile.cli.mirror_calls import DIRECTORY, IN_JSON, find, with_mirrors
 from relayfile.cli.mirror_shown import audit_line, described, is_stuck, one_line, plain_table, result_line, watch
 from relayfile.cli.running_system import DATA_DIR, JSON_LINES
@@ -40,8 +40,8 @@ def add(
 
     Nothing is pulled over a directory that holds other files. Edits go both ways: a file written here is sent to the
     store, and where both sides changed a file the store's version gets its name, the local one is kept in
-    .relayfile/conflicts/. With --read-only nothing is sent: what is edited here moves to .relayfile/trash/, and the
-    store's version comes back.
+    .relayfile/conflicts/ until `relayfile mirror conflicts` ends that. With --read-only nothing is sent: what is edited
+    here moves to .relayfile/trash/, and the store's version comes back.
 
     Digests prove a mirror as it follows. A full pull, which lists everything, is due every 100 cycles of 30 s
     (RELAYFILE_MOUNT_FULL_PULL_EVERY) only where the store gives no digest or an audit could not repair, and never by
@@ -155,6 +155,8 @@ def verify(directory: Path = DIRECTORY, in_json: bool = IN_JSON, data_dir: Path 
     _audit(directory, data_dir, in_json=in_json, verify=True)
 
 
+app.command()(mirror_edits.flush)
+app.command()(mirror_edits.conflicts)
 app.command()(mirror_kept.problems)
 app.command()(mirror_kept.trash)
 app.command()(mirror_kept.approve)

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from relayfile.v1.mirror_pb2 import Mirror
     from relayfile.v1.mirror_pb2_grpc import MirrorServiceAsyncStub
 
+WHOLE_DIRECTORY: Final[Path] = typer.Argument(help="The mirror's directory.", file_okay=False, show_default=False)
 DIRECTORY: Final[Path] = typer.Argument(
     help="The mirror's directory, or one in it.", file_okay=False, show_default=False
 )
@@ -38,4 +39,14 @@ async def find(stub: "MirrorServiceAsyncStub", shown: "Credentials", directory: 
     page = await stub.ListMirrors(mirror_pb2.ListMirrorsRequest(directory=wanted), metadata=shown)
     if not page.mirrors:
         raise MirrorNotFound(mirror=wanted)
-    return page.mirrors[0]
+    return max(page.mirrors, key=lambda mirror: len(mirror.directory))
+
+
+async def find_root(stub: "MirrorServiceAsyncStub", shown: "Credentials", directory: Path) -> "Mirror":
+    """The mirror whose own directory this is. What is done to it is not to be done by naming a part of it."""
+    mirror = await find(stub, shown, directory)
+    if mirror.directory != (wanted := str(directory.resolve())):
+        raise typer.BadParameter(
+            f"{wanted} is only a part of the mirror {mirror.directory}; name that", param_hint="DIRECTORY"
+        )
+    return mirror

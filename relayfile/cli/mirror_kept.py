@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from relayfile.cli.mirror_calls import DIRECTORY, IN_JSON, find, with_mirrors
+from relayfile.cli.mirror_calls import DIRECTORY, IN_JSON, WHOLE_DIRECTORY, find, find_root, with_mirrors
 from relayfile.cli.mirror_shown import verdict
 from relayfile.cli.running_system import DATA_DIR, JSON_LINES
 from relayfile.cli.shown import as_json, moment
@@ -162,7 +162,7 @@ def wait(
 
 
 def rm(
-    directory: Path = DIRECTORY,
+    directory: Path = WHOLE_DIRECTORY,
     force: bool = typer.Option(False, "--force", help="Although edits were not sent, or conflicts are open."),
     in_json: bool = IN_JSON,
     data_dir: Path = DATA_DIR,
@@ -172,7 +172,7 @@ def rm(
     async def work(stub: "MirrorServiceAsyncStub", shown: "Credentials") -> None:
         from relayfile.v1 import mirror_pb2
 
-        mirror = await find(stub, shown, directory)
+        mirror = await find_root(stub, shown, directory)
         request = mirror_pb2.DeleteMirrorRequest(mirror_id=mirror.mirror_id, force=force)
         answer = await stub.DeleteMirror(request, metadata=shown)
         if in_json:

@@ -10,9 +10,15 @@ from relayfile.cli.table import table
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from relayfile.v1.mirror_pb2 import Mirror, MirrorAudit, PullResult, WatchMirrorsResponse
+    from relayfile.v1.mirror_pb2 import Mirror, MirrorAudit, MirrorConflict, PullResult, WatchMirrorsResponse
 
 _HEADINGS = ("MIRROR", "WORKSPACE", "STATE", "REVISION", "FILES", "PENDING", "PROBLEMS", "CONFLICTS", "VERDICT")
+_COLLIDED = {
+    "BOTH_MODIFIED": "changed here and there",
+    "BOTH_CREATED": "made here and there",
+    "DELETED_REMOTELY": "changed here, deleted there",
+    "DELETED_LOCALLY": "deleted here, changed there",
+}
 
 
 def verdict(value: Any) -> str:
@@ -53,6 +59,11 @@ def described(mirror: "Mirror") -> str:
     lines = [one_line(mirror), revision, files]
     if mirror.HasField("token_expire_time"):
         lines.append(f"  the token expires {moment(mirror.token_expire_time.ToMicroseconds())}")
+    if mirror.outbox.pending_count:
+        size = f"{mirror.outbox.pending_bytes:,} bytes"
+        lines.append(f"  {mirror.outbox.pending_count} edits ({size}) that the store does not have yet")
+    if mirror.conflict_count:
+        lines.append(f"  `relayfile mirror conflicts {mirror.directory}` lists {mirror.conflict_count} to decide about")
     if mirror.problem_count:
         lines.append(f"  `relayfile mirror problems {mirror.directory}` says what is wrong with {mirror.problem_count}")
     if mirror.trash_count:
@@ -82,6 +93,26 @@ def result_line(result: "PullResult") -> str:
         f"{result.written_count} files written ({result.written_bytes:,} bytes) in {seconds:.2f} s, "
         f"{result.unchanged_count} unchanged, {result.deleted_count} deleted, {result.problem_count} problems; "
         f"revision {result.revision}; {verdict(result.audit.verdict)}"
+    )
+
+
+def conflict_text(conflict: "MirrorConflict") -> str:
+    """A conflict in a few lines: what collided, where either version is, and its id."""
+    from relayfile.v1 import mirror_pb2
+
+    kind = mirror_pb2.ConflictKind.Name(conflict.kind).removeprefix("CONFLICT_KIND_")
+    since = moment(conflict.create_time.ToMicroseconds())
+    here, there = f"{conflict.local_size_bytes:,} bytes", f"{conflict.remote_size_bytes:,} bytes"
+    mine = f"{here}, {conflict.kept_path or conflict.local_path}" if conflict.local_sha256 else "deleted"
+    theirs = f"{there}, {conflict.local_path}" if conflict.remote_sha256 else "deleted"
+    before = f", before {conflict.base_revision}" if conflict.base_revision else ""
+    return "\n".join(
+        (
+            f"{conflict.remote_path}  {_COLLIDED.get(kind, 'not known')}, {since}",
+            f"  mine:   {mine}",
+            f"  theirs: {theirs}, revision {conflict.remote_revision}{before}",
+            f"  id:     {conflict.conflict_id}",
+        )
     )
 
 

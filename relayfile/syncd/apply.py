@@ -51,8 +51,6 @@ class Wanted:
     remote: bytes | None
     revision: int
     content: bytes = b""
-    base_revision: int = 0
-    """Of the version that was written, as far as it is known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -271,7 +269,7 @@ class Application:
             wanted.path,
             wanted.disk_path,
             kept_name,
-            wanted.base_revision,
+            0,  # the journal knows
             wanted.revision,
             wanted.remote or b"",
             len(wanted.content),

@@ -168,11 +168,11 @@ def _record(mirror: OpenMirror, applied: Applied, progress: Progress) -> None:
     journal = mirror.journal
     now_us = mirror.clock.now_us()
     with journal.together():
+        journal.conflicts.found(applied.conflicts)
         journal.settle(applied.settled)
         if applied.problems:
             journal.list_problems(applied.problems)
         journal.problems.add(applied.notices)
-        journal.conflicts.add(applied.conflicts)
         journal.outbox.queue(applied.edits, now_us)
         journal.trash.add(applied.trashed, now_us)
     if applied.edits:

@@ -43,12 +43,15 @@ from relayfile.syncd.journal_standing import Standing
 from relayfile.syncd.rows import Cursor, DiskStat, FileRow, FileState, Problem, RemoteFile, Settled
 from relayfile.syncd.trash import Trash
 
-_FORMAT: Final = 2
+_FORMAT: Final = 3
 _UPGRADES: Final = {
     1: "ALTER TABLE mirror ADD COLUMN last_sequence INTEGER NOT NULL DEFAULT 0;"
-    "ALTER TABLE mirror ADD COLUMN last_acknowledged_us INTEGER NOT NULL DEFAULT 0;"
+    "ALTER TABLE mirror ADD COLUMN last_acknowledged_us INTEGER NOT NULL DEFAULT 0;",
+    2: "ALTER TABLE file ADD COLUMN base_revision INTEGER NOT NULL DEFAULT 0;",
 }
 """From a format to the next: what `CREATE ... IF NOT EXISTS` cannot do."""
+_MOVES_ON: Final = "base_revision = CASE WHEN disk_hash IS remote_hash THEN revision ELSE base_revision END"
+"""The store has another version: the one on disk was the revision that the row names until now, if they agreed."""
 _BUSY_MS: Final = 5_000
 _CHECKPOINT_PAGES: Final = 8_000
 
@@ -288,7 +291,7 @@ class Journal:
     def _learn_gone(self, old: FileRow | None, revision: int) -> bool:
         if old is None:
             return False
-        gone = "UPDATE file SET remote_hash = NULL, size = 0, revision = ?, state = ? WHERE path = ?"
+        gone = f"UPDATE file SET remote_hash = NULL, size = 0, {_MOVES_ON}, revision = ?, state = ? WHERE path = ?"
         if old.state is FileState.OUTGOING and not self.outbox.met(old, revision, None):
             self._db.execute(gone, (revision, int(FileState.OUTGOING), old.path))
             return False
@@ -312,7 +315,7 @@ class Journal:
             else:
                 state = FileState.MATERIALISED if same else FileState.PENDING
             self._db.execute(
-                "UPDATE file SET revision = ?, remote_hash = ?, size = ?, state = ? WHERE path = ?",
+                f"UPDATE file SET {_MOVES_ON}, revision = ?, remote_hash = ?, size = ?, state = ? WHERE path = ?",
                 (change.revision, change.content_hash, change.size, int(state), change.path),
             )
             return state is FileState.PENDING

@@ -36,7 +36,8 @@ CREATE TABLE IF NOT EXISTS file (
   disk_size   INTEGER,
   mtime_ns    INTEGER,
   ctime_ns    INTEGER,
-  barrier     INTEGER NOT NULL DEFAULT 0
+  barrier     INTEGER NOT NULL DEFAULT 0,
+  base_revision INTEGER NOT NULL DEFAULT 0        -- of disk_hash, while that is not remote_hash
 ) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS file_unsettled ON file (state, path) WHERE state <> 1;
 CREATE INDEX IF NOT EXISTS file_place ON file (disk_path) WHERE disk_path IS NOT NULL;

@@ -1,6 +1,7 @@
 """Conflicts of a mirror: each listed, with its kept version, until somebody resolves it."""
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import Any, Final
 
 import apsw
@@ -13,6 +14,10 @@ _COLUMNS: Final = (
     "conflict_id, kind, path, disk_path, kept_name, base_revision, remote_revision, remote_hash, remote_size, "
     "local_hash, local_size, create_us"
 )
+_BASE: Final = (
+    "SELECT CASE WHEN disk_hash IS NULL THEN 0 WHEN disk_hash IS remote_hash THEN revision ELSE base_revision END "
+    "FROM file WHERE path = ?"
+)
 
 
 class Conflicts:
@@ -20,6 +25,14 @@ class Conflicts:
 
     def __init__(self, db: apsw.Connection) -> None:
         self._db = db
+
+    def found(self, conflicts: Sequence[Conflict]) -> None:
+        """As ``add``, with what the files' rows know of the revision on which both sides last agreed.
+
+        To be told before what became of the files.
+        """
+        with storage_errors():
+            self.add([replace(each, base_revision=self._base_revision(each.path)) for each in conflicts])
 
     def add(self, conflicts: Sequence[Conflict]) -> None:
         with transaction(self._db):
@@ -68,6 +81,10 @@ class Conflicts:
         """Files on disk with the store's version that have a conflict."""
         query = "SELECT count(*) FROM file WHERE state = 1 AND path IN (SELECT path FROM conflict)"
         return int(one(self._db, query)[0])
+
+    def _base_revision(self, path: str) -> int:
+        row = self._db.execute(_BASE, (path,)).fetchone()
+        return 0 if row is None else int(row[0])
 
 
 def _conflict(row: tuple[Any, ...]) -> Conflict:

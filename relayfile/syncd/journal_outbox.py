@@ -202,9 +202,14 @@ class Outbox:
                 entry = answer.entry
                 content_hash = None if entry.kind in (EditKind.DELETE, EditKind.MOVED_AWAY) else entry.content_hash
                 self._db.execute(
-                    "UPDATE file SET disk_hash = ?, device = ?, inode = ?, disk_size = ?, mtime_ns = ?, ctime_ns = ? "
-                    "WHERE path = ?",
-                    (content_hash, *stat_columns(entry.disk_stat if content_hash else None), entry.path),
+                    "UPDATE file SET disk_hash = ?, base_revision = ?, device = ?, inode = ?, disk_size = ?, "
+                    "mtime_ns = ?, ctime_ns = ? WHERE path = ?",
+                    (
+                        content_hash,
+                        answer.revision,
+                        *stat_columns(entry.disk_stat if content_hash else None),
+                        entry.path,
+                    ),
                 )
                 self._db.execute(
                     "UPDATE outbox SET state = ?1, revision = ?2, known_revision = max(known_revision, ?2), "

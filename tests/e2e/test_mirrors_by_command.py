@@ -19,6 +19,7 @@ DOCUMENT = Path(__file__).parents[2] / "docs" / "mirrors.md"
 WORKSPACE = "handbook"
 
 
+@pytest.mark.timeout(240)  # thirty commands, each a process of its own
 async def test_the_page_works_when_pasted(system: LocalSystem, client: Client, tmp_path: Path) -> None:
     await client.create_workspace(WORKSPACE)
     await relayfile(system, client, "write", WORKSPACE, "/welcome.md", stdin=b"welcome to us\n\n")
@@ -42,7 +43,7 @@ async def test_the_page_works_when_pasted(system: LocalSystem, client: Client, t
         stderr=subprocess.STDOUT,
     )
     try:
-        out, _ = await asyncio.wait_for(process.communicate(), 60)
+        out, _ = await asyncio.wait_for(process.communicate(), 200)
     finally:
         if process.returncode is None:
             process.kill()
@@ -61,12 +62,18 @@ async def test_the_page_works_when_pasted(system: LocalSystem, client: Client, t
         r" overwritten +15 +notes/today\.md$",
         r"^restored/notes/today\.md is back$",
         r"^call them back$",
+        r"^/notes/plan\.md  changed here and there, ",
+        r"^  theirs: 12 bytes, notes/plan\.md, revision 5, before 4$",
+        r"^1 ended with your version, 0 still open$",
+        r"^edits: 1 arrived, 0 not taken; revision \d+$",
+        r"^call Ada and Bob$",
         r"is no mirror any more; its files stay$",
         r"^today\.md$",
     ):
         assert re.search(expected, said, re.MULTILINE), (expected, said)
 
 
+@pytest.mark.timeout(180)
 async def test_programs_read_json_and_exit_codes(
     system: LocalSystem, client: Client, workspace: str, tmp_path: Path
 ) -> None:
@@ -99,10 +106,61 @@ async def test_programs_read_json_and_exit_codes(
     assert [each["directory"] for each in await said("status", directory)] == [directory]
     plain = await relayfile(system, client, "mirror", "status")
     assert re.search(rf"^{re.escape(directory)} +{workspace} +stopped ", plain.out.decode(), re.MULTILINE)
+    within = await relayfile(system, client, "mirror", "rm", f"{directory}/a", code=2)
+    assert "is only a part of the mirror" in " ".join(within.error.split())
     (gone,) = await said("rm", directory)
     assert gone == {"directory": directory, "unsent_edit_count": "0"}
     missing = await relayfile(system, client, "mirror", "status", directory, code=1)
     assert "There is no mirror" in missing.error
+
+
+@pytest.mark.timeout(180)
+async def test_conflicts_are_ended_by_command_and_edits_are_waited_for(
+    system: LocalSystem, client: Client, workspace: str, tmp_path: Path
+) -> None:
+    await client.create_workspace(workspace)
+    names = ("a", "b", "c")
+    root = tmp_path / "mirror"
+    directory = str(root)
+
+    async def run(command: str, *arguments: str, code: int = 0) -> list[str]:
+        return (await relayfile(system, client, "mirror", command, directory, *arguments, code=code)).lines
+
+    async def conflicts(*arguments: str) -> list[dict[str, object]]:
+        return [json.loads(line) for line in await run("conflicts", *arguments, "--json")]
+
+    for name in names:
+        await client.write(workspace, f"/notes/{name}", b"first")
+    await relayfile(system, client, "mirror", "add", workspace, directory)  # not following, so that both sides change
+    assert await run("conflicts") == ["no conflicts"]
+    for name in names:
+        (root / "notes" / name).write_text(f"mine {name}")
+        await client.write(workspace, f"/notes/{name}", b"theirs")
+    assert (await run("flush", code=1))[0] == "edits: 0 arrived, 3 not taken"
+
+    found = await conflicts()
+    assert [each["remote_path"] for each in found] == [f"/notes/{name}" for name in names]
+    head, mine, theirs, _, _ = await run("conflicts", "--path", "/notes/a")
+    assert head.startswith("/notes/a  changed here and there, ")
+    assert mine == f"  mine:   6 bytes, {found[0]['kept_path']}"
+    assert theirs == "  theirs: 6 bytes, notes/a, revision 4, before 1"
+    assert (root / str(found[0]["kept_path"])).read_text() == "mine a"
+
+    (ended,) = await conflicts("--take", "mine", "--id", str(found[0]["conflict_id"]))
+    assert (ended["resolved_count"], ended["open_count"]) == ("1", "2")
+    await client.write(workspace, "/notes/c", b"theirs, later")
+    await run("pull")
+    changed = await run("conflicts", "--take", "mine", "--all", code=1)
+    assert changed[0] == "not ended, a side has changed:"
+    assert changed[-2] == "1 ended with your version, 1 still open"
+    assert await run("conflicts", "--take", "theirs", "--path", "/notes/c") == [
+        "1 ended with the store's version, 0 still open"
+    ]
+    # The one that was ended before the pull went with it.
+    assert (await run("flush"))[0].startswith("edits: 1 arrived, 0 not taken; revision ")
+    contents = {"/notes/a": b"mine a", "/notes/b": b"mine b", "/notes/c": b"theirs, later"}
+    assert await client.contents(workspace) == contents
+    assert {f"/notes/{name}": (root / "notes" / name).read_bytes() for name in names} == contents
 
 
 async def test_watching_shows_what_changes_until_it_is_interrupted(

@@ -159,6 +159,11 @@ class Client:
                 found[last] += message.chunk.data
         return found
 
+    async def write(self, workspace: str, path: str, content: bytes) -> int:
+        """Write a file whatever is there; its revision."""
+        request = file_pb2.WriteFileRequest(workspace_id=workspace, path=path, content=content, force=True)
+        return (await self.files().WriteFile(request, metadata=self.metadata, timeout=10)).file.revision
+
     async def read(self, workspace: str, path: str) -> bytes:
         request = file_pb2.ReadFileRequest(workspace_id=workspace, path=path)
         return b"".join(

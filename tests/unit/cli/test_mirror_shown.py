@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from relayfile.cli.mirror_shown import described, plain_table, watch
+from relayfile.cli.mirror_shown import conflict_text, described, plain_table, watch
 from relayfile.v1 import mirror_pb2
 
 FINE = mirror_pb2.Mirror(
@@ -57,6 +57,41 @@ def test_a_mirror_in_words_says_what_helps() -> None:
     assert "halted: MASS_DELETE: OVER_HALF: 9 of 10 files would be deleted" in text
     assert "`relayfile mirror approve /home/ada/part` shows what would be deleted" in text
     assert "problems" not in described(FINE).splitlines()[-1].partition("0 problems")[2]
+
+
+def test_a_mirror_in_words_names_conflicts_and_edits_under_way() -> None:
+    outbox = mirror_pb2.MirrorOutbox(pending_count=2, pending_bytes=3_000)
+    text = described(mirror_pb2.Mirror(directory="/home/ada/acme", conflict_count=1, outbox=outbox))
+    assert "2 edits (3,000 bytes) that the store does not have yet" in text
+    assert "`relayfile mirror conflicts /home/ada/acme` lists 1 to decide about" in text
+
+
+def test_a_conflict_in_words_says_where_either_version_is() -> None:
+    conflict = mirror_pb2.MirrorConflict(
+        conflict_id="c1",
+        kind=mirror_pb2.CONFLICT_KIND_BOTH_MODIFIED,
+        remote_path="/notes/today.md",
+        local_path="notes/today.md",
+        kept_path=".relayfile/conflicts/notes/today.md@4",
+        base_revision=2,
+        remote_revision=4,
+        remote_sha256=b"r" * 32,
+        remote_size_bytes=15,
+        local_sha256=b"l" * 32,
+        local_size_bytes=1_200,
+    )
+    assert conflict_text(conflict).splitlines() == [
+        "/notes/today.md  changed here and there, 1970-01-01 00:00:00Z",
+        "  mine:   1,200 bytes, .relayfile/conflicts/notes/today.md@4",
+        "  theirs: 15 bytes, notes/today.md, revision 4, before 2",
+        "  id:     c1",
+    ]
+    conflict.kind, conflict.kept_path, conflict.remote_sha256 = mirror_pb2.CONFLICT_KIND_DELETED_REMOTELY, "", b""
+    gone = conflict_text(conflict).splitlines()
+    assert gone[0].startswith("/notes/today.md  changed here, deleted there, ")
+    assert gone[1:3] == ["  mine:   1,200 bytes, notes/today.md", "  theirs: deleted, revision 4, before 2"]
+    conflict.kind, conflict.local_sha256, conflict.remote_sha256 = mirror_pb2.CONFLICT_KIND_DELETED_LOCALLY, b"", b"r"
+    assert conflict_text(conflict).splitlines()[1] == "  mine:   deleted"
 
 
 def test_a_table_has_a_line_for_each() -> None:

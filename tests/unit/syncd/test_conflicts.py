@@ -103,6 +103,32 @@ async def test_conflicts_are_listed_by_path_in_pages(
         await listed(registry, mirror, page_token=page.next_page_token, remote_path="/a")
 
 
+async def test_a_conflict_names_the_revision_on_which_both_sides_last_agreed(
+    tmp_path: pathlib.Path, registry: Registry, store: FakeStore
+) -> None:
+    mirror = add(registry, tmp_path, follow=False, read_only=False)
+    await pull(mirror)
+    root = tmp_path / "mirror"
+    revision = store.files["/a/0"].revision
+    for number in range(2):  # more than one version that was never here
+        (root / "a" / "0").write_text("mine")
+        store.put("/a/0", f"theirs {number}")
+        store.put("/a/0", f"theirs {number}, later")
+    (root / "a" / "1").write_text("mine, and the store has it")
+    await pull(mirror)
+    pushed = store.files["/a/1"].revision
+    (root / "a" / "1").write_text("mine")
+    gone = store.files["/gone"].revision
+    (root / "gone").write_text("mine")
+    (root / "new").write_text("mine")
+    store.put("/a/1", "theirs")
+    store.delete("/gone")
+    store.put("/new", "theirs")
+    await pull(mirror)
+    found = {each.remote_path: each.base_revision for each in (await listed(registry, mirror)).conflicts}
+    assert found == {"/a/0": revision, "/a/1": pushed, "/gone": gone, "/new": 0}
+
+
 async def test_mine_goes_to_its_path_and_to_the_store(
     tmp_path: pathlib.Path, registry: Registry, mirror: Mirror, store: FakeStore
 ) -> None:
