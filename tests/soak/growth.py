@@ -2,8 +2,9 @@
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import linear_regression, mean
@@ -28,10 +29,15 @@ class Growth:
 
     pid: int
     samples: list[Sample] = field(default_factory=list)
+    threads: Counter[str] = field(default_factory=Counter)
+    """By name, as of the last look."""
+    thread_news: list[str] = field(default_factory=list)
+    """Which threads began and ended between two looks, and when, after the first one."""
 
     def look(self) -> None:
         status = Path(f"/proc/{self.pid}/status").read_text()
         facts = dict(line.split(":", 1) for line in status.splitlines() if ":" in line)
+        self._look_at_threads()
         self.samples.append(
             Sample(
                 time.monotonic(),
@@ -40,6 +46,18 @@ class Growth:
                 int(facts["Threads"]),
             )
         )
+
+    def _look_at_threads(self) -> None:
+        threads: Counter[str] = Counter()
+        for task in Path(f"/proc/{self.pid}/task").iterdir():
+            with suppress(OSError):  # it ended meanwhile
+                threads[(task / "comm").read_text().strip()] += 1
+        if self.samples and threads != self.threads:
+            at_s = time.monotonic() - self.samples[0].at_s
+            news = [f"-{name}" for name in (self.threads - threads).elements()]
+            news += [f"+{name}" for name in (threads - self.threads).elements()]
+            self.thread_news.append(f"{' '.join(news)} at {at_s:.0f} s")
+        self.threads = threads
 
     def per_ten_minutes(self) -> dict[str, float]:
         """Growth over the last two thirds, as a share of the mean, scaled to ten minutes."""

@@ -104,6 +104,8 @@ def _judge_growth(growths: dict[str, Growth]) -> None:
     for name, growth in growths.items():
         slopes = growth.per_ten_minutes()
         print(f"{name}: {', '.join(f'{what} {slope:+.2%}' for what, slope in slopes.items())} in ten minutes")
+        news = ", ".join(growth.thread_news) or "none came or went"
+        print(f"{name}: {growth.threads.total()} threads; {news}")
         if too_steep := {what: slope for what, slope in slopes.items() if slope > GROWTH_MAX}:
             grown[name] = too_steep
     if MINUTES >= JUDGED_FROM_MINUTES:
