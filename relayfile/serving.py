@@ -1,7 +1,8 @@
 """What every process listens with: its gRPC server, its HTTP listener, its admin ports, and channels to others.
 
-Owns the order of the stages around a call (telemetry, errors, access), keepalive and message limits, reflection, health
-per service, and port 0. Refuses to know what is served: servicers and ASGI apps are handed in.
+Owns the order of the stages around a call (telemetry, errors, access), reflection, health per service, and port 0. What
+both ends of a connection are told is `connections`. Refuses to know what is served: servicers and ASGI apps are handed
+in.
 """
 
 import asyncio
@@ -23,6 +24,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from relayfile.asgi import AsgiApp, Receive, Scope, Send
 from relayfile.auth import RateLimits, Rates, TokenVerifier, auth_stage, rate_stage, require_entries
 from relayfile.clock import Clock
+from relayfile.connections import channel_arguments, server_arguments
 from relayfile.errors import StartRefused
 from relayfile.ids import IdSource
 from relayfile.interception import CallInterceptor
@@ -38,10 +40,6 @@ HEALTH = "grpc.health.v1.Health"
 REFLECTION = "grpc.reflection.v1alpha.ServerReflection"
 OPEN_SERVICES = frozenset({HEALTH, REFLECTION})
 """Served without a token: they tell what the API is and whether it is up, and nothing of anybody's."""
-MESSAGE_BYTES_MAX = (4 << 20) + (64 << 10)
-"""4 MiB of records, and room for what frames them."""
-METADATA_BYTES_MAX = 32 << 10
-KEEPALIVE_TIMEOUT_MS = 10_000
 STREAM_GRACE_S = 2.0
 """How long calls without a streamed answer may take to end once streams are closed."""
 
@@ -118,7 +116,7 @@ class GrpcServer:
         self.names = tuple(service.name for service in services)
         self.health = health.aio.HealthServicer()
         self._calls = policy.interceptor()
-        self._server = grpc.aio.server(interceptors=[self._calls, *interceptors], options=server_options(settings))
+        self._server = grpc.aio.server(interceptors=[self._calls, *interceptors], options=server_arguments(settings))
         for service in services:
             service.add(service.servicer, HandlersByName(self._server))
         by_name: Any = HandlersByName(self._server)  # as much of a server as adding to one takes
@@ -218,7 +216,7 @@ class AdminPorts:
         self.http = HttpListener(self._answer, http_address, backlog=64)
         self._registry = registry
         self._ready = False
-        self._server = grpc.aio.server(options=[*server_options(settings), ("grpc.enable_channelz", 1)])
+        self._server = grpc.aio.server(options=[*server_arguments(settings), ("grpc.enable_channelz", 1)])
         health_pb2_grpc.add_HealthServicer_to_server(public.health, self._server)
         channelz.add_channelz_servicer(self._server)
         self.grpc_address = bind(self._server, grpc_address)
@@ -287,40 +285,13 @@ class AdminPorts:
                 return 404, b"text/plain", b"/healthz, /readyz or /metrics\n"
 
 
-def server_options(settings: ClusterSettings) -> list[tuple[str, int]]:
-    """Channel arguments of our servers."""
-    options = [
-        # With SO_REUSEPORT, the default, a port that is taken would be shared in silence.
-        ("grpc.so_reuseport", 0),
-        # Clients probe at the keepalive interval, also while no call is open; more often is refused.
-        ("grpc.http2.min_recv_ping_interval_without_data_ms", 500),
-        ("grpc.http2.min_ping_interval_without_data_ms", 500),
-        *_shared_options(settings),
-    ]
-    if settings.stream_age_max_s:
-        options += [
-            ("grpc.max_connection_age_ms", round(settings.stream_age_max_s * 1000)),
-            ("grpc.max_connection_age_grace_ms", round(settings.shutdown_grace_s * 1000)),
-        ]
-    return options
-
-
 def channel(address: str, settings: ClusterSettings, *, ahead_bytes: int = 0) -> grpc.aio.Channel:
     """A channel to one of our processes. It reconnects quickly, and leaves retries of calls to their owner.
 
     ``ahead_bytes`` may be under way on a stream before it is read; 0: 64 KiB. A message of more than that costs a
     second round trip. It is also what a stream may hold that nobody reads.
     """
-    options: list[tuple[str, int]] = [
-        ("grpc.enable_retries", 0),
-        ("grpc.use_local_subchannel_pool", 1),
-        ("grpc.initial_reconnect_backoff_ms", 50),
-        ("grpc.min_reconnect_backoff_ms", 50),
-        ("grpc.max_reconnect_backoff_ms", 1_000),
-        *_shared_options(settings),
-    ]
-    if ahead_bytes:
-        options.append(("grpc.http2.lookahead_bytes", ahead_bytes))
+    options = channel_arguments(settings, ahead_bytes=ahead_bytes)
     credentials = channel_credentials(settings)
     if credentials is None or address.startswith("unix:"):
         return grpc.aio.insecure_channel(address, options=options)
@@ -337,19 +308,6 @@ def bind(server: grpc.aio.Server, address: str, credentials: grpc.ServerCredenti
     except RuntimeError as error:
         raise StartRefused(why=f"cannot listen on {address}: {error}") from error
     return _bound_address(address, port)
-
-
-def _shared_options(settings: ClusterSettings) -> list[tuple[str, int]]:
-    interval_ms = round(settings.keepalive_interval_s * 1000)
-    return [
-        ("grpc.keepalive_time_ms", interval_ms),
-        ("grpc.keepalive_timeout_ms", min(KEEPALIVE_TIMEOUT_MS, interval_ms)),
-        ("grpc.keepalive_permit_without_calls", 1),
-        ("grpc.http2.max_pings_without_data", 0),
-        ("grpc.max_receive_message_length", MESSAGE_BYTES_MAX),
-        ("grpc.max_send_message_length", MESSAGE_BYTES_MAX),
-        ("grpc.max_metadata_size", METADATA_BYTES_MAX),
-    ]
 
 
 def _listening(address: str, backlog: int) -> socket.socket:

@@ -12,6 +12,7 @@ from typing import Protocol, TypeVar
 import grpc.aio
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, stop_before_delay, wait_random_exponential
 
+from relayfile.client.recommended import backoff
 from relayfile.client.token import TokenSource
 from relayfile.errors import (
     DeadlineExpired,
@@ -41,8 +42,8 @@ class ClientLimits:
 
     call_timeout_s: float = 30.0
     """A call with all its repeats; a stream without a message for so long is cut and continued, or given up."""
-    retry_wait_first_s: float = 0.05
-    retry_wait_max_s: float = 5.0
+    retry_wait_first_s: float = backoff().first_s
+    retry_wait_max_s: float = backoff().longest_s
 
 
 class Reading(Protocol[Answer_co]):

@@ -11,22 +11,12 @@ from relayfile.client.calls import Calls, ClientLimits
 from relayfile.client.events import Events
 from relayfile.client.files import Files
 from relayfile.client.operations import Operations
+from relayfile.client.recommended import channel_arguments
 from relayfile.client.token import FixedToken, TokenSource
 from relayfile.client.workspaces import Workspaces
 from relayfile.clock import SystemClock
 from relayfile.ids import IdSource
 
-MESSAGE_BYTES_MAX = (4 << 20) + (64 << 10)
-_OPTIONS = (
-    ("grpc.enable_retries", 0),  # retries are this client's own
-    ("grpc.initial_reconnect_backoff_ms", 50),
-    ("grpc.min_reconnect_backoff_ms", 50),
-    ("grpc.max_reconnect_backoff_ms", 1_000),
-    ("grpc.keepalive_time_ms", 30_000),
-    ("grpc.keepalive_timeout_ms", 10_000),
-    ("grpc.max_receive_message_length", MESSAGE_BYTES_MAX),
-    ("grpc.max_send_message_length", MESSAGE_BYTES_MAX),
-)
 DEFAULT_LIMITS = ClientLimits()
 
 
@@ -57,9 +47,9 @@ class Client:
         limits: ClientLimits = DEFAULT_LIMITS,
     ) -> None:
         if tls is None:
-            self._channel = grpc.aio.insecure_channel(address, options=_OPTIONS)
+            self._channel = grpc.aio.insecure_channel(address, options=channel_arguments())
         else:
-            self._channel = grpc.aio.secure_channel(address, tls, options=_OPTIONS)
+            self._channel = grpc.aio.secure_channel(address, tls, options=channel_arguments())
         self._calls = Calls(FixedToken(token) if isinstance(token, str) else token, limits)
         self._new_id = IdSource(SystemClock()).new_id
         self.workspaces = Workspaces(self._calls, self._channel, self._new_id)

@@ -85,7 +85,18 @@ class CommonSettings(TlsSettings):
         "20s", "0s", "10m", "how long a stopping process may drain; keep it below the orchestrator's kill timeout"
     )
     stream_age_max_s: float = duration(
-        "0s", "0s", "1d", "age at which a connection is asked to reconnect, so that load spreads; 0s: never"
+        "0s",
+        "0s",
+        "1d",
+        "age (within a tenth) at which a connection takes no more calls, so that clients connect anew "
+        "and load spreads; 0s: never",
+    )
+    stream_age_grace_s: float = duration(
+        "10m",
+        "0s",
+        "1d",
+        "how long calls on a connection of that age go on before they are cut: longer than exports, "
+        "backups and scrubs take; watches resume by themselves",
     )
     address_file: Path | None = optional_path(
         "file to which a ready process writes the addresses it is bound to (JSON: grpc, http, admin_http, admin_grpc)"
@@ -114,6 +125,23 @@ class ClusterSettings(CommonSettings):
         "never", ("never", "on-first-write"), "whether the first write or delivery creates an unknown workspace"
     )
     keepalive_interval_s: float = duration("20s", "1s", "1h", "how often an idle connection is probed for life")
+    keepalive_timeout_s: float = duration(
+        "10s",
+        "100ms",
+        "10m",
+        "how long a probe may go unanswered before the connection counts as dead; at most the interval",
+    )
+    keepalive_interval_min_s: float = duration(
+        "5s",
+        "100ms",
+        "20s",
+        "servers end connections that are probed more often, which costs them CPU (too_many_pings); "
+        "at most KEEPALIVE_INTERVAL, and what clients elsewhere have set",
+    )
+    message_bytes_max: int = size(
+        "4MiB", "4MiB", "256MiB", "largest gRPC message that is taken or sent; 64 KiB more for what frames it"
+    )
+    metadata_bytes_max: int = size("32KiB", "8KiB", "1MiB", "headers, or trailers, of one call; a token is among them")
     call_timeout_s: float = duration("10s", "100ms", "10m", "deadline of calls between processes")
 
 

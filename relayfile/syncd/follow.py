@@ -6,10 +6,11 @@ transaction with the cursor, then brought to disk together. A mark is compared w
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
+from relayfile.errors import Draining, Unavailable
 from relayfile.paths import contains
 from relayfile.syncd.audit import AuditResult, compare
 from relayfile.syncd.bring import bring_all
@@ -22,6 +23,8 @@ from relayfile.v1 import event_pb2
 
 _WRITTEN: Final = frozenset({event_pb2.EVENT_TYPE_FILE_CREATED, event_pb2.EVENT_TYPE_FILE_UPDATED})
 _SPAN: Final = "syncd.write"
+HEALTHY_AFTER_S: Final = 1.0
+"""A stream that lived so long is opened anew at once."""
 
 
 @dataclass(slots=True)
@@ -77,9 +80,8 @@ async def follow(
     ``RootLost`` or ``MassDelete``.
     """
     backlog = Backlog(mirror.settings.sync_events_max)
-    stream = mirror.feed.watch(mirror.journal.cursor, mirror.remote_paths)
     async with asyncio.TaskGroup() as tasks:
-        tasks.create_task(_read(stream, backlog))
+        tasks.create_task(_read(mirror, backlog))
         while True:
             burst = await backlog.take()
             async with turn:
@@ -116,9 +118,21 @@ async def _bring(mirror: OpenMirror, changes: Sequence[RemoteFile], progress: Pr
             mirror.instruments.event_lag_seconds.observe(max(0, now_us - change.event_time_us) / 1e6)
 
 
-async def _read(stream: AsyncIterator[event_pb2.WatchEventsResponse], backlog: Backlog) -> None:
-    async for message in stream:
-        await backlog.put(message)
+async def _read(mirror: OpenMirror, backlog: Backlog) -> None:
+    """Read ahead. Connections end when they are old, and nodes restart: a stream that has lived is opened anew at once
+    where it was cut, and nobody hears of it. One that ends soon tells that the store is away.
+    """
+    cursor = mirror.journal.cursor
+    while True:
+        began_s = mirror.clock.monotonic()
+        try:
+            async for message in mirror.feed.watch(cursor, mirror.remote_paths):
+                await backlog.put(message)
+                mark = message.mark if message.HasField("mark") else None
+                cursor = _cursor_after(cursor, Burst(list(message.events), mark))
+        except (Unavailable, Draining):
+            if mirror.clock.monotonic() - began_s < HEALTHY_AFTER_S:
+                raise
 
 
 def tells_of_access(events: Iterable[event_pb2.Event], roots: Sequence[str]) -> bool:

@@ -14,10 +14,11 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from relayfile.auth import KeyStore, Principal, TokenSigner, TokenVerifier, auth_stage, current_principal
 from relayfile.clock import SystemClock
+from relayfile.connections import server_arguments
 from relayfile.errors import SettingError
 from relayfile.ids import IdSource
 from relayfile.interception import CallInterceptor
-from relayfile.serving import bind, channel, server_options
+from relayfile.serving import bind, channel
 from relayfile.settings import ClusterSettings
 from relayfile.status import error_stage
 from relayfile.tls import channel_credentials, server_credentials
@@ -39,7 +40,7 @@ def files(folder: Path, authority: trustme.CA, name: str, *, mutual: bool = True
 
 @asynccontextmanager
 async def served(settings: ClusterSettings) -> AsyncIterator[str]:
-    server = grpc.aio.server(options=server_options(settings))
+    server = grpc.aio.server(options=server_arguments(settings))
     health_pb2_grpc.add_HealthServicer_to_server(health.aio.HealthServicer(), server)
     address = bind(server, "127.0.0.1:0", server_credentials(settings))
     await server.start()
@@ -135,7 +136,7 @@ class Asked:
         settings = settings_of(made)
         self.server = grpc.aio.server(
             interceptors=[CallInterceptor(stages, IdSource(clock).new_id, frozenset())],
-            options=server_options(settings),
+            options=server_arguments(settings),
         )
         answer: grpc.RpcMethodHandler[bytes, bytes] = grpc.unary_unary_rpc_method_handler(self._answer)
         handlers = {"SetPause": answer}

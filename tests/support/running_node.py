@@ -97,16 +97,23 @@ def open_test_engine(
 
 @asynccontextmanager
 async def running_node(
-    path: Path, policy: NodePolicy = POLICY, clock: Clock | None = None, limits: SqliteLimits | None = None
+    path: Path,
+    policy: NodePolicy = POLICY,
+    clock: Clock | None = None,
+    limits: SqliteLimits | None = None,
+    arguments: Sequence[tuple[str, int]] = (("grpc.so_reuseport", 0),),
 ) -> AsyncIterator[RunningNode]:
-    """A node over the data in `path`. Leaving it drains nothing: what is not committed is lost, as in a crash."""
+    """A node over the data in `path`. Leaving it drains nothing: what is not committed is lost, as in a crash.
+
+    `arguments` are its server's channel arguments.
+    """
     clock = clock or SystemClock()
     registry = CollectorRegistry()
     with DataDirectory(path) as directory:
         engine = open_test_engine(directory, clock, limits)
         server = grpc.aio.server(
             interceptors=[CallInterceptor([error_stage, _as_service], IdSource(clock).new_id, frozenset())],
-            options=[("grpc.so_reuseport", 0)],
+            options=arguments,
         )
         try:
             placement = StaticPlacement(SHARDS, 0, ("127.0.0.1:0",))

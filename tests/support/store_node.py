@@ -133,8 +133,12 @@ async def started_nodes(
     mark_interval_s: float = 10.0,
     clock: Clock | None = None,
     policy: NodePolicy = POLICY,
+    arguments: Sequence[tuple[str, int]] = (("grpc.so_reuseport", 0),),
 ) -> AsyncIterator[list[TestNode]]:
-    """`count` nodes that share the shards. `clock` is the stores' alone; tokens go by the machine's."""
+    """`count` nodes that share the shards. `clock` is the stores' alone; tokens go by the machine's.
+
+    `arguments` are their servers' channel arguments.
+    """
     store_clock = clock or SystemClock()
     clock = SystemClock()
     keys = KeyStore(directory / "keys")
@@ -147,7 +151,7 @@ async def started_nodes(
             routing = _LateRouting()
             stages = (error_stage, auth_stage(TokenVerifier(keys.public_file, clock)))
             calls = CallInterceptor(stages, IdSource(clock).new_id, frozenset())
-            server = grpc.aio.server(interceptors=[calls, routing], options=(("grpc.so_reuseport", 0),))
+            server = grpc.aio.server(interceptors=[calls, routing], options=arguments)
             addresses.append(f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}")
             servers.append(server)
             routings.append(routing)

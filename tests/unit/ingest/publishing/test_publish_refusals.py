@@ -9,6 +9,7 @@ import grpc.aio
 import pytest
 
 from relayfile.auth import Principal
+from relayfile.connections import MESSAGE_FRAME_BYTES
 from relayfile.errors import VIOLATIONS_MAX, InvalidArgument, RelayfileError
 from relayfile.ingest.publishing.publish import (
     ENVELOPES_MAX,
@@ -17,7 +18,7 @@ from relayfile.ingest.publishing.publish import (
     Publisher,
     PublishStream,
 )
-from relayfile.serving import MESSAGE_BYTES_MAX
+from relayfile.settings import IngestSettings
 from relayfile.status import from_rpc_error
 from relayfile.v1 import ingest_pb2, types_pb2
 from relayfile.wire import COUNTED_MAX, EnvelopeRules, check_envelope
@@ -187,7 +188,7 @@ async def test_what_ends_a_stream(publishing: Publishing, name: str) -> None:
 
 async def test_a_message_that_is_too_large(publishing: Publishing) -> None:
     made = envelope()
-    made.changes[0].content = b"x" * MESSAGE_BYTES_MAX
+    made.changes[0].content = b"x" * (IngestSettings().message_bytes_max + MESSAGE_FRAME_BYTES)
     with pytest.raises(grpc.aio.AioRpcError) as raised:
         await publishing.stub.PublishEnvelope(
             ingest_pb2.PublishEnvelopeRequest(envelope=made), metadata=publishing.as_()
