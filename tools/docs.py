@@ -100,7 +100,8 @@ file's rules are its own and those of the files named `.relayfile.acl` in every 
 denies; else a matching allow allows; else, where there is any rule, it is denied. They hold for every caller,
 whatever its scopes, the processes of the cluster included, and for reads, writes, listings, exports, queries and
 events. A file that rules hide is not there for a reader (`FILE_NOT_FOUND`, left out of lists); writing it is
-`PERMISSION_DENIED`.
+`PERMISSION_DENIED`. An event keeps the file's own rules of its time, one of a move those at both ends: whom they shut
+out then is not told later, when the file is gone or has others.
 
 Changing rules (`permissions`, or any change of a `.relayfile.acl`) needs `fs:manage` on the directory, which also
 overrides the rules for that one write, so that they can be taken back. Providers cannot touch `.relayfile.acl`: such
