@@ -53,7 +53,7 @@ def channel_arguments(settings: ClusterSettings, *, ahead_bytes: int = 0) -> Arg
         *_both_ends(settings),
     ]
     if ahead_bytes:
-        arguments.append(("grpc.http2.lookahead_bytes", ahead_bytes))
+        arguments += [("grpc.http2.lookahead_bytes", ahead_bytes), ("grpc.http2.bdp_probe", 0)]
     return arguments
 
 

@@ -288,8 +288,9 @@ class AdminPorts:
 def channel(address: str, settings: ClusterSettings, *, ahead_bytes: int = 0) -> grpc.aio.Channel:
     """A channel to one of our processes. It reconnects quickly, and leaves retries of calls to their owner.
 
-    ``ahead_bytes`` may be under way on a stream before it is read; 0: 64 KiB. A message of more than that costs a
-    second round trip. It is also what a stream may hold that nobody reads.
+    ``ahead_bytes`` may be under way on a stream before it is read, and no more, however far the link; 0: 64 KiB, and
+    more where gRPC finds the link far. A message of more than that costs a second round trip. It is also what a stream
+    may hold that nobody reads.
     """
     options = channel_arguments(settings, ahead_bytes=ahead_bytes)
     credentials = channel_credentials(settings)

@@ -13,7 +13,7 @@ from typing import Any, Final
 import apsw
 
 from relayfile.syncd.journal_problems import Problems
-from relayfile.syncd.journal_rows import INSERT, load, one, stat_columns, storage_errors, transaction
+from relayfile.syncd.journal_rows import INSERT, durable, load, one, stat_columns, storage_errors, transaction
 from relayfile.syncd.rows import Answered, DiskStat, Edit, EditKind, Entry, EntryState, FileRow, FileState, Problem
 
 _SELECT: Final = (
@@ -180,20 +180,14 @@ class Outbox:
 
     def sent(self, entries: Sequence[Entry]) -> None:
         """These go out now, in this order and under their request ids: on disk when this returns."""
-        with storage_errors():
-            self._db.execute("PRAGMA synchronous = FULL")
-        try:
-            with transaction(self._db):
-                self._db.executemany(
-                    "UPDATE outbox SET state = ?, kind = ?, request_id = ?, position = ?, from_path = ? WHERE path = ?",
-                    [
-                        (int(EntryState.SENT), int(each.kind), each.request_id, position, each.from_path, each.path)
-                        for position, each in enumerate(entries)
-                    ],
-                )
-        finally:
-            with storage_errors():
-                self._db.execute("PRAGMA synchronous = NORMAL")
+        with durable(self._db), transaction(self._db):
+            self._db.executemany(
+                "UPDATE outbox SET state = ?, kind = ?, request_id = ?, position = ?, from_path = ? WHERE path = ?",
+                [
+                    (int(EntryState.SENT), int(each.kind), each.request_id, position, each.from_path, each.path)
+                    for position, each in enumerate(entries)
+                ],
+            )
 
     def acknowledged(self, answers: Sequence[Answered], now_us: int) -> None:
         """The store has these: the base moves; what the store has is told by its events."""

@@ -15,6 +15,7 @@ from relayfile.syncd.journal_rows import (
     BELOW,
     COLUMNS,
     StagedRow,
+    durable,
     file_row,
     insert,
     load,
@@ -90,8 +91,8 @@ class FirstPull:
         return str(one(self._db, f"SELECT max(path) FROM file WHERE {BELOW}", span(root))[0] or "")
 
     def passed_barrier(self) -> None:
-        """Everything staged up to now is on disk."""
-        with transaction(self._db):
+        """Everything staged up to now is on disk, and so is the journal of it when this returns."""
+        with durable(self._db), transaction(self._db):
             self._db.execute("UPDATE mirror SET barrier = barrier + 1")
 
     def staged_since_barrier(self, limit: int, after: str) -> list[FileRow]:
@@ -118,8 +119,8 @@ class FirstPull:
         self._standing.load()
 
     def staged_all(self) -> None:
-        """Everything is staged and behind a barrier: from now on files move into place."""
-        with transaction(self._db):
+        """Everything is staged and behind a barrier: from now on files move into place. Durable."""
+        with durable(self._db), transaction(self._db):
             self._db.execute("UPDATE mirror SET pull_phase = 2, barrier = barrier + 1")
 
     def renamed(self) -> dict[str, str]:

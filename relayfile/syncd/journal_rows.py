@@ -84,6 +84,19 @@ def transaction(db: apsw.Connection) -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def durable(db: apsw.Connection) -> Iterator[None]:
+    """What is committed in the block, and with it everything before, is there after a power cut too. Around it all:
+    within a transaction nothing of this can be changed."""
+    with storage_errors():
+        db.execute("PRAGMA synchronous = FULL")
+    try:
+        yield
+    finally:
+        with storage_errors():
+            db.execute("PRAGMA synchronous = NORMAL")
+
+
+@contextlib.contextmanager
 def storage_errors() -> Iterator[None]:
     """SQLite's errors as ours: a journal that cannot be written must stop its mirror, not lose what it knows."""
     try:

@@ -6,30 +6,25 @@ verified first, because a power cut may have taken it.
 """
 
 import asyncio
-import contextlib
 import os
-from collections import deque
-from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 from relayfile import faults
-from relayfile.errors import DataCorrupted, ExportRefused, MirrorRefused
+from relayfile.errors import DataCorrupted, ExportRefused
 from relayfile.status import leading_error
-from relayfile.syncd import descriptors, names
+from relayfile.syncd import descriptors
 from relayfile.syncd.journal_pull import PullPhase
 from relayfile.syncd.open_mirror import OpenMirror
 from relayfile.syncd.place import Placed, place
 from relayfile.syncd.progress import Phase, Progress, Via
 from relayfile.syncd.rows import Problem, Settled
-from relayfile.syncd.stage import STAGED_TREE, Stage, StagedBatch, reason_of
-from relayfile.syncd.write_back import WriteBack
-from relayfile.syncd.writer import finished
+from relayfile.syncd.stage import STAGED_TREE, Stage
+from relayfile.syncd.staging import AHEAD_MESSAGES_MAX, ASKED_BYTES_MAX, Staging, staged
 from relayfile.v1.file_pb2 import FileWithContent, ListTreeResponse
 
-AHEAD_MESSAGES_MAX: Final = 4
-"""Messages that are read and not yet written (about 1 MiB each)."""
 _VERIFY_ROWS: Final = 2_000
+_READ_BYTES_MIN: Final = 64 << 10
 
 
 async def first_pull(mirror: OpenMirror, progress: Progress, via: Via) -> None:
@@ -66,7 +61,7 @@ async def _fetch(mirror: OpenMirror, root: str, progress: Progress, via: Via) ->
     progress.via = Via.TREE if unordered or via is Via.TREE else Via.EXPORT
     if progress.via is Via.EXPORT:
         try:
-            async with _staging(mirror, root, progress) as staging:
+            async with staged(mirror, root, progress) as staging:
                 await _export(mirror, root, staging, progress)
             return
         except ExportRefused as error:
@@ -74,11 +69,11 @@ async def _fetch(mirror: OpenMirror, root: str, progress: Progress, via: Via) ->
                 raise
             progress.via, progress.fallback_reason = Via.TREE, str(error)
     mirror.journal.first_pull.stage_unordered()
-    async with _staging(mirror, root, progress) as staging:
+    async with staged(mirror, root, progress) as staging:
         await _tree(mirror, root, staging, progress)
 
 
-async def _export(mirror: OpenMirror, root: str, staging: "_Staging", progress: Progress) -> None:
+async def _export(mirror: OpenMirror, root: str, staging: Staging, progress: Progress) -> None:
     after = mirror.journal.first_pull.staged_after(root)
     if after:
         held = mirror.journal.sums[root]
@@ -94,7 +89,7 @@ async def _export(mirror: OpenMirror, root: str, staging: "_Staging", progress: 
             await staging.add(part.files)
 
 
-async def _tree(mirror: OpenMirror, root: str, staging: "_Staging", progress: Progress) -> None:
+async def _tree(mirror: OpenMirror, root: str, staging: Staging, progress: Progress) -> None:
     """Pages of the listing feed parallel reads: the first read starts with the first page."""
     try:
         await _read_as_listed(mirror, root, staging, progress)
@@ -105,7 +100,7 @@ async def _tree(mirror: OpenMirror, root: str, staging: "_Staging", progress: Pr
         raise error from group
 
 
-async def _read_as_listed(mirror: OpenMirror, root: str, staging: "_Staging", progress: Progress) -> None:
+async def _read_as_listed(mirror: OpenMirror, root: str, staging: Staging, progress: Progress) -> None:
     last = ""
     async with asyncio.TaskGroup() as tasks:
         async for page in mirror.feed.list_tree(root):
@@ -117,13 +112,20 @@ async def _read_as_listed(mirror: OpenMirror, root: str, staging: "_Staging", pr
                 raise DataCorrupted(what=f"the store lists {metas[0].path!r} after {last!r}")
             last = metas[-1].path
             progress.total = _more(progress.total, (len(metas), sum(meta.size_bytes for meta in metas)))
-            for paths in _unknown(mirror, page, progress):
+            for paths, size in _unknown(mirror, page, progress):
+                await staging.room(size)
                 await mirror.reads.acquire()
-                tasks.create_task(_read(mirror, paths, staging, progress))
+                tasks.create_task(_read(mirror, paths, size, staging, progress))
 
 
-def _unknown(mirror: OpenMirror, page: ListTreeResponse, progress: Progress) -> Iterable[list[str]]:
-    """Paths of the page that are not staged yet, in batches that fill about one message each."""
+def _unknown(mirror: OpenMirror, page: ListTreeResponse, progress: Progress) -> Iterable[tuple[list[str], int]]:
+    """Paths of the page that are not staged yet, and their bytes, in batches of one read each.
+
+    Not more than a message, and so few that all reads that may be under way find room.
+    """
+    settings = mirror.settings
+    bytes_max = ASKED_BYTES_MAX // (settings.sync_read_concurrency + AHEAD_MESSAGES_MAX)
+    bytes_max = min(settings.message_bytes_target, max(_READ_BYTES_MIN, bytes_max))
     known = mirror.journal.load([entry.file.path for entry in page.entries])
     batch: list[str] = []
     size = 0
@@ -135,122 +137,24 @@ def _unknown(mirror: OpenMirror, page: ListTreeResponse, progress: Progress) -> 
             continue
         batch.append(meta.path)
         size += meta.size_bytes
-        if len(batch) >= mirror.settings.sync_batch_files_max or size >= mirror.settings.message_bytes_target:
-            yield batch
+        if len(batch) >= settings.sync_batch_files_max or size >= bytes_max:
+            yield batch, size
             batch, size = [], 0
     if batch:
-        yield batch
+        yield batch, size
 
 
-async def _read(mirror: OpenMirror, paths: list[str], staging: "_Staging", progress: Progress) -> None:
+async def _read(mirror: OpenMirror, paths: list[str], asked_bytes: int, staging: Staging, progress: Progress) -> None:
     try:
         async for files, wire_bytes in mirror.feed.read_files(paths):
             progress.wire_bytes += wire_bytes
             if files:
-                await staging.add(files)
+                came = min(asked_bytes, sum(each.file.size_bytes for each in files))
+                asked_bytes -= came
+                await staging.add(files, came)
     finally:
+        staging.unasked(asked_bytes)
         mirror.reads.release()
-
-
-class _Staging:
-    """Batches on their way through the writer thread, journalled in the order in which they were handed over."""
-
-    def __init__(self, mirror: OpenMirror, root: str, progress: Progress) -> None:
-        self._mirror = mirror
-        self._root = root
-        self._progress = progress
-        self._stage = Stage(mirror.root.staging_fd, root, mirror.journal.ignores)
-        self._under_way: deque[asyncio.Future[StagedBatch | None]] = deque()
-        self._turn = asyncio.Lock()
-        settings = mirror.settings
-        self._ahead_max = max(1, min(AHEAD_MESSAGES_MAX, settings.sync_read_bytes_max // settings.message_bytes_target))
-        self._barrier = mirror.journal.first_pull.mark().barrier
-        self._since_barrier_bytes = 0
-        self._write_back = WriteBack(mirror.writer, mirror.root.staging_fd)
-
-    async def add(self, files: Sequence[FileWithContent]) -> None:
-        """Hand over a message's files; waits while too many are under way."""
-        mirror = self._mirror
-        async with self._turn:
-            while len(self._under_way) >= self._ahead_max:
-                await self._settle()
-            disk_paths = [_disk_path(mirror, each.file.path) for each in files] if mirror.root.folds else None
-            self._under_way.append(
-                mirror.writer.submit(self._write, files, disk_paths, self._barrier, mirror.clock.now_us())
-            )
-            if self._since_barrier_bytes >= mirror.settings.sync_barrier_bytes:
-                self._under_way.append(mirror.writer.submit(self._sync))
-                self._barrier += 1
-                self._since_barrier_bytes = 0
-
-    async def drain(self) -> None:
-        """Until everything that was handed over is written and journalled."""
-        async with self._turn:
-            while self._under_way:
-                await self._settle()
-            with self._disk_errors():
-                await self._write_back.end()
-
-    async def close(self) -> None:
-        """Let the thread finish what it has; its rows are kept if they can be."""
-        while self._under_way:
-            try:
-                await self._settle()
-            except (DataCorrupted, MirrorRefused):
-                continue  # the first failure is already on its way to the caller
-        with contextlib.suppress(OSError):  # after an end without failure, ``drain`` has met it
-            await self._write_back.end()
-        self._stage.close()
-
-    def _write(
-        self, files: Sequence[FileWithContent], disk_paths: Sequence[str] | None, barrier: int, now_us: int
-    ) -> StagedBatch | None:
-        return self._stage.write(files, disk_paths, barrier, now_us)
-
-    def _sync(self) -> StagedBatch | None:
-        descriptors.barrier(self._mirror.root.staging_fd)
-        return None
-
-    async def _settle(self) -> None:
-        future = self._under_way[0]
-        try:
-            with self._disk_errors():
-                batch = await finished(future)
-        finally:
-            if future.done() and self._under_way and self._under_way[0] is future:
-                del self._under_way[0]
-        if batch is None:
-            self._mirror.journal.first_pull.passed_barrier()
-            return
-        self._since_barrier_bytes += batch.added.total_bytes
-        faults.point("syncd.stage.after_write_before_journal")
-        self._mirror.journal.first_pull.stage(self._root, batch.rows, batch.added, batch.problems)
-        faults.point("syncd.journal.after_commit")
-        self._progress.advance(batch.added.file_count, batch.added.total_bytes, self._mirror.clock.monotonic())
-        written = batch.added.file_count - len(batch.problems)
-        self._progress.wrote(written, batch.added.total_bytes)
-        self._mirror.instruments.files_written_total.inc(written)
-        self._mirror.instruments.bytes_written_total.inc(batch.added.total_bytes)
-        with self._disk_errors():
-            await self._write_back.staged(batch.added.total_bytes)
-
-    @contextmanager
-    def _disk_errors(self) -> Iterator[None]:
-        try:
-            yield
-        except OSError as error:
-            reason, message = reason_of(error)
-            raise MirrorRefused(mirror=self._mirror.root.marker.mirror_id, why=f"{reason}: {message}") from error
-
-
-@asynccontextmanager
-async def _staging(mirror: OpenMirror, root: str, progress: Progress) -> AsyncIterator[_Staging]:
-    staging = _Staging(mirror, root, progress)
-    try:
-        yield staging
-        await staging.drain()
-    finally:
-        await staging.close()
 
 
 async def _verify_staged(mirror: OpenMirror) -> None:
@@ -317,10 +221,6 @@ def _in_order(files: Sequence[FileWithContent], last: str) -> str:
     if first <= last:
         raise DataCorrupted(what=f"the store exports {first!r} after {last!r}")
     return files[-1].file.path
-
-
-def _disk_path(mirror: OpenMirror, path: str) -> str:
-    return path[1:] if mirror.journal.ignores(path) or names.refusal(path) else mirror.journal.unfolded(path)
 
 
 def _more(total: tuple[int, int], added: tuple[int, int]) -> tuple[int, int]:

@@ -1,16 +1,23 @@
 import asyncio
 import os
 import pathlib
+from collections.abc import AsyncIterator, Sequence
+from typing import Any
 
 import pytest
 
 from relayfile.errors import DataCorrupted, ExportRefused, Unavailable
 from relayfile.settings import SyncdSettings
-from relayfile.syncd.journal_pull import PullPhase
+from relayfile.syncd.digest import TreeSum
+from relayfile.syncd.feed import Feed
+from relayfile.syncd.journal_pull import FirstPull, PullPhase
+from relayfile.syncd.journal_rows import StagedRow
 from relayfile.syncd.open_mirror import OpenMirror
 from relayfile.syncd.progress import Progress, Via
 from relayfile.syncd.pull import first_pull
 from relayfile.syncd.rows import Cursor, FileState
+from relayfile.syncd.staging import ASKED_BYTES_MAX
+from relayfile.v1.file_pb2 import FileWithContent
 from tests.fakes.mirror import opened, tree_of
 from tests.fakes.store import FakeStore
 
@@ -73,7 +80,7 @@ async def test_only_the_remote_paths_come(tmp_path: pathlib.Path) -> None:
 async def test_a_cut_pull_goes_on_where_it_was(tmp_path: pathlib.Path, via: Via) -> None:
     store = FakeStore()
     store.fill({f"/f/{index:05}": bytes(3_000) for index in range(2_000)})
-    settings = SyncdSettings(data_dir=tmp_path, sync_page_entries=500, message_bytes_target=1 << 20)
+    settings = SyncdSettings(data_dir=tmp_path, sync_page_entries=500, sync_read_concurrency=1)  # reads of two messages
     async with store.served() as address:
         store.knobs.cut_after_messages = 3 if via is Via.EXPORT else 1
         async with opened(address, tmp_path, settings=settings) as mirror:
@@ -231,3 +238,57 @@ async def test_parallel_reads_hide_latency(tmp_path: pathlib.Path) -> None:
         await pull(mirror, Via.TREE)
     # One after the other, 20 batches would be 20 round trips.
     assert 8 < store.reads_peak <= settings.sync_read_concurrency
+
+
+class Asked:
+    """Content that was asked for and is not journalled: what a kill makes a pull fetch again."""
+
+    def __init__(self, patch: pytest.MonkeyPatch, store: FakeStore) -> None:
+        self.bytes = self.peak_bytes = 0
+        read_files, stage = Feed.read_files, FirstPull.stage
+
+        def asking(feed: Feed, paths: Sequence[str]) -> AsyncIterator[tuple[Sequence[FileWithContent], int]]:
+            self.bytes += sum(len(store.files[path].content) for path in paths)
+            self.peak_bytes = max(self.peak_bytes, self.bytes)
+            return read_files(feed, paths)
+
+        def staging(pull: FirstPull, root: str, rows: Sequence[StagedRow], added: TreeSum, *problems: Any) -> None:
+            stage(pull, root, rows, added, *problems)
+            self.bytes -= added.total_bytes
+
+        patch.setattr(Feed, "read_files", asking)
+        patch.setattr(FirstPull, "stage", staging)
+
+
+@pytest.mark.parametrize("size", [30_000, 700_000, 5_000_000])
+async def test_what_is_asked_for_and_not_journalled_is_bounded(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, size: int
+) -> None:
+    store = FakeStore()
+    store.fill({f"/f/{index:05}": bytes(size) for index in range(max(4, 20_000_000 // size))})
+    asked = Asked(monkeypatch, store)
+    async with store.served() as address, opened(address, tmp_path) as mirror:
+        await pull(mirror, Via.TREE)
+        assert mirror.journal.sums["/"] == store.total("/")
+    assert asked.bytes == 0
+    assert size <= asked.peak_bytes <= max(size, ASKED_BYTES_MAX)
+    assert tree_of(tmp_path) == contents(store)
+
+
+async def test_what_vanishes_before_it_is_read_gives_its_room_back(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = FakeStore()
+    store.fill({f"/f/{index:02}": bytes(1_000_000) for index in range(30)})
+    read_files = Feed.read_files
+
+    def late(feed: Feed, paths: Sequence[str]) -> AsyncIterator[tuple[Sequence[FileWithContent], int]]:
+        for path in paths:
+            if path in store.files and path != "/f/29":
+                store.delete(path)
+        return read_files(feed, paths)
+
+    monkeypatch.setattr(Feed, "read_files", late)
+    async with store.served() as address, opened(address, tmp_path) as mirror:
+        await pull(mirror, Via.TREE)
+    assert list(tree_of(tmp_path)) == ["/f/29"]
