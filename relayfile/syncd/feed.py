@@ -6,7 +6,7 @@ retry: its users know what they already have.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Final, Protocol, TypeVar
@@ -139,11 +139,13 @@ class Feed:
                 request, metadata=self._metadata(), timeout=self._limits.call_timeout_s
             )
 
-    async def export(self, path: str, after_path: str = "") -> AsyncIterator[ExportPart]:
-        """Everything below ``path`` in order of path, after ``after_path``. ``ExportRefused`` asks to list instead."""
+    async def export(self, path: str, after_path: str = "", have: Iterable[bytes] = ()) -> AsyncIterator[ExportPart]:
+        """Everything below ``path`` in order of path, after ``after_path``. ``ExportRefused`` asks to list instead.
+
+        ``have``: hashes one after the other, some at a time; files with such a content come without it.
+        """
         start = file_pb2.ExportStart(workspace_id=self.workspace_id, path=path, after_path=after_path)
-        request = file_pb2.ExportTreeRequest(start=start, have_complete=True)
-        call = self._export(_only(request), metadata=self._metadata())
+        call = self._export(_question(start, have), metadata=self._metadata())
         joiner = _Joiner(self._limits.content_bytes_max)
         bringing = _Bringing("export")
         async with self._reading(call):
@@ -324,6 +326,16 @@ class _Joiner:
 
 async def _only(request: Message) -> AsyncIterator[Message]:
     """The one request of a call. (Written by hand, it would fail with INTERNAL where the store refuses first.)"""
+    yield request
+
+
+async def _question(start: file_pb2.ExportStart, have: Iterable[bytes]) -> AsyncIterator[file_pb2.ExportTreeRequest]:
+    request = file_pb2.ExportTreeRequest(start=start)
+    for hashes in have:
+        request.have_sha256 = hashes
+        yield request
+        request = file_pb2.ExportTreeRequest()
+    request.have_complete = True
     yield request
 
 

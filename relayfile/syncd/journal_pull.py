@@ -10,6 +10,7 @@ from enum import IntEnum
 import apsw
 
 from relayfile.syncd.digest import EMPTY, TreeSum, element
+from relayfile.syncd.journal_held import Held
 from relayfile.syncd.journal_problems import Problems
 from relayfile.syncd.journal_rows import (
     BELOW,
@@ -54,6 +55,7 @@ class FirstPull:
         self._db = db
         self._standing = standing
         self._problems = problems
+        self.held = Held(db)
 
     def mark(self) -> PullMark:
         phase, revision, history_id, barrier = one(

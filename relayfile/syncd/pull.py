@@ -7,13 +7,14 @@ verified first, because a power cut may have taken it.
 
 import asyncio
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 from relayfile import faults
-from relayfile.errors import DataCorrupted, ExportRefused
+from relayfile.errors import DataCorrupted, ExportRefused, MirrorRefused
 from relayfile.status import leading_error
 from relayfile.syncd import descriptors
+from relayfile.syncd.inventory import HASH_BYTES, Inventory
 from relayfile.syncd.journal_pull import PullPhase
 from relayfile.syncd.open_mirror import OpenMirror
 from relayfile.syncd.place import Placed, place
@@ -21,7 +22,8 @@ from relayfile.syncd.progress import Phase, Progress, Via
 from relayfile.syncd.rows import Problem, Settled
 from relayfile.syncd.stage import STAGED_TREE, Stage
 from relayfile.syncd.staging import AHEAD_MESSAGES_MAX, ASKED_BYTES_MAX, Staging, staged
-from relayfile.v1.file_pb2 import FileWithContent, ListTreeResponse
+from relayfile.v1.file_pb2 import FileWithContent
+from relayfile.v1.types_pb2 import FileMeta
 
 _VERIFY_ROWS: Final = 2_000
 _READ_BYTES_MIN: Final = 64 << 10
@@ -37,16 +39,14 @@ async def first_pull(mirror: OpenMirror, progress: Progress, via: Via) -> None:
     mark = journal.first_pull.mark()
     now = await mirror.feed.workspace()
     if mark.phase is PullPhase.NONE or mark.cursor.history_id != now.history_id:
-        await mirror.writer.run(mirror.root.empty_staging)
+        await mirror.writer.run(mirror.root.set_aside, STAGED_TREE)
         journal.first_pull.start(now)
     elif mark.phase is not PullPhase.PLACING:
         progress.resumed = True
         await _verify_staged(mirror)
     progress.start_revision = journal.first_pull.mark().cursor.revision
     if journal.first_pull.mark().phase is not PullPhase.PLACING:
-        progress.phase = Phase.FETCHING
-        for root in mirror.remote_paths:
-            await _fetch(mirror, root, progress, via)
+        await _fetch_all(mirror, progress, via)
         progress.phase = Phase.SYNCING
         faults.point("syncd.stage.before_barrier")
         await mirror.writer.run(descriptors.barrier, mirror.root.staging_fd)
@@ -56,13 +56,25 @@ async def first_pull(mirror: OpenMirror, progress: Progress, via: Via) -> None:
     await _place(mirror)
 
 
-async def _fetch(mirror: OpenMirror, root: str, progress: Progress, via: Via) -> None:
+async def _fetch_all(mirror: OpenMirror, progress: Progress, via: Via) -> None:
+    inventory = Inventory(mirror, progress)
+    await inventory.take()
+    progress.phase = Phase.FETCHING
+    try:
+        for root in mirror.remote_paths:
+            await _fetch(mirror, root, inventory, progress, via)
+    except MirrorRefused:  # a full disk, most of all
+        await mirror.writer.run(mirror.root.forget_aside)
+        raise
+
+
+async def _fetch(mirror: OpenMirror, root: str, inventory: Inventory, progress: Progress, via: Via) -> None:
     unordered = mirror.journal.first_pull.mark().phase is PullPhase.STAGING_UNORDERED
     progress.via = Via.TREE if unordered or via is Via.TREE else Via.EXPORT
     if progress.via is Via.EXPORT:
         try:
             async with staged(mirror, root, progress) as staging:
-                await _export(mirror, root, staging, progress)
+                await _export(mirror, root, staging, inventory, progress)
             return
         except ExportRefused as error:
             if via is Via.EXPORT:
@@ -70,29 +82,31 @@ async def _fetch(mirror: OpenMirror, root: str, progress: Progress, via: Via) ->
             progress.via, progress.fallback_reason = Via.TREE, str(error)
     mirror.journal.first_pull.stage_unordered()
     async with staged(mirror, root, progress) as staging:
-        await _tree(mirror, root, staging, progress)
+        await _tree(mirror, root, staging, inventory, progress)
 
 
-async def _export(mirror: OpenMirror, root: str, staging: Staging, progress: Progress) -> None:
+async def _export(mirror: OpenMirror, root: str, staging: Staging, inventory: Inventory, progress: Progress) -> None:
     after = mirror.journal.first_pull.staged_after(root)
     if after:
         held = mirror.journal.sums[root]
         progress.reused_count += held.file_count
         progress.advance(held.file_count, held.total_bytes, mirror.clock.monotonic())
     last = after
-    async for part in mirror.feed.export(root, after):
+    progress.wire_bytes += inventory.count * HASH_BYTES
+    async for part in mirror.feed.export(root, after, inventory.held.hashes() if inventory.count else ()):
         progress.wire_bytes += part.wire_bytes
         if part.totals is not None:
             progress.total = _more(progress.total, (part.totals.file_count, part.totals.total_bytes))
         if part.files:
             last = _in_order(part.files, last)
-            await staging.add(part.files)
+            async for files in inventory.filled(part.files):
+                await staging.add(files)
 
 
-async def _tree(mirror: OpenMirror, root: str, staging: Staging, progress: Progress) -> None:
+async def _tree(mirror: OpenMirror, root: str, staging: Staging, inventory: Inventory, progress: Progress) -> None:
     """Pages of the listing feed parallel reads: the first read starts with the first page."""
     try:
-        await _read_as_listed(mirror, root, staging, progress)
+        await _read_as_listed(mirror, root, staging, inventory, progress)
     except BaseExceptionGroup as group:
         error = leading_error(group)
         if error is None:
@@ -100,7 +114,9 @@ async def _tree(mirror: OpenMirror, root: str, staging: Staging, progress: Progr
         raise error from group
 
 
-async def _read_as_listed(mirror: OpenMirror, root: str, staging: Staging, progress: Progress) -> None:
+async def _read_as_listed(
+    mirror: OpenMirror, root: str, staging: Staging, inventory: Inventory, progress: Progress
+) -> None:
     last = ""
     async with asyncio.TaskGroup() as tasks:
         async for page in mirror.feed.list_tree(root):
@@ -112,29 +128,36 @@ async def _read_as_listed(mirror: OpenMirror, root: str, staging: Staging, progr
                 raise DataCorrupted(what=f"the store lists {metas[0].path!r} after {last!r}")
             last = metas[-1].path
             progress.total = _more(progress.total, (len(metas), sum(meta.size_bytes for meta in metas)))
-            for paths, size in _unknown(mirror, page, progress):
+            held, others = inventory.split(_unknown(mirror, metas, progress))
+            async for files in inventory.filled(held):
+                await staging.add(files)
+            for paths, size in _reads(mirror, others):
                 await staging.room(size)
                 await mirror.reads.acquire()
                 tasks.create_task(_read(mirror, paths, size, staging, progress))
 
 
-def _unknown(mirror: OpenMirror, page: ListTreeResponse, progress: Progress) -> Iterable[tuple[list[str], int]]:
-    """Paths of the page that are not staged yet, and their bytes, in batches of one read each.
+def _unknown(mirror: OpenMirror, metas: Sequence[FileMeta], progress: Progress) -> list[FileMeta]:
+    """Files that are not staged yet."""
+    known = mirror.journal.load([meta.path for meta in metas])
+    for meta in metas:
+        if meta.path in known:
+            progress.reused_count += 1
+            progress.advance(1, meta.size_bytes, mirror.clock.monotonic())
+    return [meta for meta in metas if meta.path not in known]
+
+
+def _reads(mirror: OpenMirror, metas: Sequence[FileMeta]) -> Iterator[tuple[list[str], int]]:
+    """Paths, and their bytes, in batches of one read each.
 
     Not more than a message, and so few that all reads that may be under way find room.
     """
     settings = mirror.settings
     bytes_max = ASKED_BYTES_MAX // (settings.sync_read_concurrency + AHEAD_MESSAGES_MAX)
     bytes_max = min(settings.message_bytes_target, max(_READ_BYTES_MIN, bytes_max))
-    known = mirror.journal.load([entry.file.path for entry in page.entries])
     batch: list[str] = []
     size = 0
-    for entry in page.entries:
-        meta = entry.file
-        if meta.path in known:
-            progress.reused_count += 1
-            progress.advance(1, meta.size_bytes, mirror.clock.monotonic())
-            continue
+    for meta in metas:
         batch.append(meta.path)
         size += meta.size_bytes
         if len(batch) >= settings.sync_batch_files_max or size >= bytes_max:

@@ -24,6 +24,7 @@ STATUS: Final = "status.json"
 PROBLEMS: Final = "problems"
 STAGING: Final = "staging"
 TRASH: Final = "trash"
+_ASIDE: Final = "aside-"
 _MARKER_BYTES_MAX = 64 * 1024
 _FORMAT = 1
 
@@ -145,6 +146,24 @@ class Root:
         for name in os.listdir(self.staging_fd):
             if name not in keep:
                 remove_tree(self.staging_fd, name)
+
+    def set_aside(self, name: str) -> None:
+        """Keep a staged tree of an earlier run for the contents in it; what else lies in the staging directory goes."""
+        kept = self.aside()
+        if descriptors.look(self.staging_fd, name) is not None:
+            kept.append(f"{_ASIDE}{max((int(each[len(_ASIDE) :]) for each in kept), default=0) + 1}")
+            os.rename(name, kept[-1], src_dir_fd=self.staging_fd, dst_dir_fd=self.staging_fd)
+        self.empty_staging(frozenset(kept))
+
+    def aside(self) -> list[str]:
+        """What was set aside, by its name in the staging directory."""
+        found = os.listdir(self.staging_fd)
+        return sorted(name for name in found if name.startswith(_ASIDE) and name[len(_ASIDE) :].isdecimal())
+
+    def forget_aside(self) -> None:
+        """Make room: what was set aside is fetched."""
+        for name in self.aside():
+            remove_tree(self.staging_fd, name)
 
 
 def create_root(path: str, marker: Marker, *, adopt_existing: bool) -> None:

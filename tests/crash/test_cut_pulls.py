@@ -7,7 +7,7 @@ import asyncio
 import pathlib
 import random
 import signal
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Container, Iterator
 from contextlib import asynccontextmanager
 
 import apsw
@@ -38,8 +38,8 @@ class CountingStore(FakeStore):
         super().__init__()
         self.sent_bytes = 0
 
-    def packed(self, files: list[StoredFile]) -> Iterator[file_pb2.ReadFilesResponse]:
-        for message in super().packed(files):
+    def packed(self, files: list[StoredFile], known: Container[bytes] = ()) -> Iterator[file_pb2.ReadFilesResponse]:
+        for message in super().packed(files, known):
             self.sent_bytes += sum(len(each.content) for each in message.files)
             yield message
 

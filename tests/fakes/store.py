@@ -7,7 +7,7 @@ and lies only where a knob says so.
 import asyncio
 import hashlib
 import itertools
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Container, Iterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
@@ -182,15 +182,19 @@ class FakeStore(Writes):
             return file_pb2.TreeEntry(file=self.files[path].meta())
         return file_pb2.TreeEntry(directory=file_pb2.DirectoryMeta(path=path, totals=message_of(total)))
 
-    def export_messages(self, after: str, path: str) -> Iterator[file_pb2.ExportTreeResponse]:
+    def export_messages(
+        self, after: str, path: str, known: Container[bytes] = ()
+    ) -> Iterator[file_pb2.ExportTreeResponse]:
         if self._packed is not None and not after:
             return iter(self._packed)
-        return self._export(after, path)
+        return self._export(after, path, known)
 
-    def _export(self, after: str, path: str = "/") -> Iterator[file_pb2.ExportTreeResponse]:
+    def _export(
+        self, after: str, path: str = "/", known: Container[bytes] = ()
+    ) -> Iterator[file_pb2.ExportTreeResponse]:
         files = [] if self.knobs.empty_listing else self.below(path, after)
         first = True
-        for message in self.packed(files):
+        for message in self.packed(files, known):
             message_out = file_pb2.ExportTreeResponse(revision=self.revision, history_id=self.history_id)
             message_out.files.extend(message.files)
             if message.HasField("chunk"):
@@ -206,9 +210,13 @@ class FakeStore(Writes):
             end=file_pb2.ExportEnd(file_count=len(files), revision=self.revision, totals=self.totals(path)),
         )
 
-    def packed(self, files: list[StoredFile]) -> Iterator[file_pb2.ReadFilesResponse]:
+    def packed(self, files: list[StoredFile], known: Container[bytes] = ()) -> Iterator[file_pb2.ReadFilesResponse]:
         message, size = file_pb2.ReadFilesResponse(), 0
         for file in files:
+            if file.sha in known:
+                message.files.add(file=file.meta(), content_known=True)
+                size += 200
+                continue
             content = b"garbage" if file.path in self.knobs.garbage else file.content
             if len(content) > MESSAGE_BYTES:
                 message.files.add(file=file.meta(), content_follows_bytes=len(content))
@@ -319,14 +327,14 @@ class _Files(FileWrites, FileServiceServicer):
     async def ExportTree(self, request_iterator, context):  # type: ignore[no-untyped-def]  # as generated
         store = self._store
         store.calls.append("ExportTree")
-        start = (await anext(request_iterator)).start  # first, as a store does: see ANSWER_LOST
+        start, known = await _question(request_iterator)  # first, as a store does: see ANSWER_LOST
         if store.knobs.refuse_export:
             raise ExportRefused(why="a knob says so")
         store.exports_after.append(start.after_path)
         await store.lag()
         while store.knobs.endless:
             yield file_pb2.ExportTreeResponse(revision=store.revision, history_id=store.history_id)
-        for sent, message in enumerate(store.export_messages(start.after_path, normalise(start.path))):
+        for sent, message in enumerate(store.export_messages(start.after_path, normalise(start.path), known)):
             _cut(store, sent)
             yield message
 
@@ -420,6 +428,21 @@ class _Workspaces(WorkspaceServiceServicer):
                 workspace_id=store.workspace_id, revision=store.revision, history_id=store.history_id
             )
         )
+
+
+async def _question(
+    requests: AsyncIterator[file_pb2.ExportTreeRequest],
+) -> tuple[file_pb2.ExportStart, frozenset[bytes]]:
+    """Where an export starts, and which contents its caller has."""
+    start = file_pb2.ExportStart()
+    hashes = b""
+    async for request in requests:
+        if request.HasField("start"):
+            start = request.start
+        hashes += request.have_sha256
+        if request.have_complete:
+            break
+    return start, frozenset(hashes[at : at + 32] for at in range(0, len(hashes), 32))
 
 
 def bucket_of(entry_name: str) -> int:
