@@ -94,6 +94,12 @@ def compare(
     return AuditResult(at, verdict, roots, listed, pending)
 
 
+def rejudged(mirror: OpenMirror, result: AuditResult) -> AuditResult:
+    """The same comparison with what is pending and listed by now; the journal must still stand where it was made."""
+    remote = {root.path: root.remote for root in result.roots}
+    return compare(mirror, remote, result.at, [root.path for root in result.roots if root.partial])
+
+
 async def ask(mirror: OpenMirror, progress: Progress) -> tuple[dict[str, TreeSum], Cursor, frozenset[str]] | None:
     """The store's sums of all remote paths, if it could tell them at one revision; None when they moved meanwhile.
 

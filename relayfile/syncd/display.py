@@ -9,7 +9,7 @@ from dataclasses import replace
 from relayfile.clock import Clock
 from relayfile.errors import RelayfileError
 from relayfile.syncd import status_file
-from relayfile.syncd.audit import Verdict
+from relayfile.syncd.audit import Verdict, rejudged
 from relayfile.syncd.bring import MassDelete
 from relayfile.syncd.open_mirror import OpenMirror
 from relayfile.syncd.root import RootLost
@@ -96,6 +96,24 @@ class Display:
         fresh = self._clock.now_us() if result.verdict is not Verdict.DIFFERENT else self.seen.fresh_time_us
         self.seen = replace(self.seen, audited=audited, fresh_time_us=fresh)
         self.heard(result.at.revision)
+
+    def rejudge(self, mirror: OpenMirror) -> bool:
+        """Edits were seen, or answered: judge anew what was compared last; whether the verdict is another.
+
+        A mark may come before the answer to the edit behind it. Where the journal has moved on, the next mark tells.
+        """
+        audited = self.seen.audited
+        if audited is None or audited.result.at != mirror.journal.cursor:
+            return False
+        was_different = audited.result.verdict is Verdict.DIFFERENT
+        if mirror.journal.outbox.waits() == was_different:
+            return False
+        result = rejudged(mirror, audited.result)
+        fresh = self.seen.fresh_time_us
+        if result.verdict is not Verdict.DIFFERENT:
+            fresh = max(fresh, audited.start_us)
+        self.seen = replace(self.seen, audited=replace(audited, result=result), fresh_time_us=fresh)
+        return (result.verdict is Verdict.DIFFERENT) is not was_different
 
     def write_status(self, mirror: OpenMirror | None) -> None:
         """The status file of an open mirror; without a directory there is none."""

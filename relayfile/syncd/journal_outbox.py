@@ -103,6 +103,10 @@ class Outbox:
         """Of the edit that was seen last."""
         return int(one(self._db, "SELECT last_sequence FROM mirror")[0])
 
+    def waits(self) -> bool:
+        """Whether any edit is still to be sent, or on its way."""
+        return self.waits_up_to(self.last_sequence())
+
     def waits_up_to(self, sequence: int) -> bool:
         """Whether an edit seen up to ``sequence`` is still to be sent, or on its way."""
         query = "SELECT EXISTS (SELECT 1 FROM outbox WHERE state IN (?, ?) AND sequence <= ?)"

@@ -43,6 +43,7 @@ from relayfile.syncd.problem_files import ProblemFiles
 from relayfile.syncd.progress import Phase, Progress, Via
 from relayfile.syncd.pull import first_pull
 from relayfile.syncd.push import Pusher
+from relayfile.syncd.rails import disk_error_of, rail_of
 from relayfile.syncd.resolve import Choice, Resolved, resolve
 from relayfile.syncd.restore import Restored, restore
 from relayfile.syncd.root import Marker, Root, RootLost
@@ -288,7 +289,7 @@ class Mirror:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._cycles(mirror))
                 tasks.create_task(self._disk.follow(mirror, self._turn, self._edited, self._looked))
-                tasks.create_task(Pusher(mirror, self._turn).run())
+                tasks.create_task(Pusher(mirror, self._turn, self._rejudge).run())
                 await follow(mirror, self._turn, Progress(self._clock.monotonic()), self._told)
 
     async def _cycles(self, mirror: OpenMirror) -> None:
@@ -312,6 +313,12 @@ class Mirror:
         if await take_local(mirror, changes):
             await bring_all(mirror, Progress(self._clock.monotonic()))
         check_held(mirror)
+        await self._rejudge()
+
+    async def _rejudge(self) -> None:
+        """With the turn: edits were seen, or answered."""
+        if self._open is not None and self.display.rejudge(self._open):
+            await self._show()
 
     def _looked(self) -> None:
         self.cadence.swept_at = self._clock.monotonic()
@@ -379,7 +386,7 @@ class Mirror:
         try:
             yield
         except Exception as raised:
-            rail = _rail(raised)
+            rail = rail_of(raised)
             if rail is None:
                 raise
             if isinstance(rail, RootLost):
@@ -419,8 +426,8 @@ class Mirror:
         halt = self.seen.halt
         if halt is not None:
             return halt.plan is None  # a directory may come back by itself; deletes wait for somebody
-        if error is None and _disk_error(raised) is not None:
-            error = MirrorRefused(mirror=self.record.mirror_id, why=f"IO_ERROR: {_disk_error(raised)}")
+        if error is None and disk_error_of(raised) is not None:
+            error = MirrorRefused(mirror=self.record.mirror_id, why=f"IO_ERROR: {disk_error_of(raised)}")
         if error is None or isinstance(error, StorageFailed):
             return False
         # Whatever refuses today (a token, a missing workspace, a full disk, a lock) may let us in tomorrow.
@@ -432,16 +439,3 @@ class Mirror:
         self._failures += 1
         settings_max = self._open.settings.retry_delay_max_s if self._open is not None else 30.0
         return float(min(settings_max, _FIRST_DELAY_S * 2 ** min(self._failures, 20)))
-
-
-def _disk_error(raised: BaseException) -> OSError | None:
-    if isinstance(raised, BaseExceptionGroup):
-        return next((error for each in raised.exceptions if (error := _disk_error(each)) is not None), None)
-    return raised if isinstance(raised, OSError) else None
-
-
-def _rail(raised: BaseException) -> RootLost | MassDelete | None:
-    """The safety rail that broke, if one did; in a group, the first."""
-    if isinstance(raised, BaseExceptionGroup):
-        return next((rail for each in raised.exceptions if (rail := _rail(each)) is not None), None)
-    return raised if isinstance(raised, RootLost | MassDelete) else None

@@ -7,7 +7,7 @@ Refuses to look at the disk for changes.
 
 import asyncio
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
 import grpc
@@ -46,11 +46,17 @@ _WITHDRAWN_ROWS: Final = 5_000
 
 
 class Pusher:
-    """Of one opened mirror. ``run`` it beside what follows, or ``drain`` with the mirror's turn."""
+    """Of one opened mirror. ``run`` it beside what follows, or ``drain`` with the mirror's turn.
 
-    def __init__(self, mirror: OpenMirror, turn: asyncio.Lock) -> None:
+    ``recorded``, with the turn, hears of every answer that ``run`` has recorded.
+    """
+
+    def __init__(
+        self, mirror: OpenMirror, turn: asyncio.Lock, recorded: Callable[[], Awaitable[object]] | None = None
+    ) -> None:
         self._mirror = mirror
         self._turn = turn
+        self._recorded = recorded
         self._alone: set[str] = set()
 
     async def run(self) -> None:
@@ -66,6 +72,8 @@ class Pusher:
                     answers = await self._send(parcel)
                     async with self._turn:
                         await self._record(parcel, answers)
+                        if self._recorded is not None:
+                            await self._recorded()
                     continue
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self._idle_s(looked_us)):

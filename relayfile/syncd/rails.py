@@ -1,0 +1,18 @@
+"""What an error means that ended a mirror's work: a safety rail that broke, or the disk."""
+
+from relayfile.syncd.bring import MassDelete
+from relayfile.syncd.root import RootLost
+
+
+def disk_error_of(raised: BaseException) -> OSError | None:
+    """The error of the operating system that was met, if one was; in a group, the first."""
+    if isinstance(raised, BaseExceptionGroup):
+        return next((error for each in raised.exceptions if (error := disk_error_of(each)) is not None), None)
+    return raised if isinstance(raised, OSError) else None
+
+
+def rail_of(raised: BaseException) -> RootLost | MassDelete | None:
+    """The safety rail that broke, if one did; in a group, the first."""
+    if isinstance(raised, BaseExceptionGroup):
+        return next((rail for each in raised.exceptions if (rail := rail_of(each)) is not None), None)
+    return raised if isinstance(raised, RootLost | MassDelete) else None
