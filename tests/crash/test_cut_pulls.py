@@ -14,9 +14,9 @@ import apsw
 import pytest
 
 from relayfile.v1 import file_pb2
-from tests.crash.test_syncd_kills import READY_TIMEOUT_S, Syncd, contents, status
+from tests.crash.syncd import READY_TIMEOUT_S, Syncd, status
 from tests.fakes.mirror import tree_of
-from tests.fakes.registry import until
+from tests.fakes.registry import contents, until
 from tests.fakes.store import FakeStore
 from tests.fakes.store_writes import StoredFile
 from tests.support.power_cut import Disk, until_stopped

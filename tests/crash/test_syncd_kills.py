@@ -1,85 +1,15 @@
 """kill -9 of a real syncd at each of its fault points: nothing half-written is seen, and it ends digest-equal."""
 
 import asyncio
-import json
-import os
 import pathlib
 import signal
-import sys
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 
-import grpc
-import grpc.aio
 import pytest
 
-from relayfile.auth import KeyStore, ServiceCredentials, TokenSigner
-from relayfile.clock import SystemClock
-from relayfile.v1 import mirror_pb2
-from relayfile.v1.mirror_pb2_grpc import MirrorServiceStub
+from tests.crash.syncd import READY_TIMEOUT_S, Syncd, status
 from tests.fakes.mirror import tree_of
-from tests.fakes.registry import until
+from tests.fakes.registry import contents, until
 from tests.fakes.store import FakeStore
-
-READY_TIMEOUT_S = 30.0
-
-
-class Syncd:
-    """A syncd process on the fake store, with its data in ``directory``."""
-
-    def __init__(self, directory: pathlib.Path, store_address: str, fault: str = "") -> None:
-        self._directory = directory
-        self._address_file = directory / "syncd.addr.json"
-        self._environment = {
-            **os.environ,
-            "RELAYFILE_DATA_DIR": str(directory / "data"),
-            "RELAYFILE_KEYS_DIR": str(directory / "keys"),
-            "RELAYFILE_NODES": store_address,
-            "RELAYFILE_SYNCD_ADDRESS": "127.0.0.1:0",
-            "RELAYFILE_SYNCD_ADMIN_HTTP_ADDRESS": "127.0.0.1:0",
-            "RELAYFILE_SYNCD_ADMIN_GRPC_ADDRESS": "127.0.0.1:0",
-            "RELAYFILE_ADDRESS_FILE": str(self._address_file),
-            "RELAYFILE_LOG_LEVEL": "warning",
-            "RELAYFILE_FAULT": fault,
-        }
-
-    @asynccontextmanager
-    async def running(self) -> AsyncIterator[asyncio.subprocess.Process]:
-        self._address_file.unlink(missing_ok=True)
-        process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "relayfile", "syncd", env=self._environment
-        )
-        try:
-            await until(lambda: self._address_file.exists() or process.returncode is not None, READY_TIMEOUT_S)
-            yield process
-        finally:
-            if process.returncode is None:
-                process.send_signal(signal.SIGTERM)
-            await process.wait()
-
-    async def add_mirror(self) -> None:
-        clock = SystemClock()
-        signer = TokenSigner(KeyStore(self._directory / "keys").signing_key(), clock)
-        metadata = ServiceCredentials("test", clock, signer=signer).metadata()
-        request = mirror_pb2.CreateMirrorRequest(
-            workspace_id="acme", directory=str(self._directory / "mirror"), follow=True
-        )
-        address = json.loads(self._address_file.read_text())["grpc"]
-        async with grpc.aio.insecure_channel(address) as channel:
-            await MirrorServiceStub(channel).CreateMirror(request, metadata=metadata, timeout=10)
-
-
-def status(directory: pathlib.Path) -> dict[str, object]:
-    try:
-        found: dict[str, object] = json.loads((directory / "mirror" / ".relayfile" / "status.json").read_text())
-    except FileNotFoundError:
-        return {}
-    return found
-
-
-def contents(store: FakeStore) -> dict[str, bytes]:
-    return {path: file.content for path, file in store.files.items()}
-
 
 KILLS = [
     pytest.param("syncd.stage.after_write_before_journal:3", id="written", marks=pytest.mark.full),
