@@ -9,7 +9,7 @@ import grpc
 import grpc.aio
 
 from relayfile.auth import Principal, set_current_principal
-from relayfile.clock import SystemClock
+from relayfile.clock import Clock, SystemClock
 from relayfile.ids import IdSource
 from relayfile.settings import SyncdSettings
 from relayfile.syncd import ignore_files
@@ -35,10 +35,11 @@ async def serving(
     settings: SyncdSettings | None = None,
     metadata: Metadata = (),
     tracing: Tracing | None = None,
+    clock: Clock | None = None,
 ) -> AsyncIterator[Registry]:
     """A registry with its data in ``directory``/data; can be opened again after it was closed."""
     settings = settings or SyncdSettings(data_dir=directory)
-    clock = SystemClock()
+    clock = clock or SystemClock()
     ids = IdSource(clock)
     writer = Writer()
     reads = asyncio.Semaphore(settings.sync_read_concurrency)
