@@ -2,7 +2,8 @@
 
 A file is told 5 ms after it was closed or renamed, 100 ms after the last sign that somebody still writes it (or after
 it was removed: editors save by removing and making anew), and at the latest 5 s after the first sign. A rename inside
-the tree is told as one. What came and went meanwhile is not told at all. Bounded: too many places become a gap.
+the tree is told as one. What came and went is told, too: a scan may have met it meanwhile, and somebody knows of it.
+Bounded: too many places become a gap.
 """
 
 from typing import Final, NamedTuple
@@ -23,7 +24,7 @@ class _Waiting(NamedTuple):
     first: float
     """When it was first seen."""
     made: bool
-    """It was not there before, so nobody knows of it."""
+    """It was not there before."""
 
 
 class Settling:
@@ -70,11 +71,7 @@ class Settling:
         moved = self._moves.pop(path, None)
         if moved is not None:
             self._wait(moved[0], now, WRITING_S)
-        waiting = self._closed.get(path) or self._open.get(path)
-        if waiting is not None and waiting.made:
-            self._forget(path)
-        else:
-            self._wait(path, now, WRITING_S)
+        self._wait(path, now, WRITING_S)
 
     def moved(self, source: str, target: str, now: float) -> None:
         """A regular file was renamed inside the tree."""
@@ -84,8 +81,11 @@ class Settling:
         changed = self._forget(source)
         earlier = self._moves.pop(source, None)
         if changed is not None and changed.made and earlier is None:
+            self._wait(source, now, WRITING_S)
             self._wait(target, now, CLOSED_S)  # written aside and put in its place
             return
+        if earlier is not None:
+            self._wait(source, now, WRITING_S)
         origin = source if earlier is None else earlier[0]
         if changed is not None or origin == target:
             self._wait(target, now, CLOSED_S)

@@ -65,6 +65,21 @@ async def test_what_syncd_writes_itself_is_not_sent_back(tmp_path: pathlib.Path)
         assert [item.WhichOneof("action") for item in store.writes] == ["write"]
 
 
+async def test_what_a_flush_met_and_was_gone_before_it_settled_is_deleted_in_the_store(tmp_path: pathlib.Path) -> None:
+    store = filled()
+    root = tmp_path / "mirror"
+    async with store.served() as address, serving(address, tmp_path) as registry:
+        mirror = add(registry, tmp_path, read_only=False)
+        await level(mirror, store)
+        with (root / "new").open("w") as file:
+            print("not closed yet", file=file, flush=True)
+            await mirror.flush()
+            assert "/new" in store.files
+            (root / "new").unlink()
+        await until(lambda: "/new" not in store.files)
+        await settled(mirror, store, tmp_path)
+
+
 async def test_i2_nothing_is_read_for_pushing_through_a_link(tmp_path: pathlib.Path) -> None:
     store = filled()
     root, outside = tmp_path / "mirror", tmp_path / "outside"

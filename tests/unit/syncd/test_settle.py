@@ -34,10 +34,11 @@ def test_a_rename_is_a_move_and_a_chain_of_them_one() -> None:
     settling = Settling()
     settling.moved("a", "b", 0.0)
     settling.moved("b", "c", 0.001)
-    assert settling.take(1.0) == LocalChanges(moves=(("a", "c"),))
-    settling.moved("a", "b", 0.0)
-    settling.moved("b", "a", 0.001)
-    assert settling.take(1.0) == LocalChanges(("a",))
+    assert settling.take(0.001 + SOON) == LocalChanges(moves=(("a", "c"),))
+    assert settling.take(1.0) == LocalChanges(("b",)), "a scan may have met it"
+    settling.moved("a", "b", 2.0)
+    settling.moved("b", "a", 2.001)
+    assert settling.take(3.0) == LocalChanges(("a", "b"))
 
 
 def test_a_file_written_aside_and_renamed_into_place_is_a_change_of_its_place() -> None:
@@ -46,6 +47,7 @@ def test_a_file_written_aside_and_renamed_into_place_is_a_change_of_its_place() 
     settling.closed("a.tmp", 0.001)
     settling.moved("a.tmp", "a", 0.002)
     assert settling.take(0.002 + SOON) == LocalChanges(("a",))
+    assert settling.take(1.0) == LocalChanges(("a.tmp",)), "a scan may have met it"
     assert settling.next_at is None
 
 
@@ -76,11 +78,13 @@ def test_two_files_that_swap_names_are_two_moves() -> None:
     assert set(settling.take(1.0).moves) == {("b", "a"), ("a", "b")}
 
 
-def test_what_came_and_went_is_not_told_and_a_removal_waits_for_its_successor() -> None:
+def test_what_came_and_went_is_told_once_and_a_removal_waits_for_its_successor() -> None:
     settling = Settling()
     settling.made("tmp", 0.0)
     settling.closed("tmp", 0.001)
     settling.removed("tmp", 0.002)
+    assert not settling.take(0.002 + SOON)
+    assert settling.take(0.5) == LocalChanges(("tmp",)), "a scan may have met it"
     assert settling.next_at is None
     settling.removed("a", 1.0)
     assert not settling.take(1.0 + SOON)
