@@ -25,6 +25,8 @@ from relayfile.syncd.rows import Conflict, DiskStat, Edit, Problem, Settled, Tra
 from relayfile.syncd.stage import reason_of
 
 INCOMING: Final = "incoming"
+SWAPPING: Final = ".swapping"
+"""A staged file that may be the one from the mirror by now: `strays` looks at it after a kill."""
 SYNC_EACH_MAX: Final = 64
 """So many files are forced to disk one by one; for more, one barrier of the file system is cheaper."""
 _MESSAGES: Final = {
@@ -193,6 +195,7 @@ class Application:
 
     def _swap(self, incoming: int, name: str, directory: int, target: str, seen: DiskStat, wanted: Wanted) -> bool:
         """Put the new file in the place of ours; False when what came out was not what was seen."""
+        name = self._about_to_swap(incoming, name)
         if not descriptors.exchange(incoming, name, directory, target):
             self._trash(directory, target, wanted, seen, TrashReason.OVERWRITTEN)
             descriptors.move_if_absent(incoming, name, directory, target)
@@ -206,6 +209,10 @@ class Application:
         self._list(wanted, "LOCAL_EDIT_KEPT", _MESSAGES["LOCAL_EDIT_KEPT"])
         return False
 
+    def _about_to_swap(self, incoming: int, name: str) -> str:
+        os.rename(name, name + SWAPPING, src_dir_fd=incoming, dst_dir_fd=incoming)
+        return name + SWAPPING
+
     def _keep_and_swap(
         self, action: Action, incoming: int, name: str, directory: int, wanted: Wanted, local: Local, seen: DiskStat
     ) -> bool:
@@ -218,10 +225,12 @@ class Application:
             self._list(wanted, "LOCAL_EDIT_KEPT", _MESSAGES["LOCAL_EDIT_KEPT"])
             return False
         faults.point("syncd.conflict.after_keep_before_replace")
+        name = self._about_to_swap(incoming, name)
         if not descriptors.exchange(incoming, name, directory, target):
-            os.rename(target, f"{name}.out", src_dir_fd=directory, dst_dir_fd=incoming)
+            out_name = f"out-{name}"
+            os.rename(target, out_name, src_dir_fd=directory, dst_dir_fd=incoming)
             descriptors.move_if_absent(incoming, name, directory, target)
-            name = f"{name}.out"
+            name = out_name
         out = descriptors.look(incoming, name)
         if out is not None and descriptors.stat_of(out).same_file(seen):
             os.unlink(name, dir_fd=incoming)

@@ -35,7 +35,11 @@ class Conflicts:
             self.add([replace(each, base_revision=self._base_revision(each.path)) for each in conflicts])
 
     def add(self, conflicts: Sequence[Conflict]) -> None:
+        """A kept version is on the list once: the last that is said of it counts."""
         with transaction(self._db):
+            self._db.executemany(
+                "DELETE FROM conflict WHERE kept_name = ?", [(each.kept_name,) for each in conflicts if each.kept_name]
+            )
             self._db.executemany(
                 f"INSERT OR REPLACE INTO conflict ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 [
@@ -73,6 +77,11 @@ class Conflicts:
         query += "ORDER BY path, conflict_id LIMIT ?6"
         with storage_errors():
             return [_conflict(row) for row in self._db.execute(query, (*span(below), *after, limit))]
+
+    def kept_names(self) -> set[str]:
+        """Of all versions that are kept, below `.relayfile/conflicts/`."""
+        with storage_errors():
+            return {str(row[0]) for row in self._db.execute("SELECT kept_name FROM conflict WHERE kept_name <> ''")}
 
     def count(self) -> int:
         return int(one(self._db, "SELECT count(*) FROM conflict")[0])

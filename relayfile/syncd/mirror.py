@@ -49,6 +49,7 @@ from relayfile.syncd.restore import Restored, restore
 from relayfile.syncd.root import Marker, Root, RootLost
 from relayfile.syncd.rows import Conflict, Cursor, FileState
 from relayfile.syncd.shown import Audited, MirrorRecord, MirrorState, Seen
+from relayfile.syncd.strays import take_in
 from relayfile.syncd.unsent import Unsent, unsent
 from relayfile.telemetry import get_logger
 
@@ -410,7 +411,7 @@ class Mirror:
             except BaseException:
                 root.close()
                 raise
-            journal.trash.take_in(root.trashed(), root.trashed_hash, self._clock.now_us())
+            take_in(root, journal, self._clock.now_us())
             self._open = self._open_with(root, journal)
             self._problem_files = ProblemFiles(root.own_fd, journal, self._open.writer)
             if journal.decisions.waiting() is not None and (plan := delete_plan(self._open, {})) is not None:

@@ -211,6 +211,11 @@ class World:
         kept = {path.read_bytes() for path in own.rglob("*") if path.is_file() and not path.is_symlink()}
         return self.owed - kept - set(tree_of(self.directory).values()) - self.store.versions
 
+    def kept_names(self) -> set[str]:
+        """Versions in `.relayfile/conflicts`."""
+        top = self.root / ".relayfile" / "conflicts"
+        return {path.relative_to(top).as_posix() for path in top.rglob("*") if path.is_file()}
+
     def _new(self, whose: str) -> bytes:
         self._number += 1
         return f"{whose} {self._number}".encode()
@@ -341,6 +346,7 @@ class Machine:
         assert mirror.opened is not None
         assert mirror.opened.journal.outbox.totals().pending_count == 0
         assert problems(mirror) == {}
+        assert mirror.opened.journal.conflicts.kept_names() == world.kept_names(), "a kept version is on no list"
         assert not world.lost(), world.lost()
         revision = world.store.revision
         self.clock.advance(LINGER_S)
