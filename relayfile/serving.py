@@ -38,6 +38,9 @@ _log = get_logger(__name__)
 
 HEALTH = "grpc.health.v1.Health"
 REFLECTION = "grpc.reflection.v1alpha.ServerReflection"
+LIVE = "live"
+"""Health of this name says only that the process turns, for liveness probes: SERVING from the start of serving to the
+end, also while the process drains and whatever is wrong with a store."""
 OPEN_SERVICES = frozenset({HEALTH, REFLECTION})
 """Served without a token: they tell what the API is and whether it is up, and nothing of anybody's."""
 STREAM_GRACE_S = 2.0
@@ -249,6 +252,7 @@ class AdminPorts:
         ``http`` is the address of a public HTTP port. ``self.http.serve`` is a task of its own.
         """
         await public.start()
+        await public.health.set(LIVE, health_pb2.HealthCheckResponse.SERVING)
         await self._server.start()
         await public.set_serving(serving=True)
         self.set_ready(ready=True)

@@ -20,7 +20,7 @@ from relayfile.clock import SystemClock
 from relayfile.errors import StartRefused
 from relayfile.interception import current_call, not_served
 from relayfile.lifecycle import Lifecycle, Phase
-from relayfile.serving import AdminPorts, CallPolicy, GrpcServer, Service, channel, write_address_file
+from relayfile.serving import LIVE, AdminPorts, CallPolicy, GrpcServer, Service, channel, write_address_file
 from relayfile.settings import StoreSettings, load
 from relayfile.status import from_rpc_error
 from relayfile.telemetry import RpcInstruments, Tracing
@@ -168,6 +168,9 @@ async def test_reflection_and_health_need_no_token(tmp_path: Path) -> None:
         health = health_pb2_grpc.HealthStub(system.channel)
         state = await health.Check(health_pb2.HealthCheckRequest(service=SERVICE))
         assert state.status == health_pb2.HealthCheckResponse.NOT_SERVING
+        # A process that drains is not to be restarted.
+        state = await health.Check(health_pb2.HealthCheckRequest(service=LIVE))
+        assert state.status == health_pb2.HealthCheckResponse.SERVING
 
 
 async def test_the_admin_pages(tmp_path: Path) -> None:

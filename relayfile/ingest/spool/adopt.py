@@ -99,7 +99,7 @@ async def _to_peers(
     )
     spool = Spool(directory, limits, stored=lambda rows: None, arrived=lambda rows: None)
     reader = spool.open()
-    peers = Peers(to, 0, partial(channel, settings=settings))
+    peers = Peers(to, "", partial(channel, settings=settings))
     try:
         with contextlib.suppress(TimeoutError):  # what is left then is said by the caller
             async with asyncio.timeout(timeout_s):

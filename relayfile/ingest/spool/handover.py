@@ -9,6 +9,7 @@ import asyncio
 import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack
+from ipaddress import ip_address
 from typing import Final, Protocol
 
 import grpc
@@ -60,10 +61,11 @@ class LeftSpool(Protocol):
 class Peers:
     """The other ingest processes: names are looked up at each attempt, because they come and go."""
 
-    def __init__(self, entries: Sequence[str], own_port: int, open_channel: Callable[[str], grpc.aio.Channel]) -> None:
-        """`entries` are host:port; what turns out to be this machine at `own_port` is this process itself."""
+    def __init__(self, entries: Sequence[str], own: str, open_channel: Callable[[str], grpc.aio.Channel]) -> None:
+        """`entries` are host:port. `own` is where this process listens itself, which is none of its peers; empty: it
+        does not."""
         self._entries = entries
-        self._own_port = own_port
+        self._own = own
         self._open_channel = open_channel
         self._channels: dict[str, grpc.aio.Channel] = {}
 
@@ -78,7 +80,7 @@ class Peers:
                 continue  # nobody has the name now
             for family, _, _, _, address in infos:
                 ip = str(address[0])
-                if not (int(port) == self._own_port and _is_ours(family, ip)):
+                if not _is_own(self._own, family, ip, int(port)):
                     found[f"[{ip}]:{port}" if family == socket.AF_INET6 else f"{ip}:{port}"] = None
         return list(found)
 
@@ -243,6 +245,19 @@ def _in_chunks(envelope: types_pb2.Envelope) -> list[ingest_pb2.PublishEnvelopes
     return messages
 
 
+def _is_own(own: str, family: int, ip: str, port: int) -> bool:
+    """Whether an address is where the process at `own` listens: that very one, or where it listens on all, any of this
+    machine. Several processes may have the same port on a machine with several addresses."""
+    host, _, own_port = own.rpartition(":")
+    if not own_port or int(own_port) != port:
+        return False
+    try:
+        listening = ip_address(host.strip("[]"))
+    except ValueError:
+        return _is_ours(family, ip)  # a name, such as localhost
+    return _is_ours(family, ip) if listening.is_unspecified else listening == ip_address(ip.partition("%")[0])
+
+
 def _is_ours(family: int, ip: str) -> bool:
     """Whether an address is one of this machine's: only those can be bound."""
     with socket.socket(family, socket.SOCK_STREAM) as probe:
@@ -251,8 +266,3 @@ def _is_ours(family: int, ip: str) -> bool:
         except OSError:
             return False
         return True
-
-
-def own_port(address: str) -> int:
-    """The port of host:port."""
-    return int(address.rpartition(":")[2])

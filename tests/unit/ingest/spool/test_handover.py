@@ -66,8 +66,13 @@ async def test_a_process_is_not_its_own_peer() -> None:
     def no_channel(address: str) -> grpc.aio.Channel:
         raise AssertionError(address)
 
-    peers = Peers(("127.0.0.1:7431", "127.0.0.1:7531", "name.invalid:7431"), 7431, no_channel)
-    assert await peers.addresses() == ["127.0.0.1:7531"]
+    named = ("127.0.0.1:7431", "127.0.0.2:7431", "127.0.0.1:7531", "name.invalid:7431")
+    # It listens on every address, or where a name leads to: each of this machine's with its port is its own.
+    for own in ("0.0.0.0:7431", "[::]:7431", "localhost:7431"):
+        assert await Peers(named, own, no_channel).addresses() == ["127.0.0.1:7531"]
+    # It listens on one address: another one of the same machine is another process.
+    assert await Peers(named, "127.0.0.1:7431", no_channel).addresses() == ["127.0.0.2:7431", "127.0.0.1:7531"]
+    assert await Peers(named, "", no_channel).addresses() == list(named[:3])
     assert handover._is_ours(socket.AF_INET, "127.0.0.1")
     assert not handover._is_ours(socket.AF_INET, "192.0.2.1")
 
@@ -129,7 +134,7 @@ async def served(peer: Peer) -> AsyncIterator[Handover]:
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
     try:
-        yield Handover(Peers((f"127.0.0.1:{port}",), 0, grpc.aio.insecure_channel), lambda: ())
+        yield Handover(Peers((f"127.0.0.1:{port}",), "", grpc.aio.insecure_channel), lambda: ())
     finally:
         await server.stop(None)
 
