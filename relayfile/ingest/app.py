@@ -35,11 +35,12 @@ from relayfile.ingest.redo_worker import RedoQueue, RedoWorker
 from relayfile.ingest.sending.node_channels import NodeChannels
 from relayfile.ingest.sending.streams import Surroundings
 from relayfile.ingest.spool.adopt import check_none_left
-from relayfile.ingest.spool.handover import Handover, Peers, own_port
+from relayfile.ingest.spool.handover import Handover, Peers
 from relayfile.ingest.status.held import ModeHolding
 from relayfile.ingest.status.meter import Meter
 from relayfile.ingest.status.owner_outcomes import OwnerOutcomes
 from relayfile.ingest.status.rejected import RejectedRequests
+from relayfile.ingest.status.sendable_age import SendableAge
 from relayfile.ingest.through import Through
 from relayfile.ingest.webhooks.express import Express
 from relayfile.ingest.webhooks.http_protocol import HttpLimits, bounded_protocol
@@ -176,28 +177,32 @@ async def _serve(
     lifecycle.on_stop(Phase.DRAIN, "accepted changes", mode.drain)
     lifecycle.on_stop(Phase.CLOSE_STREAMS, "questions to nodes", channels.close)
 
+    window_s = settings.coalesce_window_s if isinstance(mode, Pipeline) else 0.0
+    sendable = SendableAge(mode.traffic, foundation.clock, window_s)
+
     def work(tasks: asyncio.TaskGroup) -> None:
         tasks.create_task(mode.run(), name="intake")
         tasks.create_task(foundation.policy.verifier.run(), name="keys")
         tasks.create_task(http.serve(), name="http")
         tasks.create_task(admin.http.serve(), name="admin-http")
-        tasks.create_task(_measure(mode, routes, instruments), name="meter")
+        tasks.create_task(_measure(mode, routes, instruments, sendable), name="meter")
         tasks.create_task(worker.run(), name="redos")
         routes.start(tasks)
 
     stop.has_left = lambda: mode.traffic.pending > 0
     if isinstance(mode, Pipeline) and settings.ingest_peers:
-        peers = Peers(settings.ingest_peers, own_port(server.address), partial(channel, settings=settings))
+        peers = Peers(settings.ingest_peers, server.address, partial(channel, settings=settings))
         mode.handover = Handover(peers, foundation.credentials.metadata)
     await admin.open(settings, server, http=http.address)
     await until_stopped(stop, lifecycle, work)
 
 
-async def _measure(mode: Mode, routes: AppRoutes, instruments: IngestInstruments) -> None:
+async def _measure(mode: Mode, routes: AppRoutes, instruments: IngestInstruments, sendable: SendableAge) -> None:
     """Bring the metrics up to date, until cancelled."""
     meter = Meter(instruments)
     while True:
         meter.update(mode.figures())
+        instruments.sendable_age_seconds.set(sendable.look())
         instruments.routes.set(routes.table.count)
         await asyncio.sleep(METER_S)
 

@@ -85,6 +85,10 @@ class IngestInstruments(Instruments):
     spool_bytes: Gauge = gauge("Bytes of content in the spool; without one, of what waits for its commit.")
     changes_unreadable: Gauge = gauge("Accepted changes that damage of the spool keeps from being sent.")
     objects_held: Gauge = gauge("Folded objects in memory.")
+    sendable_age_seconds: Gauge = gauge(
+        "How long the oldest change that could be sent now has waited, its window not counted; 0 when none could. What "
+        "waits for a node, or is paused, is not meant. Read every second."
+    )
     streams_open: Gauge = gauge("Streams to store nodes that are up.")
     routes: Gauge = gauge("Routes of apps that are known here.")
     batches_sent_total: Counter = counter("Sub-batches sent to store nodes, resends included.")

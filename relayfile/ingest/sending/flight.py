@@ -161,6 +161,8 @@ class Outbox:
 
     def __init__(self, flight: Flight) -> None:
         self._flight = flight
+        self.was_held_up = False
+        """Lanes had something to send, and the node's credits or workers forbade it; whoever looks sets it back."""
         self._again: deque[SentBatch] = deque()
         self._lanes: deque[Lane] = deque()
 
@@ -194,3 +196,5 @@ class Outbox:
             made = make(lane, bool(self._lanes))
             if made is not None:
                 yield made
+        if self._lanes:
+            self.was_held_up = True

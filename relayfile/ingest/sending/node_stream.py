@@ -35,6 +35,8 @@ QUANTUM_BYTES = 256 << 10
 HEALTHY_AFTER_S = 1.0
 """A stream that lived so long is connected anew at once; a shorter life counts as a failed attempt."""
 RETRY_S_MAX = 2.0
+SLOW_WRITE_S = 0.25
+"""A node that reads takes a message sooner."""
 
 _log = get_logger(__name__)
 
@@ -132,6 +134,7 @@ class NodeStream:
         self._outbox = Outbox(self._flight)
         self._wake = asyncio.Event()
         self._report = _Report.NONE
+        self._writing_since_s: float | None = None
         workers.on_free(self._wake.set)
 
     # ... what the traffic on it calls
@@ -151,6 +154,16 @@ class NodeStream:
     def owes_report(self) -> bool:
         """Whether the node has not been told yet what is held now."""
         return self.is_connected and self._report is not _Report.NONE
+
+    def took_all(self) -> bool:
+        """Whether the node is there and has held nothing up since this was asked last: by its credits, or by not
+        reading."""
+        was_held_up, self._outbox.was_held_up = self._outbox.was_held_up, False
+        return self.is_connected and not was_held_up and not self._writes_slowly()
+
+    def _writes_slowly(self) -> bool:
+        since_s = self._writing_since_s
+        return since_s is not None and self._parts.clock.monotonic() - since_s > SLOW_WRITE_S
 
     # ... the connection
 
@@ -310,10 +323,15 @@ class NodeStream:
         self.batches_sent += len(batches)
         parents = [parcel.traceparent for batch in batches for parcel in batch.parcels if parcel.traceparent]
         with self._parts.tracing.batch("ingest.send", parents, len(batches), SpanKind.CLIENT):
-            await call.write(b"".join([batch.wire() for batch in batches]))
-            faults.point("ingest.stream.after_send_before_ack")
-            for chunk in chunk_messages(batches[-1].body):
-                await call.write(chunk)
+            self._writing_since_s = self._parts.clock.monotonic()
+            try:
+                await call.write(b"".join([batch.wire() for batch in batches]))
+                faults.point("ingest.stream.after_send_before_ack")
+                for chunk in chunk_messages(batches[-1].body):
+                    await call.write(chunk)
+            finally:
+                self._outbox.was_held_up |= self._writes_slowly()
+                self._writing_since_s = None
 
     def _next_batches(self) -> list[SentBatch]:
         """What goes into the next message; a batch whose body follows goes alone."""

@@ -122,3 +122,18 @@ def test_what_must_be_sent_again_goes_before_new_batches_and_lanes_take_turns() 
 
     assert [batch.lane.workspace_id for batch in outbox.candidates(make)] == ["again", "a", "b"]
     assert others == [True, False]
+
+
+def test_the_outbox_remembers_that_a_node_held_it_up() -> None:
+    flight = flight_of(Workers(10), credit_bytes=150)
+    outbox = Outbox(flight)
+    for name in ("a", "b", "c"):
+        outbox.add(lane(name))
+
+    def sent() -> list[str]:
+        return [batch.lane.workspace_id for batch in outbox.candidates(lambda each, others: depart(flight, each))]
+
+    assert (sent(), outbox.was_held_up) == (["a"], True)
+    outbox.was_held_up = False
+    flight.credit_bytes = 10_000
+    assert (sent(), outbox.was_held_up) == (["b", "c"], False)
