@@ -48,7 +48,7 @@ def lay(process: str, settings: CommonSettings) -> Foundation:
         )
     clock = SystemClock()
     registry = new_registry()
-    tracing = configure_tracing(process, settings)
+    tracing = configure_tracing(process, settings, registry)
     credentials, public_keys = _keys(process, settings, clock)
     return Foundation(
         clock=clock,

@@ -19,6 +19,7 @@ from relayfile.telemetry import (
     ScrubInstruments,
     StoreInstruments,
     SyncdInstruments,
+    TraceInstruments,
     WritebackInstruments,
 )
 
@@ -165,6 +166,7 @@ def metrics_page() -> str:
     registry = CollectorRegistry()
     for group in (
         RpcInstruments,
+        TraceInstruments,
         IngestInstruments,
         StoreInstruments,
         WritebackInstruments,

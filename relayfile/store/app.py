@@ -116,7 +116,8 @@ async def _serve(
     def work(tasks: asyncio.TaskGroup) -> None:
         tasks.create_task(node.run(), name="store-node")
         if outward.has_targets:
-            tasks.create_task(call_targets(node.operations, engine, clock, outward, writeback), name="store-outward")
+            calling = call_targets(node.operations, engine, clock, outward, writeback, foundation.tracing)
+            tasks.create_task(calling, name="store-outward")
         tasks.create_task(foundation.policy.verifier.run(), name="keys")
         tasks.create_task(operating.figures.run(), name="store-figures")
         tasks.create_task(scrub.run(), name="store-scrub")

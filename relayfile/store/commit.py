@@ -16,6 +16,7 @@ from typing import Protocol, TypeVar
 from relayfile import faults
 from relayfile.clock import Clock
 from relayfile.errors import Draining, StorageFailed
+from relayfile.store.commit_span import commit_span
 from relayfile.store.company import LARGE_ENTRY_CHANGES, Company, is_enough
 from relayfile.store.engine import Engine, PlannedEntry, WorkspaceKey
 from relayfile.store.ownership import Ownership
@@ -93,7 +94,7 @@ class Committer:
         self._clock = clock
         self._instruments = instruments
         self._limits = limits
-        self._tracing = tracing or Tracing()
+        self.tracing = tracing or Tracing()
         self._queues = WorkspaceQueues(limits.bounds)
         self._wake = asyncio.Event()
         self._moved = asyncio.Event()
@@ -113,6 +114,7 @@ class Committer:
         byte_count: int,
         merge_key: Hashable = None,
         in_background: bool = False,
+        traces: Sequence[str] = (),
     ) -> asyncio.Future[Answer]:
         """Queue a mutation; its answer comes when it is durable.
 
@@ -125,7 +127,7 @@ class Committer:
         if not in_background:
             self.on_submit()
         answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
-        waiting = Waiting(kind, mutation, merge_key, change_count, byte_count, answer)
+        waiting = Waiting(kind, mutation, merge_key, change_count, byte_count, answer, traces)
         if self._has_ended:
             _refuse(waiting, Draining())
             return answer
@@ -257,7 +259,7 @@ class Committer:
         """Commit a group. When it cannot be written as a whole, each entry by itself: one of them may be the fault."""
         started = self._clock.monotonic()
         try:
-            fenced = await self._commit(group.entries)
+            fenced = await self._commit(group)
         except StorageFailed as failure:
             self._refuse_group(group, failure)
             raise
@@ -286,11 +288,10 @@ class Committer:
                 self._refuse_all(entry.key, [waiting for waiting, _ in answered], Draining())
             raise
 
-    async def _commit(self, entries: Sequence[PlannedEntry]) -> frozenset[int]:
-        fences = self._ownership.fences({entry.key.shard_id for entry in entries})
-        events = [event for entry in entries for event in entry.plan.events] if self._tracing.records else []
-        with self._tracing.batch("store.commit", [event.traceparent for event in events], len(events)):
-            fenced = await self._engine.commit(fences, entries)
+    async def _commit(self, group: _Group) -> frozenset[int]:
+        fences = self._ownership.fences({entry.key.shard_id for entry in group.entries})
+        with commit_span(self.tracing, group.entries, group.answers, group.change_count):
+            fenced = await self._engine.commit(fences, group.entries)
         self._instruments.commits_total.inc()
         faults.point("store.commit.after_commit_before_ack")
         return fenced

@@ -35,7 +35,7 @@ NODE_METHODS = frozenset(
 )
 """Calls about a node, which `node_index` names; those about a workspace go to its owner."""
 NO_SHARD = -1
-PASSED_ON = ("authorization", "traceparent", "tracestate")
+PASSED_ON = ("authorization", "tracestate")
 
 
 class Owners(Protocol):
@@ -224,6 +224,8 @@ def passed_on() -> tuple[tuple[str, str | bytes], ...]:
     """The metadata of the call that is being served, for another node, with the mark."""
     call = current_call()
     passed = tuple((key, call.metadata[key]) for key in PASSED_ON if key in call.metadata)
+    if call.traceparent:
+        passed = (*passed, ("traceparent", call.traceparent))  # decided here, once
     return (*passed, (CORRELATION_KEY, call.correlation_id), (PROXIED_KEY, "1"))
 
 

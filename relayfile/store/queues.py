@@ -28,6 +28,8 @@ class Waiting:
     change_count: int
     byte_count: int
     answer: asyncio.Future[Any]
+    traces: Sequence[str] = ()
+    """Trace contexts of what it is made of, as far as they are recorded."""
     alone: bool = False
     """Set when planning it together with others failed."""
 

@@ -28,7 +28,7 @@ from relayfile.syncd.servicer import MirrorService
 from relayfile.syncd.shown import MirrorRecord
 from relayfile.syncd.token_file import TokenFile
 from relayfile.syncd.writer import Writer
-from relayfile.telemetry import SyncdInstruments
+from relayfile.telemetry import SyncdInstruments, outgoing
 from relayfile.v1 import mirror_pb2_grpc
 
 
@@ -119,7 +119,11 @@ def _registry(
 
     def open_with(record: MirrorRecord, root: Root, journal: Journal) -> OpenMirror:
         token = TokenFile(Path(record.token_file)) if record.token_file else None
-        shown = foundation.credentials.metadata if token is None else token.metadata
+        credentials = foundation.credentials.metadata if token is None else token.metadata
+
+        def shown() -> tuple[tuple[str, str], ...]:
+            return (*credentials(), *outgoing())
+
         feed = Feed(stores.of(record.workspace_id), record.workspace_id, shown, limits)
         mirror = OpenMirror(
             remote_paths=record.remote_paths,

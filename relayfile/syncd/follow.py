@@ -10,6 +10,8 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
+from opentelemetry.trace import SpanKind
+
 from relayfile.errors import Draining, Unavailable
 from relayfile.paths import contains
 from relayfile.syncd.audit import AuditResult, compare
@@ -19,10 +21,10 @@ from relayfile.syncd.open_mirror import OpenMirror
 from relayfile.syncd.progress import Progress
 from relayfile.syncd.refused_writes import learn_refusals
 from relayfile.syncd.rows import Cursor, RemoteFile
+from relayfile.telemetry.conventions import MIRROR, messaging
 from relayfile.v1 import event_pb2
 
 _WRITTEN: Final = frozenset({event_pb2.EVENT_TYPE_FILE_CREATED, event_pb2.EVENT_TYPE_FILE_UPDATED})
-_SPAN: Final = "syncd.write"
 HEALTHY_AFTER_S: Final = 1.0
 """A stream that lived so long is opened anew at once."""
 
@@ -108,9 +110,10 @@ async def take_burst(mirror: OpenMirror, burst: Burst, progress: Progress) -> Au
 
 
 async def _bring(mirror: OpenMirror, changes: Sequence[RemoteFile], progress: Progress) -> None:
-    parents = [change.traceparent for change in changes if change.traceparent]
-    with mirror.tracing.batch(_SPAN, parents, len(changes)) as span:
-        span.set("relayfile.mirror", mirror.root.marker.mirror_id)
+    parents = (change.traceparent for change in changes)
+    attributes = messaging("write", "process", "mirror", len(changes))
+    with mirror.tracing.batch("write mirror", parents, SpanKind.CONSUMER, attributes) as span:
+        span.set(MIRROR, mirror.root.marker.mirror_id)
         await bring_all(mirror, progress, {change.path: change for change in changes})
     now_us = mirror.clock.now_us()
     for change in (changes[0], changes[-1]) if len(changes) > 1 else changes:

@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
 import grpc
+from opentelemetry.trace import SpanKind
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_never, wait_exponential_jitter
 
 from relayfile import faults
@@ -33,6 +34,7 @@ from relayfile.syncd.progress import Progress
 from relayfile.syncd.reconcile import Mode
 from relayfile.syncd.rows import Answered, EditKind, Entry, EntryState, FileState, Problem
 from relayfile.telemetry import get_logger
+from relayfile.telemetry.conventions import MIRROR, messaging
 
 _log = get_logger(__name__)
 _FIRST_DELAY_S: Final = 0.05
@@ -129,7 +131,11 @@ class Pusher:
     async def _deliver(self, parcel: Parcel) -> list[Answer]:
         """One attempt. What the store says of the request as a whole is an answer to each of its edits."""
         try:
-            answers = await self._mirror.delivery.deliver(parcel)
+            with self._mirror.tracing.begin(
+                "send mirror", "", SpanKind.PRODUCER, messaging("send", "send", "mirror", len(parcel.entries))
+            ) as span:
+                span.set(MIRROR, self._mirror.root.marker.mirror_id)
+                answers = await self._mirror.delivery.deliver(parcel)
         except RequestIdReused:
             answers = [Answer(Outcome.COLLIDED, 0, RequestIdReused.reason)] * len(parcel.entries)
         except RelayfileError as error:

@@ -1,5 +1,6 @@
 """What can be seen of a running process: logs, metrics and traces."""
 
+from relayfile.telemetry.exporting import configure_tracing
 from relayfile.telemetry.logs import configure_logs, get_logger
 from relayfile.telemetry.metrics import (
     IngestInstruments,
@@ -7,11 +8,12 @@ from relayfile.telemetry.metrics import (
     ScrubInstruments,
     StoreInstruments,
     SyncdInstruments,
+    TraceInstruments,
     WritebackInstruments,
     new_registry,
 )
 from relayfile.telemetry.stage import telemetry_stage
-from relayfile.telemetry.tracing import SpanHandle, Tracing, configure_tracing
+from relayfile.telemetry.tracing import SpanHandle, Tracing, outgoing
 
 __all__ = [
     "IngestInstruments",
@@ -19,6 +21,7 @@ __all__ = [
     "SpanHandle",
     "StoreInstruments",
     "SyncdInstruments",
+    "TraceInstruments",
     "Tracing",
     "ScrubInstruments",
     "WritebackInstruments",
@@ -26,5 +29,6 @@ __all__ = [
     "configure_tracing",
     "get_logger",
     "new_registry",
+    "outgoing",
     "telemetry_stage",
 ]

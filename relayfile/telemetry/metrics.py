@@ -72,6 +72,16 @@ class RpcInstruments(Instruments):
 
 
 @dataclass(frozen=True, slots=True)
+class TraceInstruments(Instruments):
+    """What becomes of spans; all zero without a collector."""
+
+    prefix: ClassVar[str] = "trace"
+    spans_total: Counter = counter("Spans that ended: exported, or dropped for want of room or a collector.", "result")
+    queue_spans: Gauge = gauge("Finished spans that wait for their export.")
+    queue_limit_spans: Gauge = gauge("How many may wait (RELAYFILE_TRACE_QUEUE_SPANS_MAX).")
+
+
+@dataclass(frozen=True, slots=True)
 class IngestInstruments(Instruments):
     """What ingest accepts, holds and sends."""
 

@@ -9,13 +9,16 @@ from prometheus_client import Counter, Gauge, Histogram
 
 from relayfile.clock import Clock
 from relayfile.interception import Call, Stage
+from relayfile.telemetry.conventions import RPC_STATUS, SERVER_FAULTS, rpc, rpc_name
 from relayfile.telemetry.metrics import RpcInstruments
-from relayfile.telemetry.tracing import Tracing
+from relayfile.telemetry.tracing import Attributes, Tracing
 
 _NAMES = {code.value[0]: code.name for code in grpc.StatusCode}
 
 
 class _OfMethod(NamedTuple):
+    name: str
+    attributes: Attributes
     seconds: Histogram
     open: Gauge
     calls: dict[str, Counter]
@@ -29,7 +32,9 @@ def telemetry_stage(instruments: RpcInstruments, tracing: Tracing, clock: Clock)
         found = children.get(method)
         if found is None:
             label = method.removeprefix("/relayfile.v1.")
-            found = _OfMethod(instruments.seconds.labels(label), instruments.open.labels(label), {})
+            found = _OfMethod(
+                rpc_name(method), rpc(method), instruments.seconds.labels(label), instruments.open.labels(label), {}
+            )
             children[method] = found
         return found
 
@@ -41,7 +46,8 @@ def telemetry_stage(instruments: RpcInstruments, tracing: Tracing, clock: Clock)
         code = "CANCELLED"
         try:
             incoming = call.metadata.get("traceparent", "")
-            with tracing.begin(call.method, incoming if isinstance(incoming, str) else "") as span:
+            parent = incoming if isinstance(incoming, str) else ""
+            with tracing.begin(method.name, parent, attributes=method.attributes) as span:
                 call.traceparent = span.traceparent
                 try:
                     yield
@@ -50,7 +56,9 @@ def telemetry_stage(instruments: RpcInstruments, tracing: Tracing, clock: Clock)
                     code = _code(call)
                     raise
                 finally:
-                    span.set("rpc.grpc.status", code)
+                    span.set(RPC_STATUS, code)
+                    if code in SERVER_FAULTS:
+                        span.failed(code)
         finally:
             method.open.dec()
             method.seconds.observe(clock.monotonic() - started)

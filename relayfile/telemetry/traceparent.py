@@ -5,10 +5,13 @@ Most records are not sampled; asking that of a ``traceparent`` costs a compariso
 
 import random
 import re
+from collections.abc import Iterable
 from typing import NamedTuple
 
 _FORM = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}\Z")
 LENGTH = 55
+LINKS_MAX = 128
+"""Of one span: as many as collectors keep by default. That so many of one batch are sampled apart takes a flood."""
 
 
 class TraceContext(NamedTuple):
@@ -45,10 +48,11 @@ def unsampled() -> str:
     return f"00-{digits[:32]}-{digits[32:]}-00"
 
 
-def pick_links(traceparents: list[str], most: int = 8) -> list[str]:
-    """Of a batch's contexts the sampled ones, at most ``most``: the first, the last, and an even choice between."""
-    sampled = [each for each in traceparents if is_sampled(each)]
-    if len(sampled) <= most:
+def pick_links(traceparents: Iterable[str]) -> list[str]:
+    """Of a batch's contexts the sampled ones, each once, at most ``LINKS_MAX``: the first, the last, and an even choice
+    between."""
+    sampled = list(dict.fromkeys(filter(is_sampled, traceparents)))
+    if len(sampled) <= LINKS_MAX:
         return sampled
-    step = (len(sampled) - 1) / (most - 1)
-    return [sampled[round(index * step)] for index in range(most)]
+    step = (len(sampled) - 1) / (LINKS_MAX - 1)
+    return [sampled[round(index * step)] for index in range(LINKS_MAX)]

@@ -1,24 +1,24 @@
 """Spans, for what is sampled; for the rest nothing but the context that travels on.
 
-One decision is made where a trace starts (``begin``) and kept by everyone after. Spans are for calls, batches, commits
-and streams, never for records: a batch's span links to a sample of its records' spans and says how many there were.
+One decision is made where a trace starts (``begin``, ``start``) and kept by everyone after. Spans are for requests,
+batches, commits and streams, never for records: a batch's span links to its records' spans and says how many there
+were. While finished spans have no room to wait for their export, nothing is recorded, as without a collector.
 """
 
-from collections.abc import Iterator, Mapping
+import random
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 
 from opentelemetry import context as otel_context
 from opentelemetry import trace
-from opentelemetry.sdk.resources import Resource
-from opentelemetry.sdk.trace import SpanProcessor, TracerProvider
-from opentelemetry.sdk.trace.sampling import ParentBased, TraceIdRatioBased
-from opentelemetry.trace import Link, NonRecordingSpan, SpanContext, SpanKind, TraceFlags
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.trace import Link, NonRecordingSpan, SpanContext, SpanKind, Status, StatusCode, TraceFlags
 
-from relayfile.settings.groups import CommonSettings
 from relayfile.telemetry import traceparent as w3c
 
 Attributes = Mapping[str, str | int | float | bool]
+_NOTHING: Attributes = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,101 +33,138 @@ class SpanHandle:
         if self.span is not None:
             self.span.set_attribute(key, value)
 
+    def failed(self, error_type: str) -> None:
+        """It ended in an error that is ours, or a peer's: a status or the name of an exception, never its text."""
+        if self.span is not None:
+            self.span.set_attribute("error.type", error_type)
+            self.span.set_status(Status(StatusCode.ERROR))
+
+    def end(self) -> None:
+        """Of a handle that ``start`` gave: it is over."""
+        if self.span is not None:
+            self.span.end()
+
 
 class Tracing:
-    """Starts and ends spans of one process. Without a provider every call is a no-op that keeps the context."""
+    """Starts and ends spans of one process. Without a provider every call is a no-op that keeps the context.
 
-    def __init__(self, provider: TracerProvider | None = None) -> None:
-        self._provider = provider
+    ``ratio``: of the traces that start here so many are recorded. ``has_room``: whether a finished span has a place to
+    wait. ``close``: sends what waits.
+    """
+
+    def __init__(
+        self,
+        provider: TracerProvider | None = None,
+        ratio: float = 1.0,
+        *,
+        has_room: Callable[[], bool] = lambda: True,
+        close: Callable[[], None] = lambda: None,
+    ) -> None:
         self._tracer = provider.get_tracer("relayfile") if provider is not None else None
+        self._ratio = ratio
+        self._has_room = has_room
+        self._close = close
 
     @property
     def records(self) -> bool:
-        """Whether any span can be recorded at all; if not, a hot path need not gather the parents of a batch."""
-        return self._tracer is not None
+        """Whether any span can be recorded now; if not, a hot path need not gather the parents of a batch."""
+        return self._tracer is not None and self._has_room()
 
-    def begin(self, name: str, incoming: str, kind: SpanKind = SpanKind.SERVER) -> AbstractContextManager[SpanHandle]:
+    def unrecorded(self, incoming: str) -> str | None:
+        """The context that a request passes on when nothing of it is recorded; None: it is to be recorded, by
+        ``start`` with ``decided``."""
+        known = incoming if incoming and w3c.is_traceparent(incoming) else ""
+        if known:
+            return None if w3c.is_sampled(known) and self.records else known
+        return None if self._tracer is not None and random.random() < self._ratio and self.records else w3c.unsampled()
+
+    def start(
+        self, name: str, incoming: str, kind: SpanKind, attributes: Attributes = _NOTHING, *, decided: bool = False
+    ) -> SpanHandle:
+        """As ``begin``, for a request that ends somewhere else: the handle is to be ended.
+
+        ``decided``: ``unrecorded`` just said that this request is to be recorded.
+        """
+        unrecorded = None if decided else self.unrecorded(incoming)
+        if unrecorded is not None:
+            return SpanHandle(unrecorded)
+        return self._started(name, incoming if w3c.is_traceparent(incoming) else "", kind, (), attributes)
+
+    def begin(
+        self, name: str, incoming: str, kind: SpanKind = SpanKind.SERVER, attributes: Attributes = _NOTHING
+    ) -> AbstractContextManager[SpanHandle]:
         """A request arrives: its trace goes on when it brought one (``incoming``), else one starts or is declined."""
         unrecorded = self.unrecorded(incoming)
         if unrecorded is not None:
             return nullcontext(SpanHandle(unrecorded))
-        return self._recorded(name, incoming if w3c.is_traceparent(incoming) else "", kind, (), {})
+        return _current(self.start(name, incoming, kind, attributes, decided=True))
 
-    def unrecorded(self, incoming: str) -> str | None:
-        """The context that a request passes on when nothing of it is recorded, as ``begin`` gives it; None: it may
-        be recorded, and ``begin`` decides."""
-        known = incoming if incoming and w3c.is_traceparent(incoming) else ""
-        if self._tracer is None or (known and not w3c.is_sampled(known)):
-            return known or w3c.unsampled()
-        return None
-
-    @contextmanager
     def span(
-        self, name: str, parent: str, kind: SpanKind = SpanKind.INTERNAL, attributes: Attributes | None = None
-    ) -> Iterator[SpanHandle]:
+        self, name: str, parent: str, kind: SpanKind = SpanKind.INTERNAL, attributes: Attributes = _NOTHING
+    ) -> AbstractContextManager[SpanHandle]:
         """A step of work on behalf of ``parent``; nothing is recorded unless that is sampled."""
-        if self._tracer is None or not w3c.is_sampled(parent):
-            yield SpanHandle(parent)
-            return
-        with self._recorded(name, parent, kind, (), attributes or {}) as handle:
-            yield handle
+        if not w3c.is_sampled(parent) or not self.records:
+            return nullcontext(SpanHandle(parent))
+        return _current(self._started(name, parent, kind, (), attributes))
 
-    @contextmanager
     def batch(
-        self, name: str, parents: list[str], count: int, kind: SpanKind = SpanKind.INTERNAL
-    ) -> Iterator[SpanHandle]:
-        """A step of work on behalf of ``count`` records: below the first sampled one, linked to some of the others."""
-        links = w3c.pick_links(parents) if self._tracer is not None else []
+        self,
+        name: str,
+        parents: Iterable[str],
+        kind: SpanKind = SpanKind.INTERNAL,
+        attributes: Attributes = _NOTHING,
+    ) -> AbstractContextManager[SpanHandle]:
+        """A step of work on behalf of many records: below the first sampled one, linked to it and the others."""
+        links = w3c.pick_links(parents) if self.records else []
         if not links:
-            yield SpanHandle("")
-            return
-        with self._recorded(name, links[0], kind, tuple(links), {"relayfile.records": count}) as handle:
-            yield handle
+            return nullcontext(SpanHandle(""))
+        return _current(self._started(name, links[0], kind, tuple(links), attributes))
 
     def close(self) -> None:
         """Send what is queued and end the exporter's thread. Blocks, for a second or so when no collector answers."""
-        if self._provider is not None:
-            self._provider.force_flush(1_000)
-            self._provider.shutdown()
+        self._close()
 
-    @contextmanager
-    def _recorded(
+    def _started(
         self, name: str, parent: str, kind: SpanKind, links: tuple[str, ...], attributes: Attributes
-    ) -> Iterator[SpanHandle]:
+    ) -> SpanHandle:
         assert self._tracer is not None
         context = otel_context.Context()
         if parent:
             context = trace.set_span_in_context(NonRecordingSpan(_span_context(parent)), context)
-        with self._tracer.start_as_current_span(
-            name, context, kind, dict(attributes), [Link(_span_context(each)) for each in links]
-        ) as span:
-            made = span.get_span_context()
-            yield SpanHandle(w3c.format_context(made.trace_id, made.span_id, sampled=made.trace_flags.sampled), span)
+        linked = [Link(_span_context(each)) for each in links]
+        span = self._tracer.start_span(name, context, kind, dict(attributes), linked)
+        made = span.get_span_context()
+        return SpanHandle(w3c.format_context(made.trace_id, made.span_id, sampled=True), span)
 
 
-def configure_tracing(process: str, settings: CommonSettings, processor: SpanProcessor | None = None) -> Tracing:
-    """The tracing that the settings ask for: none without a collector. ``processor`` replaces the exporter in tests.
-
-    Call it in the process that will trace: the exporter starts a thread.
-    """
-    if processor is None and not settings.otlp_endpoint:
-        return Tracing()
-    provider = TracerProvider(
-        sampler=ParentBased(TraceIdRatioBased(settings.trace_sample_ratio)),
-        resource=Resource.create({"service.name": f"relayfile-{process}"}),
-        shutdown_on_exit=False,
-    )
-    provider.add_span_processor(processor or _exporting(settings))
-    return Tracing(provider)
+def outgoing() -> tuple[tuple[str, str], ...]:
+    """Metadata for a call to another process that is made on behalf of the current span; nothing without one."""
+    made = trace.get_current_span().get_span_context()
+    if not made.trace_flags.sampled:
+        return ()
+    return (("traceparent", w3c.format_context(made.trace_id, made.span_id, sampled=True)),)
 
 
-def _exporting(settings: CommonSettings) -> SpanProcessor:
-    from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
-    from opentelemetry.sdk.trace.export import BatchSpanProcessor
+@contextmanager
+def _current(handle: SpanHandle) -> Iterator[SpanHandle]:
+    """``handle`` is what is going on, for logs and outgoing calls, and ends here."""
+    assert handle.span is not None
+    token = otel_context.attach(trace.set_span_in_context(handle.span))
+    try:
+        yield handle
+    except Exception as error:
+        if handle.span.is_recording() and not _is_told(handle.span):
+            handle.failed(type(error).__name__)
+        raise
+    finally:
+        otel_context.detach(token)
+        handle.end()
 
-    exporter = OTLPSpanExporter(endpoint=settings.otlp_endpoint, insecure=True, timeout=5)
-    batch = min(512, settings.trace_queue_spans_max)
-    return BatchSpanProcessor(exporter, settings.trace_queue_spans_max, max_export_batch_size=batch)
+
+def _is_told(span: trace.Span) -> bool:
+    """Whether somebody who knows more has said how it ended."""
+    attributes = getattr(span, "attributes", None) or {}
+    return "rpc.response.status_code" in attributes or "http.response.status_code" in attributes
 
 
 def _span_context(traceparent: str) -> SpanContext:

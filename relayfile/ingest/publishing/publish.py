@@ -10,6 +10,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
+from opentelemetry.trace import SpanKind
+
 from relayfile.auth import Principal
 from relayfile.clock import Clock
 from relayfile.errors import (
@@ -29,7 +31,8 @@ from relayfile.ingest.publishing.chunks import Assembly
 from relayfile.ingest.publishing.turns import Turns
 from relayfile.ingest.webhooks.request_body import BodyRoom
 from relayfile.ingest.workspaces import WorkspaceDirectory
-from relayfile.telemetry import IngestInstruments, Tracing
+from relayfile.telemetry import IngestInstruments, SpanHandle, Tracing
+from relayfile.telemetry.conventions import messaging
 from relayfile.v1 import ingest_pb2, types_pb2
 from relayfile.wire import EnvelopeRules, check_envelope, is_plain
 
@@ -89,7 +92,8 @@ class Publisher:
     """One caller's way in."""
 
     def __init__(self, door: Door, principal: Principal, *, correlation_id: str = "", traceparent: str = "") -> None:
-        """``correlation_id`` and ``traceparent``: for envelopes that bring none."""
+        """``correlation_id`` and ``traceparent``: for envelopes that bring none. Without a ``traceparent`` each message
+        of a stream is decided on by itself: a stream lasts for days."""
         self.door: Final = door
         self._principal = principal
         self._correlation_id = correlation_id
@@ -98,9 +102,14 @@ class Publisher:
         self._admitted: set[str] = set()
         """Workspaces that the caller may use and that are known to exist."""
 
-    def arrival(self, received_us: int) -> Arrival:
-        """What ingest itself knows about what came then."""
-        return Arrival(received_us, self._correlation_id, self._traceparent)
+    def arrival(self, received_us: int, traceparent: str = "") -> Arrival:
+        """What ingest itself knows about what came then; ``traceparent``: of its message, instead of the call's."""
+        return Arrival(received_us, self._correlation_id, traceparent or self._traceparent)
+
+    def begin(self, envelope_count: int) -> SpanHandle:
+        """A message of a stream: below the call when its caller brought a trace, else the start of one of its own."""
+        attributes = messaging("receive", "receive", "envelopes", envelope_count)
+        return self.door.tracing.start("receive envelopes", self._traceparent, SpanKind.CONSUMER, attributes)
 
     async def prepare(self, envelope: types_pb2.Envelope, name: str, arrival: Arrival) -> RelayfileError | None:
         """Validate and complete ``envelope`` in place; why it cannot be accepted, or None."""
@@ -167,6 +176,8 @@ class _Batch:
     acceptable: list[int] = field(default_factory=list)
     room_bytes: int = 0
     """Taken from the room of bodies, for content that came in chunks."""
+    span: SpanHandle = field(default_factory=lambda: SpanHandle(""))
+    """From its arrival to its answer."""
 
 
 class PublishStream:
@@ -200,6 +211,7 @@ class PublishStream:
                 raise InvalidArgument.of("envelopes", f"are more than {ENVELOPES_MAX}")
             answer = ingest_pb2.PublishEnvelopesResponse(batch_number=request.batch_number)
             batch = _Batch(answer, MESSAGE_COST_BYTES + request.ByteSize(), request.envelopes)
+            batch.span = self._publisher.begin(len(request.envelopes))
             assembly = Assembly.announced_by(request.envelopes, self._door.content_bytes_max, self._door.raw_bytes_max)
             problem: RelayfileError | None = None
             if assembly is not None:
@@ -224,7 +236,7 @@ class PublishStream:
     async def _prepare(self, batch: _Batch, chunk_problem: RelayfileError | None) -> None:
         """Fill in a result for each envelope; ``chunk_problem`` is that of the last one. Nothing refused is kept."""
         publisher = self._publisher
-        arrival = publisher.arrival(self._door.arrivals.now_us())
+        arrival = publisher.arrival(self._door.arrivals.now_us(), batch.span.traceparent)
         last = len(batch.envelopes) - 1
         refusals = Refusals(self._refused)
         results, accepted = batch.answer.results, ingest_pb2.PUBLISH_STATUS_ACCEPTED
@@ -270,6 +282,7 @@ class PublishStream:
                     await write(batch.answer)
             finally:
                 for batch in batches:
+                    batch.span.end()
                     self._door.room.give_back(batch.room_bytes)
                     self._waiting_bytes -= batch.size_bytes
             self._has_room.set()
@@ -281,8 +294,9 @@ class PublishStream:
             return
         started = self._door.clock.monotonic()
         tracing = self._door.tracing
-        parents = [batch.envelopes[index].traceparent for batch, index in places] if tracing.records else []
-        with tracing.batch("publish", parents, len(places)):
+        parents = (batch.envelopes[index].traceparent for batch, index in places)
+        attributes = messaging("accept", "send", "spool", len(places))
+        with tracing.batch("accept spool", parents, SpanKind.PRODUCER, attributes):
             for start in range(0, len(places), ACCEPT_ENVELOPES):
                 some = places[start : start + ACCEPT_ENVELOPES]
                 if len(some) > FEW_ENVELOPES:

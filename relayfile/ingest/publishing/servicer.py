@@ -71,9 +71,8 @@ class IngestServicer(ingest_pb2_grpc.IngestServiceServicer):
         # An id that was made for the call would join what has nothing to do with each other.
         given = call.metadata.get(CORRELATION_KEY, "")
         correlation_id = call.correlation_id if given == call.correlation_id else ""
-        publisher = Publisher(
-            self._door, current_principal(), correlation_id=correlation_id, traceparent=call.traceparent
-        )
+        traceparent = call.traceparent if "traceparent" in call.metadata else ""
+        publisher = Publisher(self._door, current_principal(), correlation_id=correlation_id, traceparent=traceparent)
         await PublishStream(publisher, self._reject).run(request_iterator, context.write)
 
     async def GetIngestStatus(

@@ -8,7 +8,7 @@ Owns sequences, credits and the retries of one node. Refuses to decide what an a
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Protocol, TypeAlias
@@ -21,10 +21,12 @@ from tenacity import AsyncRetrying, retry_if_exception_type, wait_random_exponen
 from relayfile import faults
 from relayfile.clock import Clock
 from relayfile.ingest.sending.flight import Flight, Outbox, SentBatch, Workers
-from relayfile.ingest.sending.fold_wire import chunk_messages, hello_message, report_message
+from relayfile.ingest.sending.fold_wire import REF_BYTES, chunk_messages, hello_message, report_message
 from relayfile.ingest.sending.lane import Lane
 from relayfile.ingest.sending.parcel import Parcel
 from relayfile.telemetry import Tracing, get_logger
+from relayfile.telemetry.conventions import messaging
+from relayfile.telemetry.tracing import Attributes
 from relayfile.v1 import shard_pb2
 
 METHOD = "/relayfile.v1.ShardService/ApplyEnvelopes"
@@ -321,8 +323,7 @@ class NodeStream:
 
     async def _send(self, call: _Call, batches: list[SentBatch]) -> None:
         self.batches_sent += len(batches)
-        parents = [parcel.traceparent for batch in batches for parcel in batch.parcels if parcel.traceparent]
-        with self._parts.tracing.batch("ingest.send", parents, len(batches), SpanKind.CLIENT):
+        with self._parts.tracing.batch("send shards", *_traced(batches)):
             self._writing_since_s = self._parts.clock.monotonic()
             try:
                 await call.write(b"".join([batch.wire() for batch in batches]))
@@ -351,6 +352,13 @@ class NodeStream:
         bytes_max = min(QUANTUM_BYTES, self._limits.batch_bytes_max) if others_wait else self._limits.batch_bytes_max
         parcels = self._parts.answers.take(self, lane, bytes_max)
         return self._flight.depart(lane, parcels, self._parts.clock.monotonic()) if parcels else None
+
+
+def _traced(batches: Sequence[SentBatch]) -> tuple[Iterable[str], SpanKind, Attributes]:
+    """Parents, kind and attributes of the span of a message."""
+    parents = (each for batch in batches for parcel in batch.parcels for each in parcel.traceparents)
+    changes = sum(len(parcel.refs) for batch in batches for parcel in batch.parcels) // REF_BYTES
+    return parents, SpanKind.PRODUCER, messaging("send", "send", "shards", changes)
 
 
 async def _next(

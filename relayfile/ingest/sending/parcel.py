@@ -5,7 +5,7 @@ to decide order or time.
 """
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from collections.abc import Set as AbstractSet
 from typing import NamedTuple
 
@@ -50,8 +50,8 @@ class Parcel(NamedTuple):
     """What follows the last member in chunks; usually empty."""
     source: Fold | None
     """Where the contents that were elided can be found again; None when nothing was elided."""
-    traceparent: str
-    """Of its first change that is sampled, as far as was looked at; else empty."""
+    traceparents: Sequence[str]
+    """Of its changes that are sampled, each once, as far as was looked at: of what a fold elides, the store tells."""
 
     @property
     def size_bytes(self) -> int:
@@ -110,7 +110,7 @@ class LoneChanges:
         self._refs: list[bytes] = []
         self._wires: list[bytes] = []
         self._size_bytes = 0
-        self._traceparent = ""
+        self._traced: dict[str, None] = {}
 
     def add(
         self,
@@ -149,8 +149,8 @@ class LoneChanges:
         if provider != self._provider or self._size_bytes > GATHERED_BYTES_MAX:
             self.close()
             self._provider, self._head = provider, lone_fold_head(provider)
-        if not self._traceparent and is_sampled(traceparent):
-            self._traceparent = traceparent
+        if is_sampled(traceparent):
+            self._traced[traceparent] = None
         self._refs.append(ref)
         self._wires.append(lone_fold(self._head, key, member))
         self._size_bytes += len(member)
@@ -159,8 +159,8 @@ class LoneChanges:
         """Push what was gathered."""
         if self._refs:
             refs, wires = b"".join(self._refs), b"".join(self._wires)
-            self._push(Parcel(self._provider, refs, wires, following, None, self._traceparent))
-            self._refs, self._wires, self._size_bytes, self._traceparent = [], [], 0, ""
+            self._push(Parcel(self._provider, refs, wires, following, None, tuple(self._traced)))
+            self._refs, self._wires, self._size_bytes, self._traced = [], [], 0, {}
 
 
 def parcels_of(fold: Fold, recent: RecentPayloads, complete: AbstractSet[bytes] = frozenset()) -> Iterator[Parcel]:
@@ -179,7 +179,7 @@ def parcels_of(fold: Fold, recent: RecentPayloads, complete: AbstractSet[bytes] 
             continue
         envelope = recent.envelope(fold.key.workspace_id, change)
         if is_sampled(envelope.traceparent):
-            builder.traceparent = envelope.traceparent
+            builder.traced[envelope.traceparent] = None
         source = envelope.changes[change.change_index]
         if note is None:
             note = member_of(envelope, envelope.traceparent, source, change.change_index, ref, b"")
@@ -197,7 +197,7 @@ class _ParcelBuilder:
     """Members of one fold, cut where a message would become too large or a body must follow."""
 
     def __init__(self, fold: Fold) -> None:
-        self.traceparent = ""
+        self.traced: dict[str, None] = {}
         self._fold = fold
         self._head = fold_head(fold.key.provider, fold.key.change_key)
         self._members: list[bytes] = []
@@ -223,4 +223,4 @@ class _ParcelBuilder:
         source = self._fold if self._has_elided else None
         refs = b"".join(self._refs)
         self._members, self._refs, self._size_bytes, self._has_elided = [], [], 0, False
-        return (Parcel(self._fold.key.provider, refs, wire, following, source, self.traceparent),)
+        return (Parcel(self._fold.key.provider, refs, wire, following, source, tuple(self.traced)),)

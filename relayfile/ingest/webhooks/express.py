@@ -1,6 +1,6 @@
 """The short way of a webhook that nothing is wrong with: no task, no ASGI, the same steps (D2).
 
-Owns which requests may go it: whole in one read, signed in their head, for a workspace that is known, and not traced.
+Owns which requests may go it: whole in one read, signed in their head, for a workspace that is known.
 Whatever else a request is, or as soon as a step fails, it goes the usual way, which takes the steps again and answers.
 Refuses to answer what was not offered to the intake: all refusals but the intake's own are the usual way's.
 """
@@ -26,12 +26,14 @@ from relayfile.ingest.webhooks.webhook import (
     correlation_id_of,
     route_of,
 )
+from relayfile.ingest.webhooks.webhook_span import begin_express, tell
 from relayfile.placement import check_workspace_id
-from relayfile.telemetry import get_logger
+from relayfile.telemetry import SpanHandle, get_logger
 
 TARGETS_MAX: Final = 10_000
 """URLs that are remembered with what they mean."""
 _OF_THE_URL: Final = frozenset({"url", "method"})
+_UNDECIDED: Final = SpanHandle("")
 _log = get_logger(__name__)
 
 
@@ -41,6 +43,7 @@ class _Target:
 
     route: Route
     provider: Provider
+    path: str
     accepted: Counter
     """Requests of the provider that were accepted."""
 
@@ -74,8 +77,7 @@ class Express:
         if scheme is None or "content-encoding" in head or not _OF_THE_URL.isdisjoint(scheme.signed):
             return False
         secrets = reception.access.secrets.of(route.workspace, route.provider)
-        traceparent = at.tracing.unrecorded(head.get("traceparent", ""))
-        if not secrets or traceparent is None or not reception.access.workspaces.is_known(route.workspace):
+        if not secrets or not reception.access.workspaces.is_known(route.workspace):
             return False
         at.turns.lone()
         visit = _Visit(self, target, head, len(body), reply)
@@ -85,7 +87,9 @@ class Express:
         if reading.failure is not None or provider.challenge_answer(reading) is not None:
             return False
         check_body_time(scheme, reading.document, now_us, tolerance_s)
-        arrival = Arrival(at.arrivals.now_us(), correlation_id_of(head), traceparent)
+        # Decided only now: what goes the usual way after all is decided on there, and once.
+        visit.span = begin_express(at.tracing, head, url)
+        arrival = Arrival(at.arrivals.now_us(), correlation_id_of(head), visit.span.traceparent)
         envelopes = [
             self.front.completed(route, provider, reading, delivery, arrival)
             for delivery in provider.deliveries(reading)
@@ -117,7 +121,7 @@ class Express:
         counter = self.reception.answers(route.provider, 200)
         if len(self._targets) >= TARGETS_MAX:
             self._targets.clear()
-        found = self._targets[url] = _Target(route, provider, counter)
+        found = self._targets[url] = _Target(route, provider, url.decode(), counter)
         return found
 
 
@@ -126,6 +130,7 @@ class _Visit:
 
     __slots__ = (
         "_express", "_headers", "_reply", "_size_bytes", "_started_s", "_target", "correlation_id", "envelope_id",
+        "span",
     )  # fmt: skip
 
     def __init__(
@@ -137,6 +142,7 @@ class _Visit:
         self._size_bytes = size_bytes
         self._reply = reply
         self._started_s = express.reception.at.clock.monotonic()
+        self.span = _UNDECIDED
         self.envelope_id = ""
         self.correlation_id = ""
 
@@ -154,6 +160,9 @@ class _Visit:
             else:
                 answer, correlation_id = self._refusal(failure)
             self._reply(http_answer.head_of(answer, correlation_id), answer.body)
+            route = self._target.route
+            tell(self.span, "POST", self._target.path, route.workspace, route.provider, answer.status)
+            self.span.end()
         except Exception:  # noqa: BLE001 - whatever it is, the next one waits for its answer
             _log.exception("a webhook could not be answered", correlation_id=self.correlation_id)
 

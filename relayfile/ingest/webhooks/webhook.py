@@ -44,6 +44,7 @@ from relayfile.ingest.webhooks.signature import (
     verify,
 )
 from relayfile.ingest.webhooks.webhook_secrets import WebhookSecrets
+from relayfile.ingest.webhooks.webhook_span import facts_of, tell
 from relayfile.ingest.workspaces import WorkspaceDirectory
 from relayfile.pinned_json import JsonValue
 from relayfile.placement import check_workspace_id
@@ -187,7 +188,9 @@ class WebhookFront:
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
         exchange = _Exchange(headers, correlation_id_of(headers))
         try:
-            with self._at.tracing.begin("webhook", headers.get("traceparent", "")) as span:
+            method, path = scope["method"], scope["path"]
+            incoming = headers.get("traceparent", "")
+            with self._at.tracing.begin(method, incoming, attributes=facts_of(method, path)) as span:
                 try:
                     answer = await self._answer(scope, receive, exchange, span)
                 except RelayfileError as error:
@@ -205,9 +208,9 @@ class WebhookFront:
                     answer = http_answer.refused(
                         http_answer.UNEXPECTED, "INTERNAL", exchange.correlation_id, closes=not exchange.is_read
                     )
-                span.set("http.response.status_code", answer.status)
-            provider = exchange.route.provider if exchange.route is not None else ""
-            self._reception.answers(provider, answer.status).inc()
+                route = exchange.route or Route("", "")
+                tell(span, method, path, route.workspace, route.provider, answer.status)
+            self._reception.answers(route.provider, answer.status).inc()
             if exchange.reason:
                 self._reject(exchange, answer.status)
         finally:

@@ -11,11 +11,13 @@ from relayfile.store.engine import Engine, WorkspaceKey
 from relayfile.store.outward.answers import (
     MESSAGE_BYTES_MAX,
     Fetched,
+    TargetAnswer,
     TargetFault,
     WriteDone,
     of_fetch,
     of_write,
 )
+from relayfile.store.outward.call_span import call_span, tell
 from relayfile.store.outward.http import HttpSender
 from relayfile.store.outward.requests import (
     TargetRequest,
@@ -26,6 +28,7 @@ from relayfile.store.outward.requests import (
     write_request,
 )
 from relayfile.store.plan.writeback.rows import OperationKind, OperationRow
+from relayfile.telemetry import Tracing
 from relayfile.v1 import types_pb2, writeback_pb2
 from relayfile.wire import from_us, is_object_id
 
@@ -44,23 +47,29 @@ class Done(NamedTuple):
 class Caller:
     """Calls targets. Makes no decision about claims."""
 
-    def __init__(self, engine: Engine, sender: HttpSender) -> None:
+    def __init__(self, engine: Engine, sender: HttpSender, tracing: Tracing) -> None:
         self._engine = engine
         self._sender = sender
+        self._tracing = tracing
 
     async def do(
         self, key: WorkspaceKey, row: OperationRow, definition: TargetDefinition, now_us: int
     ) -> Done | TargetFault:
         """What the target did; or why not. Never raises for what a target or a credential file does."""
-        request = await self._request(key, row, definition, now_us)
-        if isinstance(request, TargetFault):
-            return request
-        answer = await self._sender.send(request)
+        with call_span(self._tracing, key.workspace_id, row, definition.url) as span:
+            answer = await self._answer(key, row._replace(traceparent=span.traceparent), definition, now_us)
+            tell(span, answer)
         if isinstance(answer, TargetFault):
             return answer
         if row.kind is OperationKind.FETCH:
             return _fetched(row, of_fetch(answer, now_us))
         return _written(of_write(answer, now_us))
+
+    async def _answer(
+        self, key: WorkspaceKey, row: OperationRow, definition: TargetDefinition, now_us: int
+    ) -> TargetAnswer | TargetFault:
+        request = await self._request(key, row, definition, now_us)
+        return request if isinstance(request, TargetFault) else await self._sender.send(request)
 
     async def _request(
         self, key: WorkspaceKey, row: OperationRow, definition: TargetDefinition, now_us: int

@@ -11,7 +11,7 @@ from relayfile.store.outward.counts import OutwardCounts
 from relayfile.store.outward.http import HttpLimits, HttpSender
 from relayfile.store.outward.targets import EDITS, FETCHES, Targets
 from relayfile.store.outward.workers import OutwardWorkers
-from relayfile.telemetry import WritebackInstruments
+from relayfile.telemetry import Tracing, WritebackInstruments
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,13 +32,18 @@ class OutwardPolicy:
 
 
 async def call_targets(
-    desk: OperationDesk, engine: Engine, clock: Clock, policy: OutwardPolicy, instruments: WritebackInstruments
+    desk: OperationDesk,
+    engine: Engine,
+    clock: Clock,
+    policy: OutwardPolicy,
+    instruments: WritebackInstruments,
+    tracing: Tracing,
 ) -> None:
     """Bring edits to their targets and fetch from them, until cancelled."""
     sender = HttpSender(policy.http)
     workers = OutwardWorkers(
         desk,
-        Caller(engine, sender),
+        Caller(engine, sender, tracing),
         clock,
         (Targets(policy.writers, EDITS), Targets(policy.fetchers, FETCHES)),
         OutwardCounts(instruments),

@@ -14,6 +14,7 @@ from typing import Final
 
 from relayfile.errors import DeadLettersFull, InvalidArgument, NotOwner, Overloaded, RelayfileError
 from relayfile.model import Outcome
+from relayfile.store.commit_span import traces_of
 from relayfile.store.engine import WorkspaceKey
 from relayfile.store.entry_kinds import FoldResults
 from relayfile.store.node import Node
@@ -174,9 +175,10 @@ class ApplyStream:
     def _submit(self, batch: _InFlight, key: WorkspaceKey, folds: tuple[Fold, ...], changes: int, size: int) -> None:
         index = len(batch.results)
         batch.results.append(())
+        traces = traces_of(folds) if self._node.committer.tracing.records else ()
         try:
             answer = self._node.committer.submit(
-                key, self._node.apply_folds, folds, change_count=changes, byte_count=size
+                key, self._node.apply_folds, folds, change_count=changes, byte_count=size, traces=traces
             )
         except (NotOwner, Overloaded) as refusal:
             batch.failure = refusal

@@ -21,6 +21,7 @@ from relayfile.model import MemberKind, Outcome
 from relayfile.settings.targets import TargetDefinition
 from relayfile.store.outward.calling import OutwardPolicy, call_targets
 from relayfile.store.outward.http import HttpLimits
+from relayfile.telemetry import Tracing
 from relayfile.v1 import writeback_pb2
 from tests.fakes.target import FakeTarget, Reply, fake_target
 from tests.support.writeback import DEAD_LETTERED, PENDING, PROVIDER, SUCCEEDED, Stage, W, staged
@@ -86,7 +87,7 @@ async def played(
         )
         node = on_stage.node
         calling = asyncio.ensure_future(
-            call_targets(node.node.operations, node.engine, on_stage.clock, policy, node.node.writeback)
+            call_targets(node.node.operations, node.engine, on_stage.clock, policy, node.node.writeback, Tracing())
         )
         try:
             yield Scene(on_stage, target, policy)

@@ -7,6 +7,7 @@ import shutil
 import pytest
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from prometheus_client import CollectorRegistry
 
 from relayfile.errors import ExportRefused, MirrorAlreadyExists, MirrorRefused, Unavailable
 from relayfile.settings import SyncdSettings
@@ -391,7 +392,9 @@ async def test_a_pull_can_be_joined(tmp_path: pathlib.Path) -> None:
 
 async def test_a_files_write_is_in_the_trace_of_its_webhook(tmp_path: pathlib.Path) -> None:
     exporter = InMemorySpanExporter()
-    tracing = configure_tracing("syncd", SyncdSettings(data_dir=tmp_path), SimpleSpanProcessor(exporter))
+    tracing = configure_tracing(
+        "syncd", SyncdSettings(data_dir=tmp_path), CollectorRegistry(), SimpleSpanProcessor(exporter)
+    )
     store = filled()
     sampled = f"00-{'a' * 32}-{'b' * 16}-01"
     async with store.served() as address, serving(address, tmp_path, tracing=tracing) as registry:
@@ -404,10 +407,10 @@ async def test_a_files_write_is_in_the_trace_of_its_webhook(tmp_path: pathlib.Pa
             store.put(f"/sampled/{number}", "1", traceparent=sampled)
         await level(mirror, store)
     (span,) = exporter.get_finished_spans()
-    assert span.name == "syncd.write"
+    assert span.name == "write mirror"
     assert span.context is not None
     assert f"{span.context.trace_id:032x}" == "a" * 32
-    assert dict(span.attributes or {})["relayfile.records"] == 5
+    assert dict(span.attributes or {})["messaging.batch.message_count"] == 5
 
 
 async def test_the_status_file_says_how_fresh_it_is(tmp_path: pathlib.Path) -> None:

@@ -8,6 +8,7 @@ import pytest
 import structlog
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from prometheus_client import CollectorRegistry
 
 from relayfile.settings import StoreSettings, load
 from relayfile.telemetry import configure_logs, configure_tracing, get_logger
@@ -49,7 +50,7 @@ def test_lines_inside_a_span_name_it() -> None:
     stream = io.StringIO()
     configure_logs("store", "info", "json", stream)
     settings = load(StoreSettings, {"RELAYFILE_TRACE_SAMPLE_RATIO": "1"})
-    tracing = configure_tracing("test", settings, SimpleSpanProcessor(InMemorySpanExporter()))
+    tracing = configure_tracing("test", settings, CollectorRegistry(), SimpleSpanProcessor(InMemorySpanExporter()))
     with tracing.begin("request", "") as span:
         get_logger("a").info("inside")
     get_logger("a").info("outside")

@@ -45,9 +45,12 @@ def test_the_decision_is_one_bit() -> None:
 
 
 def test_links_are_the_first_the_last_and_some_between() -> None:
-    many = [w3c.format_context(number, 1, sampled=number % 2 == 0) for number in range(1, 101)]
+    many = [w3c.format_context(number, 1, sampled=number % 2 == 0) for number in range(1, 1_001)]
+    many += many  # records of one message share a context
     links = [w3c.parse(link).trace_id for link in w3c.pick_links(many)]
-    assert len(links) == 8
-    assert (links[0], links[-1]) == (2, 100)
+    assert len(links) == w3c.LINKS_MAX
+    assert (links[0], links[-1]) == (2, 1_000)
     assert links == sorted(set(links))
+    few = many[:10]
+    assert w3c.pick_links(few) == [each for each in few if w3c.is_sampled(each)]
     assert w3c.pick_links([w3c.unsampled()]) == []

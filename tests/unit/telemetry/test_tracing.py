@@ -1,10 +1,13 @@
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from opentelemetry.trace import SpanKind, StatusCode
+from prometheus_client import CollectorRegistry
 
 from relayfile.settings import StoreSettings, load
-from relayfile.telemetry import Tracing, configure_tracing
+from relayfile.telemetry import Tracing, configure_tracing, outgoing
 from relayfile.telemetry import traceparent as w3c
+from relayfile.telemetry.conventions import messaging, rpc
 
 SAMPLED = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 DECLINED = SAMPLED[:-1] + "0"
@@ -13,7 +16,7 @@ DECLINED = SAMPLED[:-1] + "0"
 def traced(ratio: str) -> tuple[Tracing, InMemorySpanExporter]:
     exporter = InMemorySpanExporter()
     settings = load(StoreSettings, {"RELAYFILE_TRACE_SAMPLE_RATIO": ratio})
-    return configure_tracing("test", settings, SimpleSpanProcessor(exporter)), exporter
+    return configure_tracing("test", settings, CollectorRegistry(), SimpleSpanProcessor(exporter)), exporter
 
 
 def ids(span: ReadableSpan) -> tuple[int, int]:
@@ -22,14 +25,14 @@ def ids(span: ReadableSpan) -> tuple[int, int]:
 
 
 def test_without_a_collector_the_context_travels_on_and_nothing_is_recorded() -> None:
-    tracing = configure_tracing("test", load(StoreSettings, {}))
+    tracing = configure_tracing("test", load(StoreSettings, {}), CollectorRegistry())
     with tracing.begin("request", SAMPLED) as span:
         assert span.traceparent == SAMPLED
         span.set("key", 1)
     with tracing.begin("request", "rubbish") as span:
         assert w3c.is_traceparent(span.traceparent)
         assert not w3c.is_sampled(span.traceparent)
-    with tracing.batch("commit", [SAMPLED], 1) as batch:
+    with tracing.batch("commit", [SAMPLED]) as batch:
         assert batch.traceparent == ""
     tracing.close()
 
@@ -40,7 +43,8 @@ def test_one_trace_from_request_to_commit() -> None:
         pass
     with tracing.span("apply", request.traceparent) as apply:
         apply.set("shard", 7)
-    with tracing.batch("commit", [DECLINED, apply.traceparent, SAMPLED], 3):
+    facts = messaging("commit", "process", "workspaces", 3)
+    with tracing.batch("commit", [DECLINED, apply.traceparent, SAMPLED, apply.traceparent], SpanKind.CONSUMER, facts):
         pass
     first, second, third = exporter.get_finished_spans()
     assert ids(first)[0] == ids(second)[0] == ids(third)[0]
@@ -48,7 +52,7 @@ def test_one_trace_from_request_to_commit() -> None:
     assert second.parent.span_id == ids(first)[1]
     assert (second.attributes or {})["shard"] == 7
     assert [link.context.span_id for link in third.links] == [ids(second)[1], w3c.parse(SAMPLED).span_id]
-    assert (third.attributes or {})["relayfile.records"] == 3
+    assert (third.attributes or {})["messaging.batch.message_count"] == 3
     tracing.close()
 
 
@@ -68,3 +72,47 @@ def test_a_callers_decision_is_kept() -> None:
     assert recorded.get_finished_spans() == ()
     tracing.close()
     always.close()
+
+
+def test_of_a_tenth_a_tenth_is_recorded_whoever_decides() -> None:
+    tracing, exporter = traced("0.1")
+    for _ in range(2_000):
+        span = tracing.start("request", "", SpanKind.SERVER)
+        assert w3c.is_sampled(span.traceparent) is (span.span is not None)
+        span.end()
+        with tracing.begin("request", "") as begun:
+            assert w3c.is_sampled(begun.traceparent) is (begun.span is not None)
+    assert 200 < len(exporter.get_finished_spans()) < 600
+    exporter.clear()
+    for _ in range(200):
+        if tracing.unrecorded("") is None:
+            tracing.start("request", "", SpanKind.SERVER, decided=True).end()
+    assert len(exporter.get_finished_spans()) < 100
+    tracing.close()
+
+
+def test_calls_to_others_carry_the_span_that_is_going_on() -> None:
+    tracing, _ = traced("1")
+    assert outgoing() == ()
+    with tracing.begin("request", SAMPLED) as span:
+        assert outgoing() == (("traceparent", span.traceparent),)
+        with tracing.batch("read", [SAMPLED]) as inner:
+            assert outgoing() == (("traceparent", inner.traceparent),)
+        assert outgoing() == (("traceparent", span.traceparent),)
+    assert outgoing() == ()
+    tracing.close()
+
+
+def test_a_failure_is_named_and_never_told() -> None:
+    tracing, exporter = traced("1")
+    try:
+        with tracing.begin("request", "", attributes=rpc("/relayfile.v1.FileService/GetFile")):
+            raise ValueError("a secret")
+    except ValueError:
+        pass
+    [span] = exporter.get_finished_spans()
+    assert span.status.status_code is StatusCode.ERROR
+    assert (span.attributes or {})["error.type"] == "ValueError"
+    assert (span.attributes or {})["rpc.method"] == "relayfile.v1.FileService/GetFile"
+    assert "secret" not in span.to_json()
+    tracing.close()

@@ -5,7 +5,7 @@ from relayfile.ingest.sending.parcel import Parcel
 
 def lane(name: str, shard: int = 1) -> Lane:
     made = Lane(name, shard)
-    made.push(Parcel("github", b"r" * 12, b"x" * 100, b"", None, ""))
+    made.push(Parcel("github", b"r" * 12, b"x" * 100, b"", None, ()))
     return made
 
 

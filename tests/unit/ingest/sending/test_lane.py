@@ -9,7 +9,7 @@ from relayfile.model import MemberKind
 
 
 def parcel(name: str, size: int = 100, changes: int = 1, body: bytes = b"") -> Parcel:
-    return Parcel("github", name.encode().ljust(12) * changes, b"x" * size, body, None, "")
+    return Parcel("github", name.encode().ljust(12) * changes, b"x" * size, body, None, ())
 
 
 def names(parcels: list[Parcel]) -> list[str]:

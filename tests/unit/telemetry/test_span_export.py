@@ -1,0 +1,159 @@
+"""What a slow, dead or refusing collector does to the process that traces: nothing, and it is counted."""
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import grpc
+import pytest
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from opentelemetry.sdk.trace import TracerProvider
+from prometheus_client import CollectorRegistry
+
+from relayfile.settings import StoreSettings, load
+from relayfile.telemetry import configure_tracing, span_export
+from relayfile.telemetry import traceparent as w3c
+from relayfile.telemetry.metrics import TraceInstruments
+from relayfile.telemetry.span_export import Send, SpanQueue
+from relayfile.telemetry.tracing import Tracing
+
+CLOSED_PORT = "127.0.0.1:1"
+
+
+class Failure(grpc.RpcError):
+    def __init__(self, code: grpc.StatusCode) -> None:
+        self._code = code
+
+    def code(self) -> grpc.StatusCode:
+        return self._code
+
+
+@contextmanager
+def exporting(send: Send, spans_max: int = 100) -> Iterator[tuple[Tracing, SpanQueue, CollectorRegistry]]:
+    registry = CollectorRegistry()
+    queue = SpanQueue(send, spans_max, TraceInstruments.declare(registry))
+    provider = TracerProvider(shutdown_on_exit=False)
+    provider.add_span_processor(queue)
+    try:
+        yield Tracing(provider, has_room=queue.has_room, close=queue.close), queue, registry
+    finally:
+        queue.close()
+
+
+def count(registry: CollectorRegistry, result: str) -> float:
+    return registry.get_sample_value("relayfile_trace_spans_total", {"result": result}) or 0.0
+
+
+def test_what_ended_is_sent_at_the_latest_when_the_process_ends() -> None:
+    sent: list[ExportTraceServiceRequest] = []
+
+    def take(message: bytes, _timeout_s: float) -> None:
+        sent.append(ExportTraceServiceRequest.FromString(message))
+
+    with exporting(take) as (tracing, _, counts):
+        for number in range(30):
+            with tracing.begin(f"request {number}", ""):
+                pass
+        tracing.close()
+    scopes = [scope for message in sent for group in message.resource_spans for scope in group.scope_spans]
+    names = [span.name for scope in scopes for span in scope.spans]
+    assert names == [f"request {number}" for number in range(30)]
+    assert count(counts, "exported") == 30
+
+
+def test_a_collector_that_never_answers_holds_up_nothing_and_is_no_longer_recorded_for() -> None:
+    asked, release = threading.Event(), threading.Event()
+
+    def hang(_message: bytes, _timeout_s: float) -> None:
+        asked.set()
+        release.wait()
+        raise Failure(grpc.StatusCode.DEADLINE_EXCEEDED)
+
+    with exporting(hang) as (tracing, queue, counts):
+        with tracing.begin("first", ""):
+            pass
+        assert asked.wait(30)  # one batch is with the collector; everything else goes on
+        contexts = []
+        for _ in range(1_000):
+            with tracing.begin("request", "") as span:
+                contexts.append(span.traceparent)
+        recorded = [each for each in contexts if w3c.is_sampled(each)]
+        assert len(recorded) == 100
+        assert not tracing.records
+        assert not queue.has_room()
+        sampled = w3c.format_context(1, 2, sampled=True)
+        with tracing.begin("request", sampled) as span:
+            assert span.traceparent == sampled  # whoever comes after may have a collector that works
+        assert count(counts, "dropped") == 0  # nothing was recorded in vain
+        release.set()
+
+
+def test_spans_under_way_when_the_room_ends_are_dropped_and_counted() -> None:
+    release = threading.Event()
+
+    def hang(_message: bytes, _timeout_s: float) -> None:
+        release.wait()
+
+    with exporting(hang, spans_max=2) as (tracing, _, counts):
+        spans = [tracing.begin("request", "") for _ in range(20)]
+        handles = [each.__enter__() for each in spans]
+        for each in reversed(spans):
+            each.__exit__(None, None, None)
+        assert len(handles) == 20
+        assert count(counts, "dropped") >= 17  # two wait, one may be with the collector
+        release.set()
+
+
+def test_a_batch_that_was_not_taken_is_sent_again_and_a_refused_one_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(span_export, "RETRY_S_FIRST", 0.001)
+    monkeypatch.setattr(span_export, "PAUSE_S", 0.001)
+    answers: list[grpc.StatusCode | None] = [
+        grpc.StatusCode.UNAVAILABLE,
+        grpc.StatusCode.DEADLINE_EXCEEDED,
+        None,
+        grpc.StatusCode.INVALID_ARGUMENT,
+    ]
+    messages: list[bytes] = []
+    taken, refused = threading.Event(), threading.Event()
+
+    def send(message: bytes, _timeout_s: float) -> None:
+        messages.append(message)
+        code = answers.pop(0)
+        if code is not None:
+            if not answers:
+                refused.set()
+            raise Failure(code)
+        taken.set()
+
+    with exporting(send) as (tracing, queue, counts):
+        with tracing.begin("first", ""):
+            pass
+        assert taken.wait(30)
+        with tracing.begin("second", ""):
+            pass
+        assert refused.wait(30)
+        queue.close(30)
+        assert messages[0] == messages[1] == messages[2]
+        assert (count(counts, "exported"), count(counts, "dropped")) == (1, 1)
+
+
+def test_a_collector_that_is_not_there_costs_no_request_anything() -> None:
+    settings = load(
+        StoreSettings,
+        {
+            "RELAYFILE_OTLP_ENDPOINT": CLOSED_PORT,
+            "RELAYFILE_TRACE_SAMPLE_RATIO": "1",
+            "RELAYFILE_TRACE_QUEUE_SPANS_MAX": "64",
+        },
+    )
+    registry = CollectorRegistry()
+    tracing = configure_tracing("test", settings, registry)
+    while tracing.records:
+        with tracing.begin("request", ""):
+            pass
+    with tracing.begin("request", "") as span:
+        assert span.span is None
+    with tracing.batch("commit", [w3c.format_context(1, 2, sampled=True)]) as batch:
+        assert batch.span is None
+    assert registry.get_sample_value("relayfile_trace_queue_limit_spans") == 64
+    tracing.close()
