@@ -19,7 +19,8 @@ from google.protobuf import descriptor_pool
 from grpc_channelz.v1 import channelz
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
-from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client import CollectorRegistry
+from prometheus_client.exposition import choose_encoder
 
 from relayfile.asgi import AsgiApp, Receive, Scope, Send
 from relayfile.auth import RateLimits, Rates, TokenVerifier, auth_stage, rate_stage, require_entries
@@ -272,19 +273,21 @@ class AdminPorts:
         await self.http.stop()
 
     async def _answer(self, scope: Scope, _receive: Receive, send: Send) -> None:
-        status, content_type, body = self._page(scope["path"])
+        accept = b",".join(value for name, value in scope["headers"] if name == b"accept").decode("latin-1")
+        status, content_type, body = self._page(scope["path"], accept)
         headers = [(b"content-type", content_type), (b"content-length", str(len(body)).encode())]
         await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": body})
 
-    def _page(self, path: str) -> tuple[int, bytes, bytes]:
+    def _page(self, path: str, accept: str) -> tuple[int, bytes, bytes]:
         match path:
             case "/healthz":
                 return 200, b"text/plain", b"ok\n"
             case "/readyz":
                 return (200, b"text/plain", b"ready\n") if self._ready else (503, b"text/plain", b"not ready\n")
             case "/metrics":
-                return 200, b"text/plain; version=0.0.4; charset=utf-8", generate_latest(self._registry)
+                encode, content_type = choose_encoder(accept)  # OpenMetrics, which has exemplars, for who asks for it
+                return 200, content_type.encode(), encode(self._registry)
             case _:
                 return 404, b"text/plain", b"/healthz, /readyz or /metrics\n"
 

@@ -7,21 +7,11 @@ import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from prometheus_client import CollectorRegistry
-
 from relayfile import status
 from relayfile.auth import REQUIREMENTS, Reach, Requirement
 from relayfile.errors import ERRORS, RelayfileError
 from relayfile.settings import document
-from relayfile.telemetry import (
-    IngestInstruments,
-    RpcInstruments,
-    ScrubInstruments,
-    StoreInstruments,
-    SyncdInstruments,
-    TraceInstruments,
-    WritebackInstruments,
-)
+from tools.metrics_page import metrics_page
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -147,38 +137,6 @@ def _paths_of(requirement: Requirement) -> str:
     if requirement.path_fields:
         return ", ".join(f"`{field}`" for field in requirement.path_fields)
     return "*filtered*" if requirement.is_filtered else ""
-
-
-METRICS_INTRODUCTION = """\
-# Metrics
-
-What `/metrics` on a process's admin port tells, beside the usual figures of a Python process. Labels have few values:
-never a workspace, a path or an id. A histogram has the suffixes `_bucket`, `_sum` and `_count`.
-This page is generated (`make docs`).
-
-| metric | type | meaning |
-|---|---|---|
-"""
-
-
-def metrics_page() -> str:
-    """docs/metrics.md: every instrument."""
-    registry = CollectorRegistry()
-    for group in (
-        RpcInstruments,
-        TraceInstruments,
-        IngestInstruments,
-        StoreInstruments,
-        WritebackInstruments,
-        ScrubInstruments,
-        SyncdInstruments,
-    ):
-        group.declare(registry)
-    rows = []
-    for metric in registry.collect():
-        name = metric.name + ("_total" if metric.type == "counter" else "")
-        rows.append(f"| `{name}` | {metric.type} | {metric.documentation} |\n")
-    return METRICS_INTRODUCTION + "".join(rows)
 
 
 PAGES: Mapping[str, Callable[[], str]] = {

@@ -174,6 +174,7 @@ class Pipeline:
             spool_commits=self.spool.counters.transactions,
             unreadable=counters.unreadable,
             objects_held=self.coalescer.objects,
+            in_flight_bytes=sum(stream.in_flight_bytes for stream in self.streams),
         )
 
     # ... life

@@ -98,6 +98,7 @@ class Through:
             streams_open=sum(stream.is_connected for stream in self._streams.all),
             spool_bytes=self.waits.shares.size_bytes,
             spool_bytes_max=self._settings.through_queue_bytes_max,
+            in_flight_bytes=sum(stream.in_flight_bytes for stream in self._streams.all),
         )
 
     # ... life

@@ -24,6 +24,7 @@ from relayfile.store.plan.result import Plan
 from relayfile.store.queues import QueueBounds, Waiting, WorkspaceQueues
 from relayfile.store.watch import RevisionFeed
 from relayfile.telemetry import StoreInstruments, Tracing
+from relayfile.telemetry.exemplars import observe
 
 Mutation = TypeVar("Mutation")
 Answer = TypeVar("Answer")
@@ -96,6 +97,9 @@ class Committer:
         self._limits = limits
         self.tracing = tracing or Tracing()
         self._queues = WorkspaceQueues(limits.bounds)
+        instruments.queue_changes.set_function(lambda: self._queues.change_count)
+        instruments.queue_bytes.set_function(lambda: self._queues.byte_count)
+        instruments.queue_limit_bytes.set(limits.bounds.node_bytes_max)
         self._wake = asyncio.Event()
         self._moved = asyncio.Event()
         """Set and cleared whenever something left the queues."""
@@ -257,7 +261,6 @@ class Committer:
 
     async def _write(self, group: _Group) -> None:
         """Commit a group. When it cannot be written as a whole, each entry by itself: one of them may be the fault."""
-        started = self._clock.monotonic()
         try:
             fenced = await self._commit(group)
         except StorageFailed as failure:
@@ -272,7 +275,6 @@ class Committer:
             else:
                 await self._write_one_by_one(group)
             return
-        self._instruments.commit_seconds.observe(self._clock.monotonic() - started)
         self._instruments.commit_changes.observe(group.change_count)
         for entry, answered in zip(group.entries, group.answers, strict=True):
             self._finish(entry, answered, fenced)
@@ -290,8 +292,10 @@ class Committer:
 
     async def _commit(self, group: _Group) -> frozenset[int]:
         fences = self._ownership.fences({entry.key.shard_id for entry in group.entries})
-        with commit_span(self.tracing, group.entries, group.answers, group.change_count):
+        started = self._clock.monotonic()
+        with commit_span(self.tracing, group.entries, group.answers, group.change_count) as span:
             fenced = await self._engine.commit(fences, group.entries)
+        observe(self._instruments.commit_seconds, self._clock.monotonic() - started, span.traceparent)
         self._instruments.commits_total.inc()
         faults.point("store.commit.after_commit_before_ack")
         return fenced
@@ -331,7 +335,6 @@ class Committer:
 
     def _release(self, key: WorkspaceKey) -> None:
         self._queues.release(key)
-        self._instruments.queue_changes.set(self._queues.change_count)
         self._wake.set()
         self._moved.set()
 

@@ -60,6 +60,7 @@ async def run(settings: SyncdSettings, stop: Stop) -> int:
         writer = Writer()
         stores = Stores(settings)
         instruments = SyncdInstruments.declare(foundation.registry)
+        instruments.writer_queue_batches.set_function(lambda: writer.waiting)
         registry = _registry(directory.path, settings, foundation, stores, writer, instruments)
         figures = Figures(registry, instruments, foundation.clock)
         try:

@@ -4,17 +4,21 @@ Owns the label `mirror`: of so many mirrors at most, and gone with the mirror. R
 """
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 from relayfile.clock import Clock
 from relayfile.syncd.mirror import Mirror
+from relayfile.syncd.open_mirror import OpenMirror
+from relayfile.syncd.rows import FileState
 from relayfile.syncd.shown import MirrorState
 from relayfile.telemetry import SyncdInstruments
 
 LABELLED_MAX: Final = 100
 """Mirrors with a figure of their own, by id; `stalest_seconds` is over all."""
 _INTERVAL_S: Final = 1.0
+_JOURNALS_EVERY: Final = 15
+"""Refreshes between two looks into the journals, which cost a little for each file that waits."""
 
 
 class Figures:
@@ -24,6 +28,7 @@ class Figures:
         self._mirrors = mirrors
         self._instruments = instruments
         self._clock = clock
+        self._refreshes = 0
         self._labelled: set[str] = set()
         self._halted: dict[str, int] = {}
         """Mirror to the time of the halt that was counted."""
@@ -52,6 +57,17 @@ class Figures:
         self._instruments.problems.set(sum(each.journal.problems.total() for each in opened))
         self._instruments.mirrors_halted.set(sum(mirror.seen.state is MirrorState.HALTED for mirror in mirrors))
         self._count_halts(mirrors)
+        if self._refreshes % _JOURNALS_EVERY == 0:
+            self._look(opened, now_us)
+        self._refreshes += 1
+
+    def _look(self, opened: Sequence[OpenMirror], now_us: int) -> None:
+        totals = [each.journal.outbox.totals() for each in opened]
+        since_us = min((each.oldest_us for each in totals if each.oldest_us), default=now_us)
+        pending = sum(each.journal.unsettled().files.get(FileState.PENDING, 0) for each in opened)
+        self._instruments.files_pending.set(pending)
+        self._instruments.edits_unsent.set(sum(each.pending_count for each in totals))
+        self._instruments.edits_unsent_oldest_seconds.set(max(0, now_us - since_us) / 1e6)
 
     def _count_halts(self, mirrors: Iterable[Mirror]) -> None:
         halted: dict[str, int] = {}

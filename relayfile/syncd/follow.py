@@ -22,6 +22,7 @@ from relayfile.syncd.progress import Progress
 from relayfile.syncd.refused_writes import learn_refusals
 from relayfile.syncd.rows import Cursor, RemoteFile
 from relayfile.telemetry.conventions import MIRROR, messaging
+from relayfile.telemetry.exemplars import observe
 from relayfile.v1 import event_pb2
 
 _WRITTEN: Final = frozenset({event_pb2.EVENT_TYPE_FILE_CREATED, event_pb2.EVENT_TYPE_FILE_UPDATED})
@@ -118,7 +119,8 @@ async def _bring(mirror: OpenMirror, changes: Sequence[RemoteFile], progress: Pr
     now_us = mirror.clock.now_us()
     for change in (changes[0], changes[-1]) if len(changes) > 1 else changes:
         if change.event_time_us:
-            mirror.instruments.event_lag_seconds.observe(max(0, now_us - change.event_time_us) / 1e6)
+            lag_s = max(0, now_us - change.event_time_us) / 1e6
+            observe(mirror.instruments.event_lag_seconds, lag_s, change.traceparent)
 
 
 async def _read(mirror: OpenMirror, backlog: Backlog) -> None:

@@ -20,12 +20,19 @@ class Writer:
 
     def __init__(self) -> None:
         self._pool = started_threads(1, "mirror-writer")
+        self.waiting = 0
+        """Batches that are queued or being written."""
         self._beside = started_threads(1, "mirror-write-back")
 
     def submit(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> asyncio.Future[T]:
         """Queue a batch. The result must be awaited with ``finished``, also after a failure."""
-        loop = asyncio.get_running_loop()
-        return loop.run_in_executor(self._pool, lambda: work(*args, **kwargs))
+        self.waiting += 1
+        batch = asyncio.get_running_loop().run_in_executor(self._pool, lambda: work(*args, **kwargs))
+        batch.add_done_callback(self._ended)
+        return batch
+
+    def _ended(self, _batch: asyncio.Future[T]) -> None:
+        self.waiting -= 1
 
     def beside(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> asyncio.Future[T]:
         """Queue a wait of the kernel that batches need not wait for. As ``submit``, in the second thread."""

@@ -10,6 +10,7 @@ from prometheus_client import Counter, Gauge, Histogram
 from relayfile.clock import Clock
 from relayfile.interception import Call, Stage
 from relayfile.telemetry.conventions import RPC_STATUS, SERVER_FAULTS, rpc, rpc_name
+from relayfile.telemetry.exemplars import observe
 from relayfile.telemetry.metrics import RpcInstruments
 from relayfile.telemetry.tracing import Attributes, Tracing
 
@@ -61,7 +62,7 @@ def telemetry_stage(instruments: RpcInstruments, tracing: Tracing, clock: Clock)
                         span.failed(code)
         finally:
             method.open.dec()
-            method.seconds.observe(clock.monotonic() - started)
+            observe(method.seconds, clock.monotonic() - started, call.traceparent)
             counter = method.calls.get(code)
             if counter is None:
                 label = call.method.removeprefix("/relayfile.v1.")

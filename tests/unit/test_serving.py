@@ -81,10 +81,10 @@ class System:
             ),
         )
 
-    async def get(self, path: str) -> tuple[int, str]:
+    async def get(self, path: str, accept: str = "*/*") -> tuple[int, str]:
         host, _, port = self.admin.http.address.rpartition(":")
         reader, writer = await asyncio.open_connection(host, int(port))
-        writer.write(f"GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n".encode())
+        writer.write(f"GET {path} HTTP/1.1\r\nhost: x\r\naccept: {accept}\r\nconnection: close\r\n\r\n".encode())
         head, _, body = (await reader.read()).decode().partition("\r\n\r\n")
         writer.close()
         await writer.wait_closed()
@@ -134,6 +134,10 @@ async def test_a_call_passes_all_stages(tmp_path: Path) -> None:
         for code in ("OK", "UNAUTHENTICATED", "PERMISSION_DENIED", "NOT_FOUND"):
             assert f'relayfile_rpc_calls_total{{code="{code}",method="FileService/GetFile"}} 1.0' in metrics
         assert 'relayfile_rpc_open{method="FileService/GetFile"} 0.0' in metrics
+        _, openmetrics = await system.get(
+            "/metrics", accept="application/openmetrics-text;version=1.0.0,text/plain;q=0.5"
+        )
+        assert openmetrics.endswith("# EOF\n")
 
 
 async def test_each_message_of_a_stream_is_checked(tmp_path: Path) -> None:

@@ -33,6 +33,7 @@ from relayfile.ingest.webhooks.request_body import BodyRoom
 from relayfile.ingest.workspaces import WorkspaceDirectory
 from relayfile.telemetry import IngestInstruments, SpanHandle, Tracing
 from relayfile.telemetry.conventions import messaging
+from relayfile.telemetry.exemplars import observe
 from relayfile.v1 import ingest_pb2, types_pb2
 from relayfile.wire import EnvelopeRules, check_envelope, is_plain
 
@@ -296,14 +297,14 @@ class PublishStream:
         tracing = self._door.tracing
         parents = (batch.envelopes[index].traceparent for batch, index in places)
         attributes = messaging("accept", "send", "spool", len(places))
-        with tracing.batch("accept spool", parents, SpanKind.PRODUCER, attributes):
+        with tracing.batch("accept spool", parents, SpanKind.PRODUCER, attributes) as span:
             for start in range(0, len(places), ACCEPT_ENVELOPES):
                 some = places[start : start + ACCEPT_ENVELOPES]
                 if len(some) > FEW_ENVELOPES:
                     await self._door.turns.next()
                 while some:
                     some = await self._settle(some)
-        self._door.instruments.accept_seconds.observe(self._door.clock.monotonic() - started)
+        observe(self._door.instruments.accept_seconds, self._door.clock.monotonic() - started, span.traceparent)
 
     async def _settle(self, places: Sequence[tuple[_Batch, int]]) -> list[tuple[_Batch, int]]:
         """Accept, and write down what became of each; what is left may be offered again, as others were refused."""

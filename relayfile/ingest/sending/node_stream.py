@@ -153,6 +153,11 @@ class NodeStream:
         self._wake.set()
 
     @property
+    def in_flight_bytes(self) -> int:
+        """Sent, without an answer."""
+        return self._flight.size_bytes
+
+    @property
     def owes_report(self) -> bool:
         """Whether the node has not been told yet what is held now."""
         return self.is_connected and self._report is not _Report.NONE

@@ -26,6 +26,8 @@ class Figures:
     unreadable: int = 0
     """Changes of damaged rows."""
     objects_held: int = 0
+    in_flight_bytes: int = 0
+    """Sent, without an answer."""
 
 
 class Meter:
@@ -54,5 +56,7 @@ class Meter:
         to.changes_unreadable.set(figures.unreadable)
         to.spool_rows.set(figures.spool_rows)
         to.spool_bytes.set(figures.spool_bytes)
+        to.spool_limit_bytes.set(figures.spool_bytes_max)
         to.objects_held.set(figures.objects_held)
+        to.in_flight_bytes.set(figures.in_flight_bytes)
         to.streams_open.set(figures.streams_open)

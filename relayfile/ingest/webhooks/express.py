@@ -29,6 +29,7 @@ from relayfile.ingest.webhooks.webhook import (
 from relayfile.ingest.webhooks.webhook_span import begin_express, tell
 from relayfile.placement import check_workspace_id
 from relayfile.telemetry import SpanHandle, get_logger
+from relayfile.telemetry.exemplars import observe
 
 TARGETS_MAX: Final = 10_000
 """URLs that are remembered with what they mean."""
@@ -153,9 +154,8 @@ class _Visit:
         try:
             if failure is None:
                 self._target.accepted.inc()
-                express.reception.at.instruments.accept_seconds.observe(
-                    express.reception.at.clock.monotonic() - self._started_s
-                )
+                at = express.reception.at
+                observe(at.instruments.accept_seconds, at.clock.monotonic() - self._started_s, self.span.traceparent)
                 answer, correlation_id = http_answer.accepted(self.envelope_id), self.correlation_id
             else:
                 answer, correlation_id = self._refusal(failure)

@@ -42,6 +42,11 @@ class BodyRoom:
         self._bytes_max = bytes_max
         self._taken_bytes = 0
 
+    @property
+    def taken_bytes(self) -> int:
+        """What is taken now."""
+        return self._taken_bytes
+
     def take(self, size: int) -> None:
         """`Unavailable` when there is no room for ``size`` more bytes."""
         if self._taken_bytes + size > self._bytes_max:

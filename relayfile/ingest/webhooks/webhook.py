@@ -50,6 +50,7 @@ from relayfile.pinned_json import JsonValue
 from relayfile.placement import check_workspace_id
 from relayfile.route_file import TENANT_HEADER
 from relayfile.telemetry import IngestInstruments, SpanHandle, Tracing, get_logger
+from relayfile.telemetry.exemplars import observe
 from relayfile.v1 import types_pb2
 
 GENERIC: Final = "generic"
@@ -269,7 +270,7 @@ class WebhookFront:
             raise_refusal(await self._intake.accept(envelopes))
         else:
             await accept_apart(self._intake, envelopes)
-        self._at.instruments.accept_seconds.observe(self._at.clock.monotonic() - started)
+        observe(self._at.instruments.accept_seconds, self._at.clock.monotonic() - started, span.traceparent)
         exchange.correlation_id = exchange.correlation_id or envelopes[0].correlation_id
         return http_answer.accepted(envelopes[0].envelope_id)
 

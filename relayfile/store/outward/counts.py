@@ -1,11 +1,14 @@
 """What is counted of requests to targets: how they ended, how long they took, which targets are left in peace."""
 
+from collections.abc import Callable
 from typing import Final
 
 from relayfile.store.outward.answers import TargetFault
 from relayfile.store.outward.caller import Done
 from relayfile.store.outward.targets import EDITS, Targets
+from relayfile.store.plan.writeback.rows import OperationRow
 from relayfile.telemetry import WritebackInstruments
+from relayfile.telemetry.exemplars import observe
 
 
 class OutwardCounts:
@@ -14,12 +17,17 @@ class OutwardCounts:
     def __init__(self, instruments: WritebackInstruments) -> None:
         self._instruments = instruments
 
-    def ended(self, provider: str, done: Done | TargetFault, seconds: float) -> None:
-        """A request to a target of the provider has ended, or could not be made."""
+    def ended(self, row: OperationRow, done: Done | TargetFault, seconds: float) -> None:
+        """The request of an operation to its target has ended, or could not be made."""
         result = result_of(done)
-        self._instruments.requests_total.labels(provider, result).inc()
+        self._instruments.requests_total.labels(row.provider, result).inc()
         if result not in _NOT_ANSWERED:
-            self._instruments.request_seconds.labels(provider).observe(seconds)
+            observe(self._instruments.request_seconds.labels(row.provider), seconds, row.traceparent)
+
+    def workers(self, busy: Callable[[], int], limit: int) -> None:
+        """`busy` tells how many requests are under way, of at most `limit`."""
+        self._instruments.workers_busy.set_function(busy)
+        self._instruments.workers_limit.set(limit)
 
     def breakers(self, targets: Targets) -> None:
         """How the targets are now."""

@@ -56,6 +56,7 @@ class OutwardWorkers:
         self._workers_max = workers_max
         self._name = name
         self._running: set[asyncio.Task[None]] = set()
+        counts.workers(lambda: len(self._running), workers_max)
         self._news = asyncio.Event()
         """An operation was written, or a request has ended."""
 
@@ -110,7 +111,7 @@ class OutwardWorkers:
         finally:
             now = self._clock.monotonic()
             target.ended(now, done if isinstance(done, TargetFault) else None)
-            self._counts.ended(row.provider, done, now - started)
+            self._counts.ended(row, done, now - started)
             self._counts.breakers(targets)
         await self._end(key, _answer(row, done, self._clock.now_us()))
 
