@@ -5,8 +5,8 @@ it ends in the dead letters and holds up nobody; paths are the planner's to refu
 framing (no members, a `spool_ref` of another length) is the sender's fault and ends its stream.
 """
 
-from collections.abc import Iterable
-from typing import Final
+from collections.abc import Generator, Iterable
+from typing import Final, TypeAlias, cast
 
 from relayfile.errors import InvalidArgument
 from relayfile.model import NO_SEMANTICS, Failure, MemberKind, RawDelivery
@@ -17,21 +17,46 @@ from relayfile.wire import semantics_message, semantics_of
 
 SPOOL_REF_BYTES: Final = 12
 MEMBERS_MAX: Final = 4_096
+STEP_MEMBERS: Final = 125
+"""Read before others have their turn in the loop: 1 ms or so."""
+STEP_BYTES: Final = 256 << 10
+"""Likewise, of contents; a larger one is read at once."""
 INVALID_MEMBER: Final = "INVALID_MEMBER"
 
 _KINDS: Final = {int(kind): kind for kind in MemberKind}
 
 
-def read_folds(messages: Iterable[shard_pb2.Fold], ingest_id: str, refs: list[bytes]) -> tuple[list[Fold], int]:
-    """The folds of one workspace, and about how many bytes they hold. Appends each member's `spool_ref` to `refs`."""
+FoldsRead: TypeAlias = tuple[list[Fold], int]
+"""The folds of one workspace, and about how many bytes they hold."""
+
+
+def read_folds(messages: Iterable[shard_pb2.Fold], ingest_id: str, refs: list[bytes]) -> FoldsRead:
+    """Appends each member's `spool_ref` to `refs`."""
+    reading = reading_folds(messages, ingest_id, refs)
+    while True:
+        try:
+            next(reading)
+        except StopIteration as end:
+            return cast(FoldsRead, end.value)
+
+
+def reading_folds(
+    messages: Iterable[shard_pb2.Fold], ingest_id: str, refs: list[bytes]
+) -> Generator[None, None, FoldsRead]:
+    """As `read_folds`, with a stop after every `STEP_MEMBERS` changes or `STEP_BYTES` of their contents."""
     folds = []
     byte_count = 0
+    left, until_bytes = STEP_MEMBERS, STEP_BYTES
     for message in messages:
         members = message.members
         if not 0 < len(members) <= MEMBERS_MAX:
             raise InvalidArgument.of("folds.members", f"has {len(members)} entries; 1 to {MEMBERS_MAX} are accepted")
         read = []
         for member in members:
+            if not left or byte_count >= until_bytes:
+                yield
+                left, until_bytes = STEP_MEMBERS, byte_count + STEP_BYTES
+            left -= 1
             ref = member.spool_ref
             if len(ref) != SPOOL_REF_BYTES:
                 raise InvalidArgument.of("folds.members.spool_ref", f"has {len(ref)} bytes, not {SPOOL_REF_BYTES}")

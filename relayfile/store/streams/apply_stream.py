@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from enum import Enum
 from functools import partial
-from typing import Final
+from typing import Final, cast
 
 from relayfile.errors import DeadLettersFull, InvalidArgument, NotOwner, Overloaded, RelayfileError
 from relayfile.model import Outcome
@@ -22,14 +22,12 @@ from relayfile.store.plan.entry import WITHOUT_OBJECT, Fold
 from relayfile.store.streams.content_chunks import ChunkedContent
 from relayfile.store.streams.pausing import PauseListener, PauseNews
 from relayfile.store.streams.sessions import Report, Reports, gap_before
-from relayfile.store.wire import failure_message, read_folds
+from relayfile.store.wire import FoldsRead, failure_message, reading_folds
 from relayfile.telemetry import get_logger
 from relayfile.v1 import shard_pb2
 
 PIECE_CHANGES_MAX: Final = 125
 """Changes of one workspace that are queued as one mutation, where folds allow."""
-READ_FOLDS: Final = 125
-"""Folds of a workspace that are read before others have their turn in the loop, 1 ms or so."""
 MEMBER_OVERHEAD_BYTES: Final = 300
 KEYS_REMEMBERED_MAX: Final = 10_000
 ACKS_PER_MESSAGE_MAX: Final = 512
@@ -161,16 +159,15 @@ class ApplyStream:
         self._in_flight_bytes += batch.byte_count
         self._one_done(batch)
 
-    async def _read(self, workspace: shard_pb2.WorkspaceFolds, refs: list[bytes]) -> tuple[list[Fold], int]:
-        """As `read_folds`, step by step."""
-        messages = workspace.folds
-        folds, byte_count = read_folds(messages[:READ_FOLDS], self._ingest_id, refs)
-        for start in range(READ_FOLDS, len(messages), READ_FOLDS):
+    async def _read(self, workspace: shard_pb2.WorkspaceFolds, refs: list[bytes]) -> FoldsRead:
+        """As `read_folds`, with a turn for others after each step."""
+        reading = reading_folds(workspace.folds, self._ingest_id, refs)
+        while True:
+            try:
+                next(reading)
+            except StopIteration as end:
+                return cast(FoldsRead, end.value)
             await asyncio.sleep(0)
-            more, more_bytes = read_folds(messages[start : start + READ_FOLDS], self._ingest_id, refs)
-            folds += more
-            byte_count += more_bytes
-        return folds, byte_count
 
     def _submit(self, batch: _InFlight, key: WorkspaceKey, folds: tuple[Fold, ...], changes: int, size: int) -> None:
         index = len(batch.results)
