@@ -224,19 +224,29 @@ class SpoolWriter:
             raise StorageFailed(what=f"spool: {type(error).__name__}: {error}") from error
 
     def close(self) -> None:
-        """Write the log back into the file, as far as readers allow, and close. After a failure: leave all as it is.
+        """Write the log back into the file, as far as readers and the disk's room allow, and close. After a failure:
+        leave all as it is.
 
-        `StorageFailed` when the disk failed behind the last transaction.
+        `StorageFailed` when the disk failed behind the last transaction, or fails now.
         """
         connection = self._connection
         connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
         error = self._checkpoints.close()
         if not self._failed and error is None:
-            with contextlib.suppress(apsw.Error):  # What was committed stays in the log.
-                connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
+            error = self._empty_log()
         connection.close()
         if error is not None and not self._failed:
             raise StorageFailed(what=f"spool: {type(error).__name__}: {error}") from error
+
+    def _empty_log(self) -> apsw.Error | None:
+        """What failed."""
+        try:
+            self._connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
+        except (apsw.FullError, apsw.BusyError):
+            return None  # What was committed stays in the log.
+        except apsw.Error as failed:
+            return failed
+        return None
 
     def _insert(self, rows: list[NewRow]) -> None:
         """Many rows in a statement: after each one the thread asks a busy event loop for the interpreter lock again."""

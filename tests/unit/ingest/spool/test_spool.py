@@ -445,3 +445,30 @@ async def test_a_caller_that_goes_away_does_not_disturb_the_others(tmp_path: Pat
         await kept
         with contextlib.suppress(asyncio.CancelledError):
             await gone
+
+
+@pytest.mark.parametrize("error", [apsw.IOError, apsw.FullError, apsw.BusyError])
+async def test_a_log_that_cannot_be_emptied_at_the_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: type[apsw.Error]
+) -> None:
+    """A failing disk is told and marked; want of room, or a reader of old pages, leaves the log for the next start."""
+
+    def failing(directory: Path) -> FailingCheckpoints:
+        return FailingCheckpoints(open_connection(directory), error)
+
+    open_connection = spool_file._open
+    async with opened(tmp_path):
+        pass
+    with monkeypatch.context() as patch:
+        patch.setattr(spool_file, "_open", failing)
+        one = Opened(tmp_path)
+    await append(one.spool, [envelope(1)])
+    if error is apsw.IOError:
+        with pytest.raises(StorageFailed):
+            await one.spool.close()
+    else:
+        await one.spool.close()
+    one.reader.close()
+    assert (one.directory.failure() is not None) is (error is apsw.IOError)
+    async with opened(tmp_path) as again:
+        assert sum(row.member_count for row in again.reader.remainders()) == 1
