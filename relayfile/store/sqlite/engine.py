@@ -12,7 +12,7 @@ for nobody.
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -51,6 +51,7 @@ from relayfile.store.sqlite.expiry import (
     empty_slot,
     expired_slot,
     remove_actions,
+    remove_contents,
     remove_events,
     remove_garbage,
 )
@@ -211,8 +212,8 @@ class SqliteEngine:
             await self._write(live)
             if any(entry.plan.contents_released for entry in live):
                 # While edits go on, as much room is freed as they take: a sweep comes only once in a while.
-                shard_ids = {entry.key.shard_id for entry in live}
-                remove_garbage(self._writer, shard_ids, self._clock.now_us(), GARBAGE_PER_COMMIT)
+                shards = {entry.key.shard_id for entry in live}
+                await self._remove_garbage(shards, self._clock.now_us(), GARBAGE_PER_COMMIT)
             faults.point("store.commit.before_commit")
         return fenced
 
@@ -295,7 +296,7 @@ class SqliteEngine:
 
     async def remove_expired(self, now_us: int, limit: int, held: Mapping[WorkspaceKey, int] = NOTHING_HELD) -> Sweep:
         async with self._transaction():
-            removed = remove_garbage(self._writer, self._state.shard_ids, now_us, limit)
+            removed = await self._remove_garbage(self._state.shard_ids, now_us, limit)
             slot = expired_slot(now_us, self._limits.delivery_retention_us)
             if removed < limit and slot is not None and slot in self._state.filled_slots:
                 emptied = empty_slot(self._writer, slot, limit - removed)
@@ -306,10 +307,8 @@ class SqliteEngine:
                 oldest_us = now_us - self._limits.admin_action_retention_us
                 removed += remove_actions(self._writer, self._state.shard_ids, oldest_us, limit - removed)
             if removed < limit:
-                created_before_us = now_us - self._limits.letter_retention_us
-                removed += remove_acknowledged(
-                    self._writer, self._state.shard_ids, created_before_us, now_us, limit - removed
-                )
+                shards, created_before_us = self._state.shard_ids, now_us - self._limits.letter_retention_us
+                removed += remove_acknowledged(self._writer, shards, created_before_us, now_us, limit - removed)
             if removed < limit:
                 ended_before_us = now_us - self._limits.tombstone_retention_us
                 removed += remove_deleted(self._writer, self._state.shard_ids, now_us, ended_before_us, limit - removed)
@@ -323,6 +322,12 @@ class SqliteEngine:
                 removed += gone
         is_shrinking = removed < limit and await self._shrink()
         return Sweep(removed, removed < limit and self._state.events_swept_to == START and not is_shrinking)
+
+    async def _remove_garbage(self, shards: Iterable[int], now_us: int, limit: int) -> int:
+        count, large = remove_garbage(self._writer, shards, now_us, limit)
+        if large:
+            await self._in_thread(partial(remove_contents, self._writer, large))
+        return count
 
     async def _shrink(self) -> bool:
         """In a transaction of its own: on a full disk it must not undo what was removed."""
@@ -345,7 +350,7 @@ class SqliteEngine:
 
     @property
     def commit_count(self) -> int:
-        """Transactions committed, each with one fsync, since the engine was opened."""
+        """Transactions committed since the engine was opened, each with one fsync."""
         return self._state.commit_count
 
     def _open_reader(self) -> apsw.Connection:

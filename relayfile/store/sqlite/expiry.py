@@ -3,7 +3,7 @@
 Released contents, deliveries and request ids of old periods, events and administrative actions past their time.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import apsw
@@ -17,8 +17,10 @@ SMALL_GRACE_US = 5_000_000
 """As long for one that is read in one piece, right after its file's row."""
 SMALL_BYTES_MAX = 64 << 10
 """Such contents; no message is set to carry less."""
-GARBAGE_BYTES_PER_STEP = 32 << 20
-"""SQLite visits every page of a content that it deletes."""
+GARBAGE_BYTES_PER_STEP = 4 << 20
+"""SQLite visits every page of a content that it deletes: up to 1 ms, and what the disk takes to read them."""
+LARGE_BYTES_MIN = 1 << 20
+"""Such contents are deleted in the writer's thread."""
 GARBAGE_PER_COMMIT = 200
 """Contents that go with a commit, so that edits without end take no more room than those of some seconds."""
 
@@ -54,12 +56,20 @@ PERIOD_TABLES = tuple(table for table, _ in _PERIOD_KEYS)
 """Each has a table for every slot."""
 
 
-def remove_garbage(connection: apsw.Connection, shard_ids: Iterable[int], now_us: int, limit: int) -> int:
-    """Inside the caller's transaction; how many contents went: at most `limit`, and about `GARBAGE_BYTES_PER_STEP`.
+class Garbage(NamedTuple):
+    """What one step of removing contents did."""
 
-    `limit` also where their size ended the step: there may be more.
-    """
+    removed_count: int
+    """At most the limit; the limit also where their size ended the step: there may be more."""
+    large: Sequence[int]
+    """Contents of `removed_count` that are still to be deleted, with `remove_contents`."""
+
+
+def remove_garbage(connection: apsw.Connection, shard_ids: Iterable[int], now_us: int, limit: int) -> Garbage:
+    """Inside the caller's transaction: at most `limit` contents, and `GARBAGE_BYTES_PER_STEP` but for the last one."""
     found: list[tuple[int, int, int]] = []
+    small: list[int] = []
+    large: list[int] = []
     size_bytes = 0
     for shard_id in shard_ids:
         if len(found) >= limit or size_bytes >= GARBAGE_BYTES_PER_STEP:
@@ -68,12 +78,18 @@ def remove_garbage(connection: apsw.Connection, shard_ids: Iterable[int], now_us
         due: Iterable[tuple[int, int, int]] = connection.execute(_GARBAGE, bindings)
         for released_us, content_id, content_bytes in due:
             found.append((shard_id, released_us, content_id))
+            (large if content_bytes >= LARGE_BYTES_MIN else small).append(content_id)
             size_bytes += content_bytes
             if size_bytes >= GARBAGE_BYTES_PER_STEP:
                 break
-    connection.executemany(_CONTENT_DELETE, [(content_id,) for _, _, content_id in found])
+    remove_contents(connection, small)
     connection.executemany(_GARBAGE_DELETE, found)
-    return limit if size_bytes >= GARBAGE_BYTES_PER_STEP else len(found)
+    return Garbage(limit if size_bytes >= GARBAGE_BYTES_PER_STEP else len(found), large)
+
+
+def remove_contents(connection: apsw.Connection, content_ids: Iterable[int]) -> None:
+    """Inside the caller's transaction."""
+    connection.executemany(_CONTENT_DELETE, [(content_id,) for content_id in content_ids])
 
 
 def remove_actions(connection: apsw.Connection, shard_ids: Iterable[int], older_than_us: int, limit: int) -> int:
