@@ -19,6 +19,7 @@ from relayfile.store.all_nodes import AllNodes
 from relayfile.store.commit import CommitLimits
 from relayfile.store.existence import WorkspaceExistence
 from relayfile.store.integrity.background import BackgroundScrub
+from relayfile.store.integrity.place import PlaceFile
 from relayfile.store.letters.replayer import ReplayPolicy
 from relayfile.store.node import Node, NodePolicy
 from relayfile.store.outward.calling import OutwardPolicy, call_targets
@@ -84,6 +85,7 @@ async def _serve(
         settings.scrub_interval_s,
         settings.scrub_background_bytes_per_second_max,
         ScrubInstruments.declare(foundation.registry),
+        PlaceFile(settings.data_dir),
     )
     operating = _admin_parts(node, engine, settings, peers, foundation, auditor, scrub)
     services = [

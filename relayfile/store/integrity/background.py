@@ -1,24 +1,27 @@
 """The scrub that nobody has to order: contents compared with their hashes, slowly and for ever.
 
-Owns when a scrub of the node begins, at what rate it reads, and what of it is told: one line for each finding, metrics,
-and what `GetStats` shows. The looking is the auditor's. A scrub that fails is told and begun again after the pause.
-Where SQLite itself finds the file damaged the engine has ended all writing already, and with the next commit the node
-ends.
+Owns when a scrub of the node begins, at what rate it reads, that a restart goes on with it, and what of it is told: one
+line for each finding, metrics, and what `GetStats` shows. The looking is the auditor's. A scrub that fails is told, and
+goes on after the pause. Where SQLite itself finds the file damaged the engine has ended all writing already, and with
+the next commit the node ends.
 """
 
 import asyncio
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from relayfile.clock import Clock
 from relayfile.errors import StorageFailed
-from relayfile.store.integrity.finding import AuditEnd, AuditOrder, Check, Finding
+from relayfile.store.integrity.finding import AuditEnd, AuditOrder, Check, Finding, Place, Tally
+from relayfile.store.integrity.place import PlaceFile, ScrubPlace
 from relayfile.store.integrity.seam import Auditor
 from relayfile.telemetry import ScrubInstruments, get_logger
 
 FIRST_AFTER_S: Final = 600.0
 """Longest rest between the start of the process and its first scrub: a node that starts every day is scrubbed too."""
+KEPT_EVERY_S: Final = 60.0
+"""A restart looks again at what was looked at since its place was written down."""
 FINDINGS_MAX: Final = 100
 """That end a scrub: a disk is broken then, and a line for each content of it helps nobody."""
 
@@ -52,6 +55,7 @@ class BackgroundScrub:
         interval_s: float,
         bytes_per_second_max: int,
         instruments: ScrubInstruments,
+        place: PlaceFile,
     ) -> None:
         """`interval_s`: rest between the end of one scrub and the next one's beginning; 0: none is ever begun."""
         self.state = ScrubState()
@@ -62,6 +66,7 @@ class BackgroundScrub:
             checks=(Check.CONTENT,), findings_max=FINDINGS_MAX, content_bytes_per_second_max=bytes_per_second_max
         )
         self._instruments = instruments
+        self._place = place
 
     async def run(self) -> None:
         """Until cancelled; returns at once where the scrub is off. `StorageFailed` when the process must end."""
@@ -79,19 +84,22 @@ class BackgroundScrub:
             await asyncio.sleep(self._interval_s)
 
     async def once(self) -> None:
-        """One scrub of everything on the node."""
-        state = self.state
-        state.is_running, state.started_us = True, self._clock.now_us()
-        state.content_count = state.content_bytes = state.finding_count = 0
+        """One scrub of everything on the node, or what is left of one that an earlier process began."""
+        state, begun = self.state, self._place.read()
+        order = self._begin(begun)
         try:
-            async with aclosing(self._auditor.run(self._order)) as items:
+            async with aclosing(self._auditor.run(order)) as items:
+                kept_s = self._clock.monotonic()
                 async for item in items:
                     if isinstance(item, Finding):
                         self._tell(item)
                         continue
                     tally = item.tally if isinstance(item, AuditEnd) else item
-                    self._instruments.bytes_total.inc(tally.content_bytes - state.content_bytes)
-                    state.content_count, state.content_bytes = tally.content_count, tally.content_bytes
+                    self._count(tally, begun)
+                    if tally.place is not None and self._clock.monotonic() - kept_s >= KEPT_EVERY_S:
+                        self._place.keep(self._reached(tally.place))
+                        kept_s = self._clock.monotonic()
+            self._place.forget()
         finally:
             state.is_running = False
         state.ended_us, state.last_finding_count = self._clock.now_us(), state.finding_count
@@ -100,6 +108,30 @@ class BackgroundScrub:
         _log.info(
             "scrub ended", contents=state.content_count, content_bytes=state.content_bytes, findings=state.finding_count
         )
+
+    def _begin(self, begun: ScrubPlace | None) -> AuditOrder:
+        state = self.state
+        state.is_running = True
+        if begun is None:
+            state.started_us = self._clock.now_us()
+            state.content_count = state.content_bytes = state.finding_count = 0
+            return self._order
+        state.started_us, state.finding_count = begun.started_us, begun.finding_count
+        state.content_count, state.content_bytes = begun.content_count, begun.content_bytes
+        return replace(self._order, after=Place(begun.shard_id, begun.workspace_id, begun.path))
+
+    def _count(self, tally: Tally, begun: ScrubPlace | None) -> None:
+        state = self.state
+        content_count, content_bytes = tally.content_count, tally.content_bytes
+        if begun is not None:
+            content_count, content_bytes = content_count + begun.content_count, content_bytes + begun.content_bytes
+        self._instruments.bytes_total.inc(content_bytes - state.content_bytes)
+        state.content_count, state.content_bytes = content_count, content_bytes
+
+    def _reached(self, place: Place) -> ScrubPlace:
+        state = self.state
+        counted = state.content_count, state.content_bytes, state.finding_count
+        return ScrubPlace(*place, state.started_us or 0, *counted)
 
     def _tell(self, finding: Finding) -> None:
         self.state.finding_count += 1

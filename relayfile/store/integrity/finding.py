@@ -47,6 +47,14 @@ class Finding(NamedTuple):
         return self[:5]
 
 
+class Place(NamedTuple):
+    """A file, in the order in which contents are looked at."""
+
+    shard_id: int
+    workspace_id: str
+    path: str
+
+
 @dataclass(frozen=True, slots=True)
 class AuditOrder:
     """What to look at."""
@@ -59,6 +67,8 @@ class AuditOrder:
     findings_max: int = FINDINGS_DEFAULT
     content_bytes_per_second_max: int = 0
     """0: as fast as its turns come."""
+    after: Place | None = None
+    """Of an order for the contents of the whole node: look at what comes after it."""
 
 
 @dataclass(slots=True)
@@ -73,6 +83,8 @@ class Tally:
     change_count: int = 0
     content_count: int = 0
     content_bytes: int = 0
+    place: Place | None = None
+    """The file whose content was looked at last."""
 
 
 @dataclass(slots=True)

@@ -8,7 +8,7 @@ from hashlib import sha256
 import apsw
 
 from relayfile.store.engine import WorkspaceKey
-from relayfile.store.integrity.finding import Check, Finding, Tally
+from relayfile.store.integrity.finding import Check, Finding, Place, Tally
 from relayfile.store.sqlite.audit.step import ROWS_PER_TURN, Look
 
 FILES_PER_STEP = 1_000
@@ -114,6 +114,7 @@ def check_contents(cursor: apsw.Cursor, tally: Tally, key: WorkspaceKey, after: 
         size_bytes += len(data)
         tally.content_count += 1
         tally.content_bytes += len(data)
+        tally.place = Place(*key, after)
         yield None
         if size_bytes >= CONTENT_BYTES_PER_STEP or count >= FILES_PER_STEP:
             return partial(check_contents, key=key, after=after)

@@ -43,6 +43,7 @@ _WORKSPACES = (
     " ORDER BY shard_id, workspace_id LIMIT ?"
 )
 _COUNT = "SELECT count(*) FROM workspace WHERE deleted_us IS NULL"
+_COUNT_UP_TO = _COUNT + " AND (shard_id, workspace_id) <= (?, ?)"
 _OF_FILES: Final = frozenset({Check.REVISIONS, Check.INDEXES, Check.REFERENCES})
 
 
@@ -99,9 +100,13 @@ class SqliteAudit:
             return
         for step in self._of_node(order):
             yield step
+        after: tuple[int, str] = (-1, "")
+        if order.after is not None:
+            after = begun = WorkspaceKey(*order.after[:2])
+            yield _while_alive(partial(check_contents, key=begun, after=order.after.path), begun)
         async with self._snapshot() as cursor:
             tally.workspace_total = cursor.execute(_COUNT).get
-        after = (-1, "")
+            tally.workspace_count = cursor.execute(_COUNT_UP_TO, after).get
         while True:
             async with self._snapshot() as cursor:
                 keys = [WorkspaceKey(*row) for row in cursor.execute(_WORKSPACES, (*after, WORKSPACES_PER_PAGE))]

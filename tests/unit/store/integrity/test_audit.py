@@ -2,6 +2,7 @@
 
 import asyncio
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import apsw
@@ -18,6 +19,7 @@ from relayfile.store.integrity.finding import (
     AuditOrder,
     Check,
     Finding,
+    Place,
     Tally,
 )
 from relayfile.store.plan.buckets import BUILT
@@ -401,3 +403,27 @@ async def test_a_finding_that_the_second_look_does_not_confirm_is_none(sound: Pa
 
         assert await auditor._look_twice(wavering, Tally(), 10) == ([], None)
         assert looks == 2
+
+
+async def test_contents_are_looked_at_from_any_place_on(sound: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also when the workspace of the place is no more."""
+    monkeypatch.setattr(files, "FILES_PER_STEP", 2)
+    places: list[tuple[Place, int]] = []
+
+    async def counted(order: AuditOrder) -> int:
+        with stopped_audit(sound, CLOCK) as auditor:
+            assert auditor is not None
+            async for item in auditor.run(order):
+                if isinstance(item, AuditEnd):
+                    return item.tally.content_count
+                if isinstance(item, Tally) and order.after is None and item.place is not None:
+                    places.append((item.place, item.content_count))
+        raise AssertionError("an audit has an end")
+
+    order = AuditOrder(checks=(Check.CONTENT,))
+    total = await counted(order)
+    assert len({place for place, _ in places}) > 2
+    for place, count in places:
+        assert count + await counted(replace(order, after=place)) == total, place
+    [other] = {place.workspace_id for place, _ in places} - {W}
+    assert await counted(replace(order, after=Place(-1, "gone", "/x"))) == total, other

@@ -2,6 +2,8 @@
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import pytest
 from prometheus_client import CollectorRegistry
@@ -9,12 +11,16 @@ from structlog.testing import capture_logs
 
 from relayfile.clock import ManualClock
 from relayfile.errors import StorageFailed, Unavailable
-from relayfile.store.integrity.background import FINDINGS_MAX, FIRST_AFTER_S, BackgroundScrub
-from relayfile.store.integrity.finding import AuditEnd, AuditOrder, Check, Finding, Tally
+from relayfile.store.integrity.background import FINDINGS_MAX, FIRST_AFTER_S, KEPT_EVERY_S, BackgroundScrub
+from relayfile.store.integrity.finding import AuditEnd, AuditOrder, Check, Finding, Place, Tally
+from relayfile.store.integrity.place import FILE_NAME, PlaceFile
 from relayfile.store.integrity.seam import Audited
 from relayfile.telemetry import ScrubInstruments
 
 DAMAGE = Finding(Check.CONTENT, 3, "acme", "/a.txt", "CONTENT_MISMATCH", "its bytes are others than its hash says")
+
+
+ORDER = AuditOrder("", (Check.CONTENT,), False, FINDINGS_MAX, 65_536)
 
 
 class Auditor:
@@ -35,12 +41,26 @@ class Auditor:
             self.on_item()
 
 
-def made(auditor: Auditor, interval_s: float = 3_600.0) -> tuple[BackgroundScrub, CollectorRegistry]:
-    registry = CollectorRegistry()
-    return BackgroundScrub(auditor, ManualClock(), interval_s, 65_536, ScrubInstruments.declare(registry)), registry
+@dataclass(slots=True)
+class Maker:
+    """Of scrubs of one node, one process after the other."""
+
+    directory: Path
+    clock: ManualClock = field(default_factory=ManualClock)
+
+    def __call__(self, auditor: Auditor, interval_s: float = 3_600.0) -> tuple[BackgroundScrub, CollectorRegistry]:
+        registry = CollectorRegistry()
+        instruments = ScrubInstruments.declare(registry)
+        place = PlaceFile(self.directory)
+        return BackgroundScrub(auditor, self.clock, interval_s, 65_536, instruments, place), registry
 
 
-async def test_what_it_finds_is_in_the_log_the_metrics_and_the_state() -> None:
+@pytest.fixture
+def made(tmp_path: Path) -> Maker:
+    return Maker(tmp_path)
+
+
+async def test_what_it_finds_is_in_the_log_the_metrics_and_the_state(made: Maker) -> None:
     tally = Tally(content_count=7, content_bytes=700)
     auditor = Auditor([Tally(), DAMAGE, tally, AuditEnd(tally, 1)], [Tally(), AuditEnd(Tally(content_bytes=5))])
     scrub, registry = made(auditor)
@@ -50,7 +70,7 @@ async def test_what_it_finds_is_in_the_log_the_metrics_and_the_state() -> None:
         await scrub.once()
     assert all(seen)
     assert not scrub.state.is_running
-    assert auditor.orders == [AuditOrder("", (Check.CONTENT,), False, FINDINGS_MAX, 65_536)]
+    assert auditor.orders == [ORDER]
     [line] = [each for each in logs if each["log_level"] == "error"]
     assert (line["workspace"], line["subject"], line["reason"]) == ("acme", "/a.txt", "CONTENT_MISMATCH")
     assert (scrub.state.content_count, scrub.state.content_bytes, scrub.state.last_finding_count) == (7, 700, 1)
@@ -61,7 +81,7 @@ async def test_what_it_finds_is_in_the_log_the_metrics_and_the_state() -> None:
     assert registry.get_sample_value("relayfile_scrub_bytes_total") == 705
 
 
-async def test_it_goes_on_after_a_failure_and_ends_with_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_it_goes_on_after_a_failure_and_ends_with_the_disk(made: Maker, monkeypatch: pytest.MonkeyPatch) -> None:
     rests: list[float] = []
 
     async def sleep(seconds: float) -> None:
@@ -77,8 +97,51 @@ async def test_it_goes_on_after_a_failure_and_ends_with_the_disk(monkeypatch: py
     assert scrub.state.ended_us is not None
 
 
-async def test_it_is_never_begun_where_it_is_off() -> None:
+async def test_it_is_never_begun_where_it_is_off(made: Maker) -> None:
     auditor = Auditor()
     scrub, _ = made(auditor, 0.0)
     await scrub.run()
     assert not auditor.orders
+
+
+async def test_a_restart_goes_on_where_the_scrub_was(made: Maker, tmp_path: Path) -> None:
+    here, further = Place(3, "acme", "/a.txt"), Place(3, "acme", "/b.txt")
+    tallies = [
+        Tally(content_count=1, content_bytes=10, place=Place(1, "zeta", "/x")),
+        Tally(content_count=4, content_bytes=40, place=here),
+        Tally(content_count=5, content_bytes=50, place=further),
+    ]
+    cut = Auditor([tallies[0], DAMAGE, *tallies[1:]])
+    scrub, _ = made(cut)
+
+    def on_item() -> None:
+        made.clock.advance(KEPT_EVERY_S / 2)
+        if scrub.state.content_count == 5:
+            raise asyncio.CancelledError  # the process ends
+
+    cut.on_item = on_item
+    with pytest.raises(asyncio.CancelledError), capture_logs():
+        await scrub.once()
+    assert not scrub.state.is_running
+
+    left = Tally(content_count=3, content_bytes=30)
+    again = Auditor([left, AuditEnd(left)], [AuditEnd(Tally())])
+    scrub, registry = made(again)
+    await scrub.once()
+    assert again.orders == [replace(ORDER, after=here)], "of what came after it the place was not written down yet"
+    state = scrub.state
+    assert (state.content_count, state.content_bytes, state.last_finding_count) == (7, 70, 1)
+    assert registry.get_sample_value("relayfile_scrub_bytes_total") == 30
+    assert registry.get_sample_value("relayfile_scrub_findings") == 1
+    await scrub.once()
+    assert again.orders[1] == ORDER, "the next one is of everything"
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("damaged", [b"", b"{", b'{"shard_id": "?"}'])
+async def test_a_place_that_cannot_be_read_is_none(made: Maker, tmp_path: Path, damaged: bytes) -> None:
+    (tmp_path / FILE_NAME).write_bytes(damaged)
+    auditor = Auditor([AuditEnd(Tally())])
+    scrub, _ = made(auditor)
+    await scrub.once()
+    assert auditor.orders == [ORDER]
