@@ -4,15 +4,12 @@ Owns every statement on their tables. Contents to which operations refer are kep
 which operation changes how is in the plan.
 """
 
-import heapq
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import count
-from typing import Any, Final
+from typing import Final
 
 import apsw
-import msgspec
 
-from relayfile.model import NO_SEMANTICS
 from relayfile.store.engine import PlannedEntry, WorkspaceKey
 from relayfile.store.operation_view import OperationFilter
 from relayfile.store.plan.rows import ObjectKey
@@ -21,44 +18,29 @@ from relayfile.store.plan.writeback.rows import (
     CONTENT_OF_FILE,
     FREED_US,
     HeldChange,
-    OperationFault,
-    OperationKind,
     OperationRow,
-    OperationState,
-    ProviderKnown,
 )
-from relayfile.store.sqlite.rows import Rows, decode_semantics, encode_semantics
+from relayfile.store.sqlite.operation_lists import list_operations
+from relayfile.store.sqlite.operation_rows import ALL_COLUMNS, COLUMNS, READABLE, operation_columns, operation_row
+from relayfile.store.sqlite.rows import Rows
 from relayfile.store.wire import member_message, read_member
 from relayfile.v1 import shard_pb2
 
-NEVER_US: Final = (1 << 63) - 1
-"""`ended_us` of what has not ended."""
 OF_OBJECT_MAX: Final = 256
 """Operations of one object that a plan sees: all unfinished ones, and the latest that reached the provider."""
-LOOKED_AT_MAX: Final = 5_000
-"""Rows that one page of a list reads before it ends, however few of them match."""
 PENDING_DELETES_MAX: Final = 100_000
 """Unclaimed deletes of a workspace that one plan puts into quarantine."""
 
-_COLUMNS: Final = (
-    "operation_id", "provider", "object_key", "kind", "state", "path", "revision", "actor", "created_us",
-    "claimable_us", "moved_from", "is_draft", "base_revision", "folded_count", "content_id", "content_sha256",
-    "size_bytes", "content_type", "semantics", "known", "claim_number", "claimed_by", "claimed_us", "claim_expire_us",
-    "claim_request", "attempt_count", "is_blocked", "fault", "superseded_by", "quarantine_id", "result",
-    "result_sha256", "is_owed", "correlation_id", "traceparent", "modified_us", "ended_us", "version",
-)  # fmt: skip
-assert OperationRow._fields == _COLUMNS, "a row of the table is the value, column by column"
-_ALL = ", ".join(_COLUMNS)
-_FIRST_ID, _LAST_ID = "", "\U0010ffff"
+_FIRST_ID = ""
 
 _KEY = "shard_id = ?1 AND workspace_id = ?2"
 _ONE = f"{_KEY} AND operation_id = ?3"
 _CHANGED = ", ".join(
-    f"{name} = excluded.{name}" for name in (*_COLUMNS[1:], "change_number") if name not in ("content_id", "created_us")
+    f"{name} = excluded.{name}" for name in (*COLUMNS[1:], "change_number") if name not in ("content_id", "created_us")
 )
 _PUT = (
-    f"INSERT INTO operation (shard_id, workspace_id, {_ALL}, change_number)"
-    f" VALUES ({', '.join('?' * (len(_COLUMNS) + 3))})"
+    f"INSERT INTO operation (shard_id, workspace_id, {ALL_COLUMNS}, change_number)"
+    f" VALUES ({', '.join('?' * (len(COLUMNS) + 3))})"
     f" ON CONFLICT (shard_id, workspace_id, operation_id) DO UPDATE SET {_CHANGED}"
 )
 _TAKE_CONTENT = (
@@ -77,21 +59,21 @@ _GARBAGE = "INSERT INTO content_garbage VALUES (?, ?, ?)"
 
 _HAS_ANY = f"SELECT 1 FROM operation WHERE {_KEY} LIMIT 1"
 _OF_OBJECT = (
-    f"SELECT {_ALL} FROM operation INDEXED BY operation_of_object WHERE {_KEY} AND provider = ?3 AND object_key = ?4"
-    " AND (claim_number > 0 OR ended_us = 9223372036854775807) ORDER BY ended_us DESC LIMIT ?5"
+    f"SELECT {ALL_COLUMNS} FROM operation INDEXED BY operation_of_object WHERE {_KEY} AND provider = ?3"
+    " AND object_key = ?4 AND (claim_number > 0 OR ended_us = 9223372036854775807) ORDER BY ended_us DESC LIMIT ?5"
 )
 _HELD = (
     "SELECT h.held_us, h.content_id, h.ingest_id, c.data FROM held_change AS h JOIN content AS c USING (content_id)"
     " WHERE h.shard_id = ?1 AND h.workspace_id = ?2 AND h.provider = ?3 AND h.object_key = ?4"
 )
 _HELD_KEYS = f"SELECT provider, object_key, held_us FROM held_change WHERE {_KEY} AND held_us <= ?3 LIMIT ?4"
-_BY_ID = f"SELECT {_ALL} FROM operation WHERE {_ONE}"
+_BY_ID = f"SELECT {ALL_COLUMNS} FROM operation WHERE {_ONE}"
 _PROVIDERS = (
     "SELECT DISTINCT provider FROM operation INDEXED BY operation_claimable"
     f" WHERE {_KEY} AND state = 1 AND is_blocked = 0"
 )
 _CLAIMABLE = (
-    f"SELECT {_ALL} FROM operation INDEXED BY operation_claimable WHERE {_KEY} AND provider = ?3 AND state = 1"
+    f"SELECT {ALL_COLUMNS} FROM operation INDEXED BY operation_claimable WHERE {_KEY} AND provider = ?3 AND state = 1"
     " AND is_blocked = 0 AND claimable_us <= ?4 ORDER BY claimable_us, operation_id LIMIT ?5"
 )
 _NEXT_CLAIMABLE = (
@@ -99,7 +81,7 @@ _NEXT_CLAIMABLE = (
     " AND state = 1 AND is_blocked = 0 AND claimable_us > ?4"
 )
 _CLAIMED = (
-    f"SELECT {_ALL} FROM operation INDEXED BY operation_claimed WHERE {_KEY} AND state = 2 AND provider = ?3"
+    f"SELECT {ALL_COLUMNS} FROM operation INDEXED BY operation_claimed WHERE {_KEY} AND state = 2 AND provider = ?3"
     " ORDER BY claim_expire_us"
 )
 _CLAIMED_PROVIDERS = (
@@ -107,7 +89,7 @@ _CLAIMED_PROVIDERS = (
     " GROUP BY provider"
 )
 _OF_REQUEST = (
-    f"SELECT {_ALL} FROM operation INDEXED BY operation_claim_request WHERE shard_id = ?1 AND workspace_id = ?2"
+    f"SELECT {ALL_COLUMNS} FROM operation INDEXED BY operation_claim_request WHERE shard_id = ?1 AND workspace_id = ?2"
     " AND claim_request >= ?3 AND claim_request < ?4 AND claim_request <> '' AND state = 2"
 )
 _RECENT_DELETES = (
@@ -119,12 +101,12 @@ _OPEN_QUARANTINE = (
     " AND state IN (1, 2, 4, 7) ORDER BY operation_id DESC LIMIT 1"
 )
 _PENDING_DELETES = (
-    f"SELECT {_ALL} FROM operation INDEXED BY operation_by_state WHERE {_KEY} AND state = 1"
+    f"SELECT {ALL_COLUMNS} FROM operation INDEXED BY operation_by_state WHERE {_KEY} AND state = 1"
     " AND state IN (1, 2, 4, 7) AND kind = 2 LIMIT ?3"
 )
 _CHANGED_AFTER = (
-    f"SELECT change_number, {_ALL} FROM operation INDEXED BY operation_by_change WHERE {_KEY} AND change_number > ?3"
-    " ORDER BY change_number LIMIT ?4"
+    f"SELECT change_number, {ALL_COLUMNS} FROM operation INDEXED BY operation_by_change WHERE {_KEY}"
+    " AND change_number > ?3 ORDER BY change_number LIMIT ?4"
 )
 _NEWEST_CHANGE = f"SELECT max(change_number) FROM operation INDEXED BY operation_by_change WHERE {_KEY}"
 _SEEN = f"SELECT 1 FROM provider_seen WHERE {_KEY} AND provider = ?3"
@@ -142,14 +124,6 @@ _EXPIRED = (
 )
 _DELETE = "DELETE FROM operation WHERE shard_id = ? AND workspace_id = ? AND operation_id = ?"
 
-_known = msgspec.json.Decoder(ProviderKnown)
-_fault = msgspec.json.Decoder(OperationFault)
-_encode = msgspec.json.Encoder().encode
-_STATES = {int(state): state for state in OperationState}
-_KINDS = {int(kind): kind for kind in OperationKind}
-_READABLE = frozenset({1, 2, 4, 7})
-"""States in which an operation keeps its content."""
-
 
 def operation_statements(entries: Sequence[PlannedEntry], numbers: "count[int]") -> Iterator[tuple[str, Rows]]:
     """What the entries do to operations; after their files, whose contents new operations take."""
@@ -161,8 +135,8 @@ def operation_statements(entries: Sequence[PlannedEntry], numbers: "count[int]")
     leaves: Rows = []
     for key, operations, _ in changes:
         for row in operations.rows:
-            puts.append((*key, *_columns(row), next(numbers)))
-            if row.state not in _READABLE or not row.content_id:
+            puts.append((*key, *operation_columns(row), next(numbers)))
+            if row.state not in READABLE or not row.content_id:
                 leaves.append((*key, row.operation_id))
             elif row.content_id == CONTENT_OF_FILE:
                 takes.append((*key, row.operation_id, row.path))
@@ -182,33 +156,6 @@ def operation_statements(entries: Sequence[PlannedEntry], numbers: "count[int]")
     yield _CONTENT, contents
     yield _HELD_PUT, held_rows
     yield _HELD_FREE, [(*key, *freed) for key, operations, _ in changes for freed in operations.held_freed]
-
-
-def _columns(row: OperationRow) -> tuple[Any, ...]:
-    return row._replace(
-        content_id=0,
-        semantics=encode_semantics(row.semantics),  # type: ignore[arg-type]  # a column, no longer a value
-        known=None if row.known is None else _encode(row.known).decode(),  # type: ignore[arg-type]  # likewise
-        fault=None if row.fault is None else _encode(row.fault).decode(),  # type: ignore[arg-type]  # likewise
-        ended_us=NEVER_US if row.ended_us is None else row.ended_us,
-    )
-
-
-def operation_row(columns: tuple[Any, ...]) -> OperationRow:
-    """Of the columns in the order of the value's fields."""
-    row = OperationRow(*columns)
-    semantics, known, fault = columns[18], columns[19], columns[27]
-    return row._replace(
-        kind=_KINDS[columns[3]],
-        state=_STATES[columns[4]],
-        is_draft=bool(row.is_draft),
-        semantics=NO_SEMANTICS if semantics is None else decode_semantics(semantics),
-        known=None if known is None else _known.decode(known),
-        is_blocked=bool(row.is_blocked),
-        fault=None if fault is None else _fault.decode(fault),
-        is_owed=bool(row.is_owed),
-        ended_us=None if row.ended_us == NEVER_US else row.ended_us,
-    )
 
 
 def has_operations(connection: apsw.Connection, key: WorkspaceKey) -> bool:
@@ -263,16 +210,8 @@ class OperationReads:
         return {each: held for each, held in found.items() if held is not None}
 
     async def listed(self, chosen: OperationFilter, before_id: str, limit: int) -> tuple[list[OperationRow], str]:
-        """(the chosen, newest first and older than `before_id`; the id to go on before, empty at the end)."""
-        found: list[OperationRow] = []
-        for looked_at, row in enumerate(self._newest_first(chosen, before_id or _LAST_ID), 1):
-            if chosen.selects(row):
-                if len(found) == limit:
-                    return found, found[-1].operation_id
-                found.append(row)
-            if looked_at >= LOOKED_AT_MAX:
-                return found, row.operation_id
-        return found, ""
+        """(the chosen, newest first; the id to go on after, empty at the end)."""
+        return list_operations(self._connection, self._key, chosen, before_id, limit)
 
     async def changed_after(self, change_number: int, limit: int) -> tuple[list[OperationRow], int]:
         """(operations that changed after it, the number up to which was looked)."""
@@ -339,36 +278,6 @@ class OperationReads:
 
     def _rows(self, query: str, *bindings: str | int) -> list[OperationRow]:
         return [operation_row(row) for row in self._connection.execute(query, (*self._key, *bindings))]
-
-    def _newest_first(self, chosen: OperationFilter, before_id: str) -> Iterator[OperationRow]:
-        """By the index that tells the most; several values of its column, merged."""
-        column, values = _narrowest(chosen)
-        if not column:
-            query = f"SELECT {_ALL} FROM operation WHERE {_KEY} AND operation_id < ?3 ORDER BY operation_id DESC"
-            yield from map(operation_row, self._connection.execute(query, (*self._key, before_id)))
-            return
-        query = (
-            f"SELECT {_ALL} FROM operation WHERE {_KEY} AND operation_id < ?3 AND {column} ORDER BY operation_id DESC"
-        )
-        found = [map(operation_row, self._connection.execute(query, (*self._key, before_id, each))) for each in values]
-        yield from heapq.merge(*found, key=_id, reverse=True)
-
-
-def _id(row: OperationRow) -> str:
-    return row.operation_id
-
-
-def _narrowest(chosen: OperationFilter) -> tuple[str, Sequence[str | int]]:
-    """(condition that an index answers, its values)."""
-    if chosen.quarantine_id:
-        return "quarantine_id = ?4 AND quarantine_id <> ''", (chosen.quarantine_id,)
-    if chosen.object_id:
-        return "object_key = ?4", ("o:" + chosen.object_id,)
-    if chosen.states and _READABLE.issuperset(chosen.states):
-        return "state = ?4 AND state IN (1, 2, 4, 7)", sorted(chosen.states)
-    if chosen.providers:
-        return "provider = ?4", sorted(chosen.providers)
-    return "", ()
 
 
 def workspaces_at_work(connection: apsw.Connection, shard_ids: Iterable[int]) -> list[WorkspaceKey]:

@@ -8,7 +8,7 @@ from typing import Final
 import apsw
 
 from relayfile.store.engine import ProviderWork, WorkspaceKey
-from relayfile.store.sqlite.operations import NEVER_US
+from relayfile.store.sqlite.operation_rows import NEVER_US
 
 COUNTED_MAX: Final = 10_000
 """Of each kind and provider; about a millisecond."""

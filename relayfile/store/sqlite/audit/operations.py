@@ -15,7 +15,7 @@ from relayfile.store.engine import WorkspaceKey
 from relayfile.store.integrity.finding import Check, Finding, Tally
 from relayfile.store.plan.writeback.rows import UNFINISHED, OperationState
 from relayfile.store.sqlite.audit.step import ROWS_PER_STEP, ROWS_PER_TURN, Look
-from relayfile.store.sqlite.operations import NEVER_US
+from relayfile.store.sqlite.operation_rows import NEVER_US
 
 _OPERATIONS = (
     "SELECT o.operation_id, o.provider, o.object_key, o.state, o.revision, o.is_blocked, o.ended_us,"
