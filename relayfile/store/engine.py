@@ -9,6 +9,7 @@ view is one snapshot: take it, read, leave it. Never hold one across a wait for 
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -185,6 +186,13 @@ class TreeView(Protocol):
     async def list_level(self, directory: str, depth: int, after: str, limit: int) -> list[FileRow | DirectoryRow]:
         """Files and directories at most `depth` levels below `directory` (1: its direct entries), by path, after
         `after`. Costs one seek for each directory on the last level, however much is below it."""
+        ...
+
+    async def list_buckets(
+        self, directory: str, buckets: AbstractSet[int], after: str, look_at_max: int
+    ) -> tuple[list[FileRow | DirectoryRow], str]:
+        """Direct entries whose bucket is one of `buckets`, of those after `after`, by path; and up to which path was
+        looked, empty when nothing comes after it. Of other entries only the name is read."""
         ...
 
     async def directory(self, path: str) -> DirectoryRow | None:

@@ -13,7 +13,7 @@ from itertools import groupby
 from typing import Final
 
 from relayfile.errors import DataCorrupted
-from relayfile.paths import contains, join, name, parent
+from relayfile.paths import join, name, parent
 from relayfile.syncd.digest import EMPTY, MODULUS, TreeSum, element
 from relayfile.syncd.feed import tree_sum
 from relayfile.syncd.open_mirror import OpenMirror
@@ -25,9 +25,13 @@ REQUESTS_MAX: Final = 400
 """Where more directories differ, one listing of everything is cheaper."""
 WIDE_ENTRIES: Final = 4_096
 """The store keeps buckets of directories with more entries."""
-BUCKETS_ASKED_MAX: Final = 16
-"""Where more buckets of a directory differ, its entries are listed once: the store reads them all for each bucket."""
+BUCKETS: Final = 256
+CHILDREN_MAX: Final = 20_000
+"""The store names about so many entries of several buckets in one answer."""
+BUCKET_REQUESTS_MAX: Final = 16
+"""Where more are needed for a directory, its entries are listed once: the store looks at all names for each."""
 _ROWS: Final = 5_000
+_sha256 = hashlib.sha256
 
 
 class TooDifferent(Exception):
@@ -69,9 +73,7 @@ class Descent:
         self._progress = progress
         self._waiting: list[str] = []
         self._sums: dict[str, TreeSum] = {}
-        """Of every directory of the roots that differ, as the journal has it."""
-        self._below: dict[str, set[str]] = {}
-        """A directory to the names of those in it."""
+        """Of directories that differ and of what is in them, as the journal has it."""
         self.begun: Cursor | None = None
         """Where the first answer stood."""
         self.requests = 0
@@ -84,7 +86,7 @@ class Descent:
             self._progress.wire_bytes += held.wire_bytes
             self._see(held.at)
             if held.total != self._mirror.journal.sums[root]:
-                await self._sum_up(root)
+                self._sums[root] = self._mirror.journal.sums[root]
                 self._waiting.append(root)
         while self._waiting:
             await self._directory(self._waiting.pop())
@@ -106,20 +108,22 @@ class Descent:
 
     async def _wide(self, path: str, local: _Local) -> None:
         answer = await self._ask(path, buckets=True)
-        digests, by_bucket = _bucket_digests(path, local) if answer.buckets else ({}, {})
+        digests, by_bucket = _bucket_digests(path, local)
         differing = [
-            each.bucket
-            for each in answer.buckets
-            if tree_sum(each.totals).digest != digests.get(each.bucket, 0) % MODULUS
+            each.bucket for each in answer.buckets if tree_sum(each.totals).digest != digests[each.bucket] % MODULUS
         ]
-        if not answer.buckets or len(differing) > BUCKETS_ASKED_MAX:
+        together = max(1, BUCKETS * CHILDREN_MAX // max(1, answer.directory.entry_count))
+        if not answer.buckets or len(differing) > BUCKET_REQUESTS_MAX * together:
             await self._compare(path, local, {*local.sums, *local.files}, await self._listed(path))
             return
-        for bucket in differing:
-            part = await self._ask(path, children=True, buckets=True, bucket=bucket)
+        for start in range(0, len(differing), together):
+            asked = differing[start : start + together]
+            part = await self._ask(path, children=True, buckets=True, bucket=asked)
             entries = _entries(part.children, _cursor(part))
-            entries.told = next((tree_sum(each.totals) for each in part.buckets if each.bucket == bucket), None)
-            await self._compare(path, local, by_bucket.get(bucket, ()), entries)
+            if part.buckets:
+                entries.told = _sum(tree_sum(each.totals) for each in part.buckets if each.bucket in asked)
+            names = [each_name for bucket in asked for each_name in by_bucket[bucket]]
+            await self._compare(path, local, names, entries)
 
     async def _compare(self, path: str, local: _Local, names: Iterable[str], entries: _Entries) -> None:
         """Learn the files that differ, and go down into directories that do.
@@ -185,7 +189,7 @@ class Descent:
         return found
 
     async def _ask(
-        self, path: str, *, children: bool = False, buckets: bool = False, bucket: int | None = None
+        self, path: str, *, children: bool = False, buckets: bool = False, bucket: Sequence[int] = ()
     ) -> file_pb2.GetTreeDigestResponse:
         self.requests += 1
         if self.requests > REQUESTS_MAX:
@@ -205,33 +209,41 @@ class Descent:
             self._mirror.journal.learn(changes, None)
             self.changed_count += len(changes)
 
-    async def _sum_up(self, root: str) -> None:
-        """One pass over the rows, for all directories at once."""
-        async for rows in self._rows(root):
+    async def _sum_up(self, path: str) -> None:
+        """One pass over the rows, for all directories below ``path`` at once."""
+        start = len(path) + (path != "/")
+        async for rows in self._rows(path):
             for directory, run in groupby(rows, _parent):
+                if len(directory) <= start:
+                    continue  # directly in ``path``, of which the sum is known
                 count = size = digest = 0
-                for path, content_hash, file_bytes in run:
-                    count, size, digest = count + 1, size + file_bytes, digest + element(path, content_hash)
-                self._add(root, directory, TreeSum(count, size, digest))
+                for each, content_hash, file_bytes in run:
+                    count, size, digest = count + 1, size + file_bytes, digest + element(each, content_hash)
+                self._add(path, directory, TreeSum(count, size, digest))
 
-    def _add(self, root: str, directory: str, total: TreeSum) -> None:
-        while contains(root, directory):
+    def _add(self, top: str, directory: str, total: TreeSum) -> None:
+        while directory != top:
             self._sums[directory] = self._sums.get(directory, EMPTY) + total
-            if directory in ("/", root):
-                return
-            above = parent(directory)
-            self._below.setdefault(above, set()).add(name(directory))
-            directory = above
+            directory = parent(directory)
 
     async def _local(self, path: str) -> _Local:
-        found = _Local({each: self._sums[join(path, each)] for each in self._below.get(path, ())})
+        """``path`` is known to differ; the sum of what is in it is found when it is first needed."""
+        found = _Local()
+        below: list[str] = []
         after = ""
         while True:
-            files, after = self._mirror.journal.listing.files_in(path, after, _ROWS)
-            found.files.update((name(each), content_hash) for each, content_hash in files)
+            files, directories, after = self._mirror.journal.listing.entries_in(path, after, _ROWS)
+            found.files.update((each[each.rfind("/") + 1 :], content_hash) for each, content_hash in files)
+            below += directories
             await asyncio.sleep(0)
             if not after:
-                return found
+                break
+        if len(below) == 1 and not found.files:
+            self._sums[join(path, below[0])] = self._sums[path]
+        elif below and join(path, below[0]) not in self._sums:
+            await self._sum_up(path)
+        found.sums = {each: self._sums.get(join(path, each), EMPTY) for each in below}
+        return found
 
     async def _rows(self, path: str) -> AsyncIterator[Sequence[tuple[str, bytes, int]]]:
         after = ""
@@ -241,17 +253,18 @@ class Descent:
             await asyncio.sleep(0)  # other mirrors and calls have their turn
 
 
-def _bucket_digests(path: str, local: _Local) -> tuple[dict[int, int], dict[int, list[str]]]:
+def _bucket_digests(path: str, local: _Local) -> tuple[list[int], list[list[str]]]:
     """What the journal has in each bucket of a directory, and the names there."""
-    names: dict[int, list[str]] = {}
-    digests: dict[int, int] = {}
-    for each in {*local.sums, *local.files}:
-        bucket = hashlib.sha256(each.encode()).digest()[0]
-        names.setdefault(bucket, []).append(each)
-        digest = local.sums[each].digest if each in local.sums else 0
-        if each in local.files:
-            digest += element(join(path, each), local.files[each])
-        digests[bucket] = digests.get(bucket, 0) + digest
+    digests = [0] * BUCKETS
+    names: list[list[str]] = [[] for _ in range(BUCKETS)]
+    for each, content_hash in local.files.items():
+        bucket = _sha256(each.encode()).digest()[0]
+        names[bucket].append(each)
+        digests[bucket] += element(join(path, each), content_hash)
+    for each, total in local.sums.items():
+        bucket = _sha256(each.encode()).digest()[0]
+        names[bucket].append(each)
+        digests[bucket] += total.digest
     return digests, names
 
 

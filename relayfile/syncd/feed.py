@@ -128,11 +128,17 @@ class Feed:
         )
 
     async def digest(
-        self, path: str, *, children: bool = False, buckets: bool = False, bucket: int | None = None
+        self, path: str, *, children: bool = False, buckets: bool = False, bucket: Sequence[int] = ()
     ) -> file_pb2.GetTreeDigestResponse:
-        """As ``held``, with the entries of the directory, all or of one bucket, and with its buckets."""
+        """As ``held``, with the entries of the directory, all or of each ``bucket``, and with its buckets."""
         request = file_pb2.GetTreeDigestRequest(
-            workspace_id=self.workspace_id, path=path, children=children, buckets=buckets, bucket=bucket, partial=True
+            workspace_id=self.workspace_id,
+            path=path,
+            children=children,
+            buckets=buckets,
+            bucket=bucket[0] if bucket else None,
+            more_buckets=bucket[1:],
+            partial=True,
         )
         with _errors():
             return await self._files.GetTreeDigest(

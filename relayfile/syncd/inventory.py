@@ -72,7 +72,7 @@ class Inventory:
 
     async def filled(self, files: Sequence[FileWithContent]) -> AsyncIterator[Sequence[FileWithContent]]:
         """``files`` with their contents, about a message at a time: known ones from the disk, or else fetched."""
-        if not any(each.content_known for each in files):
+        if not self.count or not any(each.content_known for each in files):
             yield files
             return
         piece: list[FileWithContent] = []

@@ -29,11 +29,13 @@ from relayfile.syncd.journal_rows import (
     BELOW,
     COLUMNS,
     INSERT,
+    SPAN_AFTER,
     UNSETTLED,
     file_row,
     load,
     one,
     span,
+    span_after,
     stat_columns,
     storage_errors,
     transaction,
@@ -121,7 +123,7 @@ class Journal:
 
     def rows(self, after: str, limit: int, *, state: FileState | None = None, below: str = "/") -> list[FileRow]:
         """Rows by path, after ``after``; only of one state, if named."""
-        where = f"path > ?4 AND {BELOW}"
+        where = SPAN_AFTER
         table = "file"
         if state is not None:
             where += f" AND state = {int(state)}"
@@ -129,7 +131,7 @@ class Journal:
                 table, where = UNSETTLED, f"state <> 1 AND {where}"
         with storage_errors():
             query = f"SELECT {COLUMNS} FROM {table} WHERE {where} ORDER BY path LIMIT ?5"
-            return [file_row(row) for row in self._db.execute(query, (*span(below), after, limit))]
+            return [file_row(row) for row in self._db.execute(query, (*span_after(below, after), limit))]
 
     def pending_deletes(self, limit: int, after: str = "") -> list[FileRow]:
         """Files that the store no longer has and that are still on disk, by path, after ``after``."""

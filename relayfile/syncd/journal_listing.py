@@ -5,7 +5,8 @@ from typing import cast
 
 import apsw
 
-from relayfile.syncd.journal_rows import BELOW, span, storage_errors, transaction
+from relayfile.paths import prefix_range
+from relayfile.syncd.journal_rows import BELOW, SPAN_AFTER, span, span_after, storage_errors, transaction
 
 
 class Listing:
@@ -27,35 +28,41 @@ class Listing:
 
     def hashes(self, below: str, after: str, limit: int) -> list[tuple[str, bytes, int]]:
         """(path, hash, size) of what the store has at and below a path, by path."""
-        query = f"SELECT path, remote_hash, size FROM file WHERE {BELOW} AND path > ?4 AND remote_hash IS NOT NULL "
+        query = f"SELECT path, remote_hash, size FROM file WHERE {SPAN_AFTER} AND remote_hash IS NOT NULL "
         query += "ORDER BY path LIMIT ?5"
         with storage_errors():
-            rows = self._db.execute(query, (*span(below), after, limit)).fetchall()
+            rows = self._db.execute(query, (*span_after(below, after), limit)).fetchall()
         return cast("list[tuple[str, bytes, int]]", rows)  # as in the schema; not copied, there may be very many
 
-    def files_in(self, directory: str, first: str, limit: int) -> tuple[list[tuple[str, bytes]], str]:
-        """(path, hash) of files directly in a directory, by path, from ``first`` on; and where to go on.
+    def entries_in(self, directory: str, first: str, limit: int) -> tuple[list[tuple[str, bytes]], list[str], str]:
+        """(path, hash) of files directly in a directory, names of directories in it, and where to go on.
 
-        That is empty at the end.
+        By path, from ``first`` on. Where to go on is empty at the end.
         """
-        query = f"SELECT path, remote_hash FROM file WHERE {BELOW} AND path >= ?4 AND remote_hash IS NOT NULL"
-        query += " ORDER BY path"
+        low, high = prefix_range(directory)
+        query = (
+            "SELECT path, remote_hash FROM file WHERE path >= ? AND path < ? AND remote_hash IS NOT NULL ORDER BY path"
+        )
         start = len(directory) + (directory != "/")
         found: list[tuple[str, bytes]] = []
+        directories: list[str] = []
         with storage_errors():
             while True:
                 skip = ""
-                for path, content_hash in self._db.execute(query, (*span(directory), first)):
-                    slash = path.find("/", start)
+                for row in self._db.execute(query, (max(low, first), high)):
+                    slash = row[0].find("/", start)
                     if slash >= 0:
-                        skip = path[:slash] + "0"  # behind everything in that directory, before anything else
+                        directories.append(row[0][start:slash])
+                        skip = row[0][:slash] + "0"  # behind everything in that directory, before anything else
                         break
-                    found.append((path, content_hash))
+                    found.append(row)
                     if len(found) >= limit:
-                        return found, path + "\0"
+                        return found, directories, row[0] + "\0"
                 if not skip:
-                    return found, ""
+                    return found, directories, ""
                 first = skip
+                if len(directories) >= limit:
+                    return found, directories, first
 
     def unnamed(self, root: str, limit: int) -> list[str]:
         """Paths of ``root`` that the store was thought to have, and that the listing did not name."""

@@ -24,6 +24,9 @@ _INSERT_ROWS: Final = 100
 _INSERT_MANY: Final = _INTO + ", ".join([_VALUES] * _INSERT_ROWS)
 BELOW: Final = "(path = ?1 OR (path >= ?2 AND path < ?3))"
 """The path of ``span``'s bindings, or below it."""
+SPAN_AFTER: Final = "path >= ?1 AND path < ?2 AND (path >= ?3 OR path = ?4)"
+"""``BELOW`` for pages by path, with the bindings of ``span_after``: one range of the key. An OR of two is read whole
+and sorted for each page, and of two lower bounds SQLite may seek the wrong one."""
 UNSETTLED: Final = "file INDEXED BY file_unsettled"
 """For a query that says `state <> 1` itself: only then is the partial index used, and named, it cannot be forgotten."""
 _ROW_OF: Final = f"SELECT {COLUMNS} FROM file WHERE path = ?"
@@ -48,6 +51,12 @@ def stat_columns(stat: DiskStat | None) -> tuple[Value, ...]:
 def span(path: str) -> tuple[str, str, str]:
     """The bindings of ``BELOW``."""
     return (path, *prefix_range(path))
+
+
+def span_after(path: str, after: str) -> tuple[str, str, str, str]:
+    """The bindings of ``SPAN_AFTER``: ``path`` and what is below it, of that what comes after ``after``."""
+    low, high = prefix_range(path)
+    return max(path, after + "\0"), high, low, path
 
 
 def insert(db: apsw.Connection, rows: Sequence[StagedRow]) -> None:

@@ -665,6 +665,7 @@ class GetTreeDigestRequest(_message.Message):
     BUCKET_FIELD_NUMBER: _builtins.int
     PARTIAL_FIELD_NUMBER: _builtins.int
     MIN_REVISION_FIELD_NUMBER: _builtins.int
+    MORE_BUCKETS_FIELD_NUMBER: _builtins.int
     workspace_id: _builtins.str
     """The workspace. Required."""
     path: _builtins.str
@@ -679,6 +680,12 @@ class GetTreeDigestRequest(_message.Message):
     """For a directory that the caller may read only in part: the digest of what it may read."""
     min_revision: _builtins.int
     """Wait until the workspace has this revision."""
+    @_builtins.property
+    def more_buckets(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """With `bucket`: also entries of these buckets, for one pass over the directory. No entries are named when so many
+        buckets hold about more than 20,000.
+        """
+
     def __init__(
         self,
         *,
@@ -689,10 +696,11 @@ class GetTreeDigestRequest(_message.Message):
         bucket: _builtins.int | None = ...,
         partial: _builtins.bool = ...,
         min_revision: _builtins.int = ...,
+        more_buckets: _abc.Iterable[_builtins.int] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_bucket", b"_bucket", "bucket", b"bucket"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_bucket", b"_bucket", "bucket", b"bucket", "buckets", b"buckets", "children", b"children", "min_revision", b"min_revision", "partial", b"partial", "path", b"path", "workspace_id", b"workspace_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_bucket", b"_bucket", "bucket", b"bucket", "buckets", b"buckets", "children", b"children", "min_revision", b"min_revision", "more_buckets", b"more_buckets", "partial", b"partial", "path", b"path", "workspace_id", b"workspace_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__bucket: _TypeAlias = _typing.Literal["bucket"]  # noqa: Y015
     _WhichOneofArgType__bucket: _TypeAlias = _typing.Literal["_bucket", b"_bucket"]  # noqa: Y015

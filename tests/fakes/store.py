@@ -353,7 +353,7 @@ class _Files(FileWrites, FileServiceServicer):
         entries = store.entries(path)
         if request.children and (len(entries) <= CHILDREN_MAX or request.HasField("bucket")):
             for each, totals in entries.items():
-                if request.HasField("bucket") and bucket_of(name(each)) != request.bucket:
+                if request.HasField("bucket") and bucket_of(name(each)) not in (request.bucket, *request.more_buckets):
                     continue
                 answer.children.append(store.entry(each, totals))
         if request.buckets and len(entries) > BUCKETS_ABOVE:

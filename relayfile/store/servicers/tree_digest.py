@@ -8,11 +8,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from relayfile.errors import PermissionDenied
-from relayfile.paths import TreePath, name
+from relayfile.paths import TreePath
 from relayfile.store.access import ReadAccess
 from relayfile.store.engine import TreeView, WorkspaceKey
 from relayfile.store.plan import digest
-from relayfile.store.plan.buckets import BUCKETS, BUILT, BucketRow, bucket_of
+from relayfile.store.plan.buckets import BUCKETS, BUILT, BucketRow
 from relayfile.store.plan.rows import DirectoryRow, FileRow
 from relayfile.store.servicers.checks import Checks
 from relayfile.store.servicers.reading import Reading, Snapshot, TimeLeft
@@ -21,8 +21,11 @@ from relayfile.v1 import file_pb2
 
 CHILDREN_MAX = 20_000
 _SLICE_ENTRIES = 1_000
+_NAMES_PER_ROW = 4
+"""Looking at names only costs a quarter of reading entries."""
 _SLICED_ATTEMPTS = 2
 _Row = FileRow | DirectoryRow
+Buckets = frozenset[int] | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,31 +40,28 @@ class TreeDigest:
         checks.workspace(request.workspace_id)
         path = checks.directory_path(request.path)
         checks.not_negative(request.min_revision, "min_revision")
-        bucket = request.bucket if request.HasField("bucket") else None
-        if bucket is not None:
-            checks.require(0 <= bucket < BUCKETS, "bucket", f"is {bucket}, and must be 0 to {BUCKETS - 1}")
-            checks.require(request.children, "children", "must be asked for together with a bucket")
+        buckets = _asked(request, checks)
         checks.done()
         key = self.reading.key(request.workspace_id)
         await self.reading.reached(key, request.min_revision, call)
         for _ in range(_SLICED_ATTEMPTS):
             async with self.reading.snapshot(key) as snapshot:
                 answer, tree = await self._begin(snapshot, request, path)
-            if not request.children or tree is None or (tree.entry_count > CHILDREN_MAX and bucket is None):
+            if not request.children or tree is None or _about(tree, buckets) > CHILDREN_MAX:
                 return answer
-            if await self._add_in_slices(answer, key, path, bucket):
+            if await self._add_in_slices(answer, key, path, buckets):
                 return answer
         # Commits keep coming in between: everything in one snapshot, at the cost of a pause for other calls.
         async with self.reading.snapshot(key) as snapshot:
             answer, tree = await self._begin(snapshot, request, path)
             directory = await snapshot.view.directory(path)
-            rows = [] if directory is None else await snapshot.view.list_level(path, 1, "", directory.entry_count + 1)
-            seen = await self._seen(snapshot, in_bucket(rows, bucket))
-        _add(answer, seen)
+            if directory is not None:
+                rows, _ = await _entries(snapshot.view, path, buckets, "", directory.entry_count + 1)
+                _add(answer, await self._seen(snapshot, rows))
         return answer
 
     async def _add_in_slices(
-        self, answer: file_pb2.GetTreeDigestResponse, key: WorkspaceKey, path: str, bucket: int | None
+        self, answer: file_pb2.GetTreeDigestResponse, key: WorkspaceKey, path: TreePath, buckets: Buckets
     ) -> bool:
         """Add the direct entries at the answer's revision; False when a commit came in between."""
         after = ""
@@ -69,12 +69,11 @@ class TreeDigest:
             async with self.reading.snapshot(key) as (view, workspace):
                 if workspace.revision != answer.revision:
                     return False
-                rows = await view.list_level(path, 1, after, _SLICE_ENTRIES)
-                seen = await self._seen(Snapshot(view, workspace), in_bucket(rows, bucket))
+                rows, after = await _entries(view, path, buckets, after, _SLICE_ENTRIES)
+                seen = await self._seen(Snapshot(view, workspace), rows)
             _add(answer, seen)
-            if len(rows) < _SLICE_ENTRIES:
+            if not after:
                 return True
-            after = rows[-1].path
             await asyncio.sleep(0)
 
     async def _begin(
@@ -114,9 +113,34 @@ class TreeDigest:
         return seen
 
 
-def in_bucket(rows: Sequence[_Row], bucket: int | None) -> Sequence[_Row]:
-    """Those of `rows` that are hashed into `bucket`; None: all."""
-    return rows if bucket is None else [row for row in rows if bucket_of(name(row.path)) == bucket]
+def _asked(request: file_pb2.GetTreeDigestRequest, checks: Checks) -> Buckets:
+    """The buckets of which entries are to be named; None: of all."""
+    if not request.HasField("bucket"):
+        checks.require(not request.more_buckets, "more_buckets", "are more than `bucket`, which is missing")
+        return None
+    for field, numbers in (("bucket", [request.bucket]), ("more_buckets", request.more_buckets)):
+        for number in numbers[: BUCKETS + 1]:
+            checks.require(0 <= number < BUCKETS, field, f"is {number}, and must be 0 to {BUCKETS - 1}")
+    checks.require(len(request.more_buckets) <= BUCKETS, "more_buckets", f"has more than {BUCKETS} numbers")
+    checks.require(request.children, "children", "must be asked for together with a bucket")
+    return frozenset((request.bucket, *request.more_buckets))
+
+
+def _about(tree: DirectoryRow, buckets: Buckets) -> int:
+    """How many entries are to be named; of one bucket any number is."""
+    if buckets is None:
+        return tree.entry_count
+    return tree.entry_count * len(buckets) // BUCKETS if len(buckets) > 1 else 0
+
+
+async def _entries(
+    view: TreeView, path: TreePath, buckets: Buckets, after: str, limit: int
+) -> tuple[Sequence[_Row], str]:
+    """The next entries to be named, of `limit` that are looked at; and after which to go on, empty at the end."""
+    if buckets is not None:
+        return await view.list_buckets(path, buckets, after, limit * _NAMES_PER_ROW)
+    rows = await view.list_level(path, 1, after, limit)
+    return rows, rows[-1].path if len(rows) == limit else ""
 
 
 def _add(answer: file_pb2.GetTreeDigestResponse, rows: Sequence[_Row]) -> None:

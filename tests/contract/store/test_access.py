@@ -113,8 +113,10 @@ class Caller:
         answer = await self.client.files.QueryFiles(request, metadata=self.client.metadata)
         return [file.path for file in answer.files]
 
-    async def digest(self, path: str = "/", *, partial: bool = False, **more: bool) -> file_pb2.GetTreeDigestResponse:
-        request = file_pb2.GetTreeDigestRequest(workspace_id=W, path=path, partial=partial, **more)
+    async def digest(
+        self, path: str = "/", *, partial: bool = False, children: bool = False
+    ) -> file_pb2.GetTreeDigestResponse:
+        request = file_pb2.GetTreeDigestRequest(workspace_id=W, path=path, partial=partial, children=children)
         return await self.client.files.GetTreeDigest(request, metadata=self.client.metadata)
 
     async def events(self) -> list[event_pb2.Event]:

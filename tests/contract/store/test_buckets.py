@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import grpc.aio
 import pytest
 
 from relayfile.model import Semantics
@@ -10,6 +11,7 @@ from relayfile.paths import name
 from relayfile.store.buckets import BucketBuilder, BuildBuckets, BuildStep
 from relayfile.store.plan import buckets
 from relayfile.store.plan.digest import file_term
+from relayfile.store.servicers import tree_digest
 from relayfile.v1 import file_pb2, workspace_pb2
 from tests.support.indexed_files import IndexedFiles
 from tests.support.store_node import TestNode, started_nodes
@@ -97,3 +99,33 @@ async def test_of_a_deleted_workspace_nothing_is_written(node: TestNode) -> None
     assert plan is not None
     assert not plan.directories_put
     assert not plan.buckets.sums
+
+
+async def test_the_entries_of_several_buckets_come_at_once_and_never_too_many(
+    node: TestNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tree_digest, "_SLICE_ENTRIES", 50)
+    files = IndexedFiles(node.node, W)
+    await files.put("github", {f"/wide/{number}.json": Semantics() for number in range(600)})
+    await files.put("github", {f"/wide/folder-{number}/{number}": Semantics() for number in range(20)})
+    answer = await built(node, "/wide")
+
+    async def entries(first: int, *more: int) -> list[str]:
+        request = file_pb2.GetTreeDigestRequest(
+            workspace_id=W, path="/wide", children=True, bucket=first, more_buckets=more
+        )
+        children = (await node.client.files.GetTreeDigest(request, metadata=node.client.metadata)).children
+        return [each.file.path or each.directory.path for each in children]
+
+    three = await entries(7, 8, 250)
+    assert three == sorted([*await entries(7), *await entries(8), *await entries(250)])
+    everything = await entries(0, *range(1, 256))
+    assert len(everything) == len(set(everything)) == answer.directory.entry_count == 620
+    monkeypatch.setattr(tree_digest, "CHILDREN_MAX", 300)
+    assert await entries(0, *range(1, 256)) == []
+    assert await entries(7, 8, 250) == three
+    with pytest.raises(grpc.aio.AioRpcError, match=r"more_buckets.*256"):
+        await entries(0, 256)
+    request = file_pb2.GetTreeDigestRequest(workspace_id=W, path="/wide", children=True, more_buckets=[1])
+    with pytest.raises(grpc.aio.AioRpcError, match="more_buckets"):
+        await node.client.files.GetTreeDigest(request, metadata=node.client.metadata)

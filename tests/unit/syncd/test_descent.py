@@ -1,19 +1,23 @@
 """An audit that finds a difference goes down to it, and fetches nothing else."""
 
 import pathlib
+import random
 from collections.abc import Callable
 
 import pytest
 
+from relayfile.paths import contains
 from relayfile.settings import SyncdSettings
 from relayfile.syncd import descent
 from relayfile.syncd.audit import Verdict
 from relayfile.syncd.audits import audit_if_due
 from relayfile.syncd.cadence import Cadence
 from relayfile.syncd.catch_up import prove
+from relayfile.syncd.digest import element
 from relayfile.syncd.mirror import Mirror
 from relayfile.syncd.progress import Progress, Via
 from relayfile.syncd.rows import Cursor, RemoteFile
+from tests.fakes import store as fake_store
 from tests.fakes.mirror import opened, tree_of
 from tests.fakes.registry import add, serving
 from tests.fakes.store import FakeStore
@@ -153,6 +157,61 @@ async def test_ten_files_of_fifty_thousand(tmp_path: pathlib.Path) -> None:
         progress = Progress(0.0)
         result = await prove(mirror.opened, progress, repair=True)
         assert result.equal
-        assert store.calls.count("GetTreeDigest") <= 16
+        assert store.calls.count("GetTreeDigest") <= 6
         assert progress.wire_bytes < 200_000
         assert "ListTree" not in store.calls
+
+
+async def test_only_what_is_compared_is_hashed(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Down to a directory that is alone no sum is needed; below one with others each file is hashed once."""
+    store = FakeStore()
+    store.fill({f"/top/alone/{index}": b"" for index in range(200)})
+    async with store.served() as address, serving(address, tmp_path) as registry:
+        mirror = add(registry, tmp_path, follow=False)
+        await mirror.pull(full=False, via=Via.ANY)
+        assert mirror.opened is not None
+        hashed: list[str] = []
+
+        def counted(path: str, content_hash: bytes) -> int:
+            hashed.append(path)
+            return element(path, content_hash)
+
+        monkeypatch.setattr(descent, "element", counted)
+        spoil(mirror, "/top/alone/7")
+        assert (await prove(mirror.opened, Progress(0.0), repair=True)).equal
+        assert hashed == []
+        store.fill({f"/top/other/{index}/{index}": b"" for index in range(10)})
+        await mirror.pull(full=False, via=Via.ANY)
+        spoil(mirror, "/top/other/7/7", "/top/alone/7", "/top/direct")
+        assert (await prove(mirror.opened, Progress(0.0), repair=True)).equal
+        assert len(hashed) == 210
+        assert tree_of(tmp_path) == contents(store)
+
+
+@pytest.mark.parametrize("seed", range(8))
+async def test_any_difference_is_found(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, seed: int) -> None:
+    monkeypatch.setattr(descent, "WIDE_ENTRIES", 8)
+    monkeypatch.setattr(fake_store, "BUCKETS_ABOVE", 8)
+    chance = random.Random(seed)
+    store = FakeStore()
+    store.fill({place(chance): str(index) for index in range(120)})
+    async with store.served() as address, serving(address, tmp_path) as registry:
+        mirror = add(registry, tmp_path, follow=False)
+        await mirror.pull(full=False, via=Via.ANY)
+        for index in range(chance.choice((1, 5, 60))):
+            doomed = chance.choice(sorted(store.files))
+            chance.choice((store.delete, lambda path: store.put(path, "changed")))(doomed)
+            path = place(chance)
+            if not any(contains(each, path) or contains(path, each) for each in store.files):
+                store.put(path, f"new {index}")
+        store.expire_events()
+        await mirror.pull(full=False, via=Via.ANY)
+        assert mirror.seen.audited is not None
+        assert mirror.seen.audited.result.verdict is Verdict.EXACT
+        assert tree_of(tmp_path) == contents(store)
+
+
+def place(chance: random.Random) -> str:
+    """A path whose first segments others have too; names of files and of directories differ."""
+    depth = chance.choice((0, 1, 1, 2, 3))
+    return "".join(f"/d{chance.randrange(3)}" for _ in range(depth)) + f"/f{chance.randrange(200)}"
