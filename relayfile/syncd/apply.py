@@ -18,7 +18,7 @@ from relayfile import faults
 from relayfile.syncd import descriptors, kept
 from relayfile.syncd.descriptors import Directories, split
 from relayfile.syncd.names import suffixed
-from relayfile.syncd.place import observe
+from relayfile.syncd.place import UNREAD, observe
 from relayfile.syncd.reconcile import Action, Local, LocalKind, Mode, Step, reconcile
 from relayfile.syncd.root import Root
 from relayfile.syncd.rows import Conflict, DiskStat, Edit, Problem, Settled, TrashReason
@@ -92,11 +92,19 @@ class Applied:
 class Application:
     """One batch being applied. Used by the writer thread only."""
 
-    def __init__(self, root: Root, ids: Sequence[str], now_us: int, mode: Mode = Mode.TWO_WAY) -> None:
-        """``ids``: one for each file, for what is kept of it."""
+    def __init__(
+        self,
+        root: Root,
+        ids: Sequence[str],
+        now_us: int,
+        mode: Mode = Mode.TWO_WAY,
+        content_bytes_max: int | None = None,
+    ) -> None:
+        """``ids``: one for each file, for what is kept of it. ``content_bytes_max``: what the store takes of one."""
         self._root = root
         self._ids = list(ids)
         self._mode = mode
+        self._content_bytes_max = content_bytes_max
         self._now_us = now_us
         self._directories = Directories(root.fd)
         self._touched: set[str] = set()
@@ -173,8 +181,7 @@ class Application:
     def _put(self, incoming: int, name: str, wanted: Wanted) -> None:
         parent, target = split(wanted.disk_path)
         directory = self._directories.make(parent)
-        local, seen = observe(directory, target, wanted.written, wanted.base)
-        action = reconcile(wanted.base, local, wanted.remote, self._mode)
+        local, seen, action = self._look(directory, target, wanted, wanted.remote)
         match action.step:
             case Step.WRITE:
                 descriptors.move_if_absent(incoming, name, directory, target)
@@ -192,6 +199,17 @@ class Application:
             case _:
                 os.unlink(name, dir_fd=incoming)
                 self._without_writing(action, wanted, local, seen)
+
+    def _look(
+        self, directory: int, target: str, wanted: Wanted, remote: bytes | None
+    ) -> tuple[Local, DiskStat | None, Action]:
+        """What has the name and what follows. A file that is too large to be sent is read only where it is kept."""
+        local, seen = observe(directory, target, wanted.written, wanted.base, self._content_bytes_max)
+        action = reconcile(wanted.base, local, remote, self._mode)
+        if local.content_hash == UNREAD and action.step is not Step.PUSH:
+            local, seen = observe(directory, target, wanted.written, wanted.base)
+            action = reconcile(wanted.base, local, remote, self._mode)
+        return local, seen, action
 
     def _swap(self, incoming: int, name: str, directory: int, target: str, seen: DiskStat, wanted: Wanted) -> bool:
         """Put the new file in the place of ours; False when what came out was not what was seen."""
@@ -296,8 +314,7 @@ class Application:
         except (FileNotFoundError, NotADirectoryError):
             self.done.settled.append(Settled(wanted.path, None))
             return
-        local, seen = observe(directory, target, wanted.written, wanted.base)
-        action = reconcile(wanted.base, local, None, self._mode)
+        local, seen, action = self._look(directory, target, wanted, None)
         if action.step is Step.RESTORE:
             assert seen is not None
             self._give_back(action, directory, target, wanted, local, seen)
@@ -368,6 +385,8 @@ class Application:
             self._list(wanted, action.reason, _MESSAGES[action.reason])
         elif action.step is Step.FORGET:
             self.done.settled.append(Settled(wanted.path, None))
+        elif action.step is Step.PUSH and local.content_hash == UNREAD:
+            self._list(wanted, "PUSH_REFUSED", f"TOO_LARGE: of at most {self._content_bytes_max} bytes.")
         elif action.step in (Step.PUSH, Step.PUSH_DELETE):
             content_hash = local.content_hash if action.step is Step.PUSH else None
             self.done.edits.append(Edit(wanted.path, wanted.disk_path, content_hash, seen))

@@ -16,7 +16,7 @@ from relayfile.syncd.digest import TreeSum
 from relayfile.syncd.local import check_held, take_local
 from relayfile.syncd.local_changes import LocalChanges
 from relayfile.syncd.open_mirror import OpenMirror
-from relayfile.syncd.place import observe
+from relayfile.syncd.place import UNREAD, observe
 from relayfile.syncd.progress import Progress
 from relayfile.syncd.reconcile import Mode, Step, reconcile
 from relayfile.syncd.rows import Cursor, EntryState, FileRow, FileState
@@ -153,25 +153,28 @@ async def retry(mirror: OpenMirror) -> int:
     while rows := mirror.journal.rows(after, _SWEEP_ROWS, state=FileState.PROBLEM):
         after = rows[-1].path
         rows = [row for row in rows if names.refusal(row.path) is None]
-        blocked = await mirror.writer.run(_blocked, mirror.root.fd, rows, mirror.rights.mode)
+        blocked = await mirror.writer.run(
+            _blocked, mirror.root.fd, rows, mirror.rights.mode, mirror.settings.content_bytes_max
+        )
         again = [row.path for row in rows if row.path not in blocked]
         mirror.journal.try_again(again)
         count += len(again)
     return count
 
 
-def _blocked(root_fd: int, rows: Sequence[FileRow], mode: Mode) -> set[str]:
+def _blocked(root_fd: int, rows: Sequence[FileRow], mode: Mode, bytes_max: int) -> set[str]:
     blocked: set[str] = set()
     with Directories(root_fd) as directories:
         for row in rows:
             parent, name = split(row.disk_path)
             try:
-                local, _ = observe(directories.get(parent), name, row.disk_stat, row.disk_hash)
+                local, _ = observe(directories.get(parent), name, row.disk_stat, row.disk_hash, bytes_max)
             except FileNotFoundError:
                 continue
             except OSError:
                 blocked.add(row.path)
                 continue
-            if reconcile(row.disk_hash, local, row.remote_hash, mode).step is Step.LIST:
+            step = reconcile(row.disk_hash, local, row.remote_hash, mode).step
+            if step is Step.LIST or (step is Step.PUSH and local.content_hash == UNREAD):
                 blocked.add(row.path)
     return blocked

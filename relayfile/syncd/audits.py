@@ -28,6 +28,7 @@ async def audit_if_due(mirror: OpenMirror, cadence: Cadence, progress: Progress)
     step = due(policy_of(mirror.settings), cadence, tracked)
     if step is Step.NOTHING:
         return None
+    mirror.rights.refused = False  # the token may have been given what it lacked: the next edit asks
     started_us, started, sent_before = mirror.clock.now_us(), mirror.clock.monotonic(), progress.wire_bytes
     if step is Step.FULL_PULL:
         _log.warning("a full pull is due", mirror=mirror.root.marker.mirror_id, files=tracked)

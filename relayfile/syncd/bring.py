@@ -7,7 +7,7 @@ fetched or written blocks nothing. Refuses to decide what the store has.
 import asyncio
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from relayfile.errors import RelayfileError
@@ -17,7 +17,9 @@ from relayfile.syncd.apply import Application, Applied, Wanted
 from relayfile.syncd.descriptors import Directories, split
 from relayfile.syncd.open_mirror import OpenMirror
 from relayfile.syncd.progress import Progress
+from relayfile.syncd.root import Root
 from relayfile.syncd.rows import FileRow, FileState, RemoteFile
+from relayfile.syncd.trash import TrashEntry
 from relayfile.v1.file_pb2 import FileWithContent
 
 _PAGE_ROWS: Final = 5_000
@@ -74,9 +76,10 @@ async def evict_trash(mirror: OpenMirror) -> None:
     """Keep the trash within its bounds."""
     settings = mirror.settings
     oldest_us = mirror.clock.now_us() - round(settings.trash_retention_s * 1_000_000)
-    names = mirror.journal.trash.evict(settings.trash_bytes_max, oldest_us, _EVICT_MAX)
-    if names:
-        await mirror.writer.run(_unlink, mirror.root.trash_fd, names)
+    evicted = mirror.journal.trash.evict(settings.trash_bytes_max, oldest_us, _EVICT_MAX)
+    if evicted:
+        changed = await mirror.writer.run(_unlink, mirror.root, evicted)
+        mirror.journal.trash.keep(changed)
 
 
 def delete_plan(mirror: OpenMirror, hints: Mapping[str, RemoteFile]) -> DeletePlan | None:
@@ -161,7 +164,8 @@ async def _apply(mirror: OpenMirror, wanted: Sequence[Wanted], progress: Progres
 
 def _application(mirror: OpenMirror, files: int) -> Application:
     ids = [mirror.ids.new_id() for _ in range(files)]
-    return Application(mirror.root, ids, mirror.clock.now_us(), mirror.rights.mode)
+    bytes_max = mirror.settings.content_bytes_max
+    return Application(mirror.root, ids, mirror.clock.now_us(), mirror.rights.mode, bytes_max)
 
 
 def _record(mirror: OpenMirror, applied: Applied, progress: Progress) -> None:
@@ -209,10 +213,20 @@ def _read(root_fd: int, row: FileRow) -> bytes:
         return b""  # not usable: it is fetched
 
 
-def _unlink(directory: int, names: Sequence[str]) -> None:
-    for name in names:
-        if descriptors.look(directory, name) is not None:
-            descriptors.unlink(directory, name)
+def _unlink(root: Root, evicted: Sequence[TrashEntry]) -> list[TrashEntry]:
+    """Those that stay: a program that had the file open has written into it since, and the store has no such bytes."""
+    changed: list[TrashEntry] = []
+    for entry in evicted:
+        found = descriptors.look(root.trash_fd, entry.name)
+        if found is None:
+            continue
+        written = found.st_size != entry.size or found.st_mtime_ns // 1000 > entry.create_time_us
+        content_hash = root.trashed_hash(entry.name) if written else entry.content_hash
+        if content_hash == entry.content_hash:
+            descriptors.unlink(root.trash_fd, entry.name)
+        else:
+            changed.append(replace(entry, content_hash=content_hash, size=found.st_size, acknowledged=False))
+    return changed
 
 
 def _wanted(row: FileRow, content: bytes) -> Wanted:

@@ -31,12 +31,19 @@ async def catch_up(mirror: OpenMirror, progress: Progress, *, bring: bool = True
             mirror.journal.learn(changes, cursor)
             if bring and changes:
                 await bring_all(mirror, progress, {change.path: change for change in changes})
-    except CursorExpired:
+    except CursorExpired as error:
+        _heed(mirror, error)
         await relearn(mirror, progress, bring=bring, expired=True)
     if access_changed:
         await relearn(mirror, progress, bring=bring, access_changed=True)
     if bring:
         await bring_all(mirror, progress)
+
+
+def _heed(mirror: OpenMirror, expired: CursorExpired) -> None:
+    """Edits on their way to a store that has another history now are on their way to another store."""
+    if expired.history_id != mirror.journal.cursor.history_id:
+        mirror.journal.outbox.other_history()
 
 
 async def relearn(
@@ -85,9 +92,10 @@ async def prove(mirror: OpenMirror, progress: Progress, *, repair: bool) -> Audi
         progress.phase = Phase.AUDITING
         try:
             asked = await ask(mirror, progress)
-        except CursorExpired:
+        except CursorExpired as error:
             if not repair or repaired:
                 raise
+            _heed(mirror, error)
             await relearn(mirror, progress, expired=True)
             repaired = True
             continue

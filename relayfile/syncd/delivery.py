@@ -11,7 +11,7 @@ from typing import Final
 import grpc
 import grpc.aio
 
-from relayfile.errors import FileNotFound, RevisionConflict
+from relayfile.errors import DataCorrupted, FileNotFound, RevisionConflict
 from relayfile.status import code_of, from_rpc_error
 from relayfile.syncd.rows import EditKind, Entry
 from relayfile.v1 import file_pb2, types_pb2
@@ -111,6 +111,8 @@ class Delivery:
                 item.if_revision = next(each.if_revision for each in parcel.entries if each.path == entry.from_path)
         response = await self._files.WriteFiles(request, metadata=self._metadata(), timeout=self._timeout_s)
         sent = [entry for entry in parcel.entries if entry.kind is not EditKind.MOVED_AWAY]
+        if len(response.results) != len(sent):
+            raise DataCorrupted(what="the store's answer to edits, which does not speak of each of them")
         answers = {
             entry.path: _answer(entry, result, response.revision)
             for entry, result in zip(sent, response.results, strict=True)
@@ -141,6 +143,8 @@ class Delivery:
 
 
 def _answer(entry: Entry, result: file_pb2.WriteFilesResult, revision: int) -> Answer:
+    if result.code == _OK and entry.kind is EditKind.WRITE and result.file.content_sha256 != entry.content_hash:
+        return Answer(Outcome.COLLIDED, max(revision, result.file.revision), RevisionConflict.reason, "it took others")
     if result.code == _OK:
         return Answer(Outcome.TAKEN, result.file.revision if result.HasField("file") else revision)
     if result.reason == FileNotFound.reason and entry.kind is EditKind.DELETE:

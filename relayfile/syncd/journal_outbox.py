@@ -25,6 +25,14 @@ _SELECT: Final = (
 )
 DELETE_LINGER_US: Final = 1_000_000
 """A delete waits so long for its other half, and for its like: many of them are held."""
+NEVER_US: Final = 1 << 62
+"""As the time of an attempt: none before the file changes."""
+_DELAY_MAX_US: Final = 300_000_000
+"""No attempt is put off for longer."""
+_DUE: Final = (
+    f"(attempt_us <= ?4 OR (attempt_us < {NEVER_US} AND (create_us > ?4 OR attempt_us > ?4 + {_DELAY_MAX_US})))"
+)
+"""Also what no clock that was not set back would have put off."""
 _NOT_SENT: Final = f"({EntryState.QUEUED:d}, {EntryState.REFUSED:d}, {EntryState.HELD:d})"
 _UNDER_WAY: Final = f"({EntryState.SENT:d}, {EntryState.ACKNOWLEDGED:d})"
 _SETTLE_ROW: Final = "UPDATE file SET state = CASE WHEN remote_hash IS disk_hash THEN 1 ELSE 2 END WHERE path = ?"
@@ -63,8 +71,8 @@ class Outbox:
     def due(self, now_us: int, cursor_revision: int, limit: int) -> list[Entry]:
         """What may be sent now, in the order in which it was seen. Not what `bring` has to look at first."""
         query = _SELECT + (
-            "WHERE outbox.state IN (?1, ?2) AND file.state = ?3 AND attempt_us <= ?4 AND await_revision <= ?5 "
-            "ORDER BY sequence LIMIT ?6"
+            "WHERE outbox.state IN (?1, ?2) AND file.state = ?3 AND await_revision <= ?5 "
+            f"AND {_DUE} ORDER BY sequence LIMIT ?6"
         )
         bindings = (
             EntryState.QUEUED,
@@ -225,12 +233,57 @@ class Outbox:
                 "UPDATE outbox SET state = ?, kind = ?, request_id = '', from_path = '', attempt_us = ?, "
                 "await_revision = ?, attempt_count = attempt_count + 1 WHERE path = ?",
                 [
-                    (int(EntryState.QUEUED), int(_plain(each.kind)), attempt_us, await_revision, each.path)
+                    (int(EntryState.QUEUED), int(plain(each.kind)), attempt_us, await_revision, each.path)
                     for each in entries
                 ],
             )
             for each in entries:
                 self._meet_what_was_told(each.path)
+
+    def defer(self, paths: Iterable[str], attempt_us: int) -> None:
+        """Edits that wait are not sent before ``attempt_us``."""
+        with transaction(self._db):
+            self._db.executemany(
+                "UPDATE outbox SET attempt_us = max(attempt_us, ?) WHERE path = ? AND state = 1",
+                [(attempt_us, path) for path in paths],
+            )
+
+    def rebase(self, path: str, revision: int, known_revision: int) -> None:
+        """The store has what an edit that waits changes, at ``revision``; 0: it has nothing, and so has the base."""
+        self._db.execute(
+            "UPDATE outbox SET if_revision = ?, known_revision = ?, await_revision = 0 WHERE path = ? AND state = 1",
+            (revision, known_revision, path),
+        )
+
+    def meet(self, path: str) -> None:
+        """What the journal knows of the store's version counts, whatever its number."""
+        with transaction(self._db):
+            self._db.execute("UPDATE outbox SET known_revision = 0 WHERE path = ? AND state = 1", (path,))
+            self._meet_what_was_told(path)
+
+    def other_history(self) -> None:
+        """The store counts anew, perhaps from an earlier state: no number that it told says anything any more.
+
+        What was sent is sent anew. What was acknowledged and not told may be gone there: a file is an edit again, a
+        delete is nobody's wish any more.
+        """
+        with transaction(self._db):
+            acknowledged = "path IN (SELECT path FROM outbox WHERE state = 3 AND content_hash IS {})"
+            self._db.execute(
+                "UPDATE file SET disk_hash = remote_hash, inode = NULL WHERE " + acknowledged.format("NOT NULL")
+            )
+            self._db.execute("UPDATE file SET state = 2 WHERE " + acknowledged.format("NULL"))
+            self._db.execute("DELETE FROM outbox WHERE state = 3 AND content_hash IS NULL")
+            self._db.execute("DELETE FROM file WHERE state = 2 AND remote_hash IS NULL AND disk_hash IS NULL")
+            self._db.execute(
+                "UPDATE outbox SET if_revision = coalesce((SELECT revision FROM file WHERE file.path = outbox.path "
+                "AND remote_hash IS NOT NULL), 0), kind = 1, attempt_us = 0 WHERE state = 3"
+            )
+            self._db.execute(
+                "UPDATE outbox SET state = CASE WHEN state IN (2, 3) THEN 1 ELSE state END, request_id = '', "
+                "kind = CASE kind WHEN 3 THEN 1 WHEN 4 THEN 2 ELSE kind END, from_path = '', known_revision = 0, "
+                "await_revision = 0, revision = 0"
+            )
 
     def refused(self, entries: Sequence[Entry], problems: Sequence[Problem], attempt_us: int) -> None:
         """The store says no; tried again at ``attempt_us``, or when the file changes."""
@@ -304,7 +357,7 @@ class Outbox:
             ),
         )
         self._db.execute("UPDATE file SET state = ? WHERE path = ?", (int(FileState.OUTGOING), edit.path))
-        self._problems.drop((edit.path,))
+        self._problems.drop((edit.path, edit.disk_path))  # the latter: listed when only the disk had it
 
     def _meet_what_was_told(self, path: str) -> None:
         """Events that came while an entry was under way: another version is for `bring`, the base itself is no news."""
@@ -340,7 +393,7 @@ def _base(row: FileRow | None, old: Entry | None) -> tuple[int, int]:
     return row.revision, row.revision
 
 
-def _plain(kind: EditKind) -> EditKind:
+def plain(kind: EditKind) -> EditKind:
     """What an entry is when it is not on its way."""
     return {EditKind.MOVE: EditKind.WRITE, EditKind.MOVED_AWAY: EditKind.DELETE}.get(kind, kind)
 

@@ -111,4 +111,10 @@ def storage_errors() -> Iterator[None]:
     try:
         yield
     except apsw.Error as error:
-        raise StorageFailed(what=f"a mirror's journal: {error}") from error
+        first: BaseException = error
+        # A transaction that found no room is over before it can be undone: what that says is not the trouble.
+        while isinstance(first.__context__, apsw.Error | StorageFailed):
+            first = first.__context__
+        if isinstance(first, StorageFailed):
+            raise first from first.__cause__
+        raise StorageFailed(what=f"a mirror's journal: {first}") from first

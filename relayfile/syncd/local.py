@@ -125,7 +125,7 @@ def held_plan(mirror: OpenMirror) -> DeletePlan | None:
 
 async def _take(mirror: OpenMirror, disk_paths: Sequence[str], *, verify: bool) -> Taken:
     places = _places(mirror, disk_paths)
-    looks = await mirror.writer.run(_look_at, mirror.root.fd, places, verify)
+    looks = await mirror.writer.run(_look_at, mirror.root.fd, places, verify, mirror.settings.content_bytes_max)
     taken = Taken()
     for place, look in zip(places, looks, strict=True):
         _decide(mirror, place, look, taken)
@@ -199,7 +199,9 @@ def _is_queued(entry: Entry, look: _Look) -> bool:
         return False
     if entry.content_hash is None:
         return look.local.kind is LocalKind.ABSENT
-    return entry.disk_stat is not None and entry.disk_stat == look.stat
+    same = entry.disk_stat is not None and entry.disk_stat == look.stat
+    # Two writes within one tick of the file system's clock leave the same stat.
+    return same and look.local.content_hash in (None, entry.content_hash)
 
 
 def _push(mirror: OpenMirror, place: _Place, look: _Look, taken: Taken) -> None:
@@ -270,12 +272,12 @@ def _plan(mirror: OpenMirror, held: Sequence[Entry]) -> DeletePlan:
     return DeletePlan(rule, len(held), size, tracked, sample, plan_id, from_directory=True)
 
 
-def _look_at(root_fd: int, places: Sequence[_Place], verify: bool) -> list[_Look]:
+def _look_at(root_fd: int, places: Sequence[_Place], verify: bool, bytes_max: int) -> list[_Look]:
     with Directories(root_fd) as directories:
-        return [_look(directories, place, verify=verify) for place in places]
+        return [_look(directories, place, bytes_max, verify=verify) for place in places]
 
 
-def _look(directories: Directories, place: _Place, *, verify: bool) -> _Look:
+def _look(directories: Directories, place: _Place, bytes_max: int, *, verify: bool) -> _Look:
     parent, name = split(place.disk_path)
     row = place.row
     try:
@@ -286,7 +288,7 @@ def _look(directories: Directories, place: _Place, *, verify: bool) -> _Look:
         return _Look(Local(LocalKind.SPECIAL), problem=reason_of(error))
     try:
         written = row.disk_stat if row is not None and not verify else None
-        local, stat = observe(directory, name, written, row.disk_hash if row is not None else None)
+        local, stat = observe(directory, name, written, row.disk_hash if row is not None else None, bytes_max)
         if verify and row is not None and stat == row.disk_stat and local.content_hash != row.disk_hash:
             return _Look(local, stat, _ROTTEN)
     except FileNotFoundError:

@@ -43,7 +43,7 @@ from relayfile.syncd.problem_files import ProblemFiles
 from relayfile.syncd.progress import Phase, Progress, Via
 from relayfile.syncd.pull import first_pull
 from relayfile.syncd.push import Pusher
-from relayfile.syncd.rails import disk_error_of, rail_of
+from relayfile.syncd.rails import disk_error_of, is_full, rail_of
 from relayfile.syncd.resolve import Choice, Resolved, resolve
 from relayfile.syncd.restore import Restored, restore
 from relayfile.syncd.root import Marker, Root, RootLost
@@ -157,6 +157,7 @@ class Mirror:
         state = self.seen.state
         try:
             async with self._using() as mirror:
+                mirror.rights.refused = False  # the token may have been given what it lacked: the store is asked
                 self.display.state(MirrorState.PULLING)
                 await leave(mirror)
                 await patiently(mirror, progress, lambda: self._pull_once(mirror, progress, full=full, via=via))
@@ -429,7 +430,7 @@ class Mirror:
             return halt.plan is None  # a directory may come back by itself; deletes wait for somebody
         if error is None and disk_error_of(raised) is not None:
             error = MirrorRefused(mirror=self.record.mirror_id, why=f"IO_ERROR: {disk_error_of(raised)}")
-        if error is None or isinstance(error, StorageFailed):
+        if error is None or (isinstance(error, StorageFailed) and not is_full(error)):
             return False
         # Whatever refuses today (a token, a missing workspace, a full disk, a lock) may let us in tomorrow.
         self.display.stopped(error, MirrorState.DISCONNECTED)

@@ -22,8 +22,8 @@ _ORDER: Final = {EditKind.DELETE: 0, EditKind.MOVED_AWAY: 1, EditKind.MOVE: 2, E
 """What is deleted makes room: for a directory where a file was, and the other way round."""
 
 
-async def pack(mirror: OpenMirror, alone: AbstractSet[str]) -> tuple[Parcel | None, list[str]]:
-    """The next parcel, if anything is due, and disk paths that are not what the outbox says: look at them again.
+async def pack(mirror: OpenMirror, alone: AbstractSet[str]) -> tuple[Parcel | None, list[Entry]]:
+    """The next parcel, if anything is due, and entries whose files are not what the outbox says: look at them again.
 
     Paths in ``alone`` go by themselves: a request with one of them was refused as a whole.
     """
@@ -32,7 +32,7 @@ async def pack(mirror: OpenMirror, alone: AbstractSet[str]) -> tuple[Parcel | No
     chosen = _chosen(due, outbox.movable(), alone)
     contents = await mirror.writer.run(read_all, mirror.root.fd, chosen)
     ready = [(entry, content) for entry, content in zip(chosen, contents, strict=True) if content is not None]
-    stale = [entry.disk_path for entry, content in zip(chosen, contents, strict=True) if content is None]
+    stale = [entry for entry, content in zip(chosen, contents, strict=True) if content is None]
     halves = {entry.from_path for entry, _ in ready if entry.kind is EditKind.MOVE}
     ready = [each for each in ready if each[0].kind is not EditKind.MOVED_AWAY or each[0].path in halves]
     if not ready:

@@ -8,6 +8,7 @@ import hashlib
 import os
 import stat
 from dataclasses import dataclass, field
+from typing import Final
 
 from relayfile.syncd import descriptors
 from relayfile.syncd.reconcile import Local, LocalKind, Mode, Step, reconcile
@@ -90,10 +91,17 @@ def _refuse(staged: int, name: str, path: str, why: tuple[str, str], placed: Pla
     placed.refused[path] = why
 
 
+UNREAD: Final = b"unread"
+"""In the place of the hash of a file that is too large to be read: it equals none."""
+
+
 def observe(
-    directory: int, name: str, written: DiskStat | None, written_hash: bytes | None
+    directory: int, name: str, written: DiskStat | None, written_hash: bytes | None, bytes_max: int | None = None
 ) -> tuple[Local, DiskStat | None]:
-    """What has the name: our own untouched file (``written``), another file (then it is read), or something else."""
+    """What has the name: our own untouched file (``written``), another file (then it is read), or something else.
+
+    ``bytes_max``: a larger file is not read, and its hash is ``UNREAD``.
+    """
     found = descriptors.look(directory, name)
     if found is None:
         return Local(LocalKind.ABSENT), None
@@ -104,6 +112,8 @@ def observe(
     now = descriptors.stat_of(found)
     if written is not None and now == written:
         return Local(LocalKind.AS_WRITTEN), now
+    if bytes_max is not None and now.size > bytes_max:
+        return Local(LocalKind.FILE, UNREAD), now
     content_hash = _hash(directory, name)
     if written is not None and content_hash == written_hash:
         return Local(LocalKind.AS_WRITTEN), now  # touched, or restored from a copy: the same bytes

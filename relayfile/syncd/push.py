@@ -8,6 +8,7 @@ Refuses to look at the disk for changes.
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
 from typing import Final
 
 import grpc
@@ -26,6 +27,7 @@ from relayfile.errors import (
 from relayfile.status import RETRYABLE, code_of
 from relayfile.syncd.bring import bring_all
 from relayfile.syncd.delivery import Answer, Outcome, Parcel
+from relayfile.syncd.journal_outbox import NEVER_US, plain
 from relayfile.syncd.local import check_held, take_local
 from relayfile.syncd.local_changes import LocalChanges
 from relayfile.syncd.open_mirror import OpenMirror
@@ -40,8 +42,9 @@ _log = get_logger(__name__)
 _FIRST_DELAY_S: Final = 0.05
 _COLLISION_DELAY_S: Final = 0.05
 _REFUSAL_DELAY_S: Final = 1.0
+_RESTLESS_DELAY_S: Final = 0.1
+_RESTLESS_MAX: Final = 10_000
 _DELAY_MAX_S: Final = 300.0
-_NEVER_US: Final = 1 << 62
 _HOPELESS: Final = frozenset({"TOO_LARGE", "INVALID_ARGUMENT"})
 """Refusals that end only when the file changes."""
 _WITHDRAWN_ROWS: Final = 5_000
@@ -60,6 +63,8 @@ class Pusher:
         self._turn = turn
         self._recorded = recorded
         self._alone: set[str] = set()
+        self._restless: dict[str, int] = {}
+        """Files that were changed whenever they were about to be sent: how often in a row."""
 
     async def run(self) -> None:
         """Send what is queued, for ever. Ends only with an error that is not about the store, or a safety rail."""
@@ -110,11 +115,23 @@ class Pusher:
             return None
         parcel, stale = await pack(mirror, self._alone)
         if stale:
-            await self._look_again(stale)
+            await self._look_again([each.disk_path for each in stale])
+            self._defer(stale)
         if parcel is not None:
+            for entry in parcel.entries:
+                self._restless.pop(entry.path, None)
             outbox.sent(parcel.entries)
             faults.point("syncd.outbox.after_sent_before_send")
         return parcel
+
+    def _defer(self, stale: Sequence[Entry]) -> None:
+        """Files that somebody goes on writing to are not read without end."""
+        if len(self._restless) > _RESTLESS_MAX:
+            self._restless.clear()
+        now_us = self._mirror.clock.now_us()
+        for entry in stale:
+            count = self._restless[entry.path] = self._restless.get(entry.path, -1) + 1
+            self._mirror.journal.outbox.defer([entry.path], now_us + _delay_us(_RESTLESS_DELAY_S, count))
 
     async def _send(self, parcel: Parcel) -> list[Answer]:
         retrying = AsyncRetrying(
@@ -183,6 +200,9 @@ class Pusher:
                 outbox.again([entry], mirror.clock.now_us() + delay_us, answer.revision)
             elif answer.outcome is Outcome.REFUSED:
                 self._refuse(entry, answer)
+        stuck = [each for each, answer in pairs if answer.outcome is Outcome.COLLIDED and each.attempt_count]
+        if stuck:
+            await self._rebase(stuck)
         if mirror.rights.refused:
             self._withdraw_all()
         await self._look_again([entry.disk_path for entry, _ in pairs])
@@ -194,7 +214,7 @@ class Pusher:
         mirror = self._mirror
         now_us = mirror.clock.now_us()
         delay_us = _delay_us(_REFUSAL_DELAY_S, entry.attempt_count)
-        attempt_us = _NEVER_US if answer.reason in _HOPELESS else now_us + delay_us
+        attempt_us = NEVER_US if answer.reason in _HOPELESS else now_us + delay_us
         what = "delete" if entry.content_hash is None else "edit"
         message = f"The store does not take the {what}: {answer.reason}: {answer.message}"
         problem = Problem(entry.path, "PUSH_REFUSED", message[:1_000], entry.known_revision, now_us)
@@ -248,6 +268,26 @@ class Pusher:
         mirror.journal.outbox.acknowledged(arrived, mirror.clock.now_us())
         mirror.journal.outbox.again(missing, 0, revision)
         await self._look_again([each.disk_path for each in entries])
+
+    async def _rebase(self, entries: Sequence[Entry]) -> None:
+        """Edits that collided again, although what the store told of was heard: ask what they collide with.
+
+        The same bytes have another number where events were lost, or the store counts anew.
+        """
+        mirror = self._mirror
+        outbox = mirror.journal.outbox
+        files, revision = await mirror.delivery.held([each.path for each in entries])
+        rows = mirror.journal.load([each.path for each in entries])
+        for entry in entries:
+            file, row = files.get(entry.path), rows.get(entry.path)
+            there = None if file is None else file.content_sha256
+            at = revision if file is None else file.revision
+            if there == entry.content_hash:
+                outbox.acknowledged([Answered(replace(entry, kind=plain(entry.kind)), at)], mirror.clock.now_us())
+            elif there == entry.base_hash:
+                outbox.rebase(entry.path, 0 if file is None else at, at)
+            elif row is not None and row.remote_hash == there:
+                outbox.meet(entry.path)
 
     async def _look_again(self, disk_paths: Sequence[str]) -> None:
         await take_local(self._mirror, LocalChanges(tuple(disk_paths)))

@@ -1,5 +1,8 @@
 """What an error means that ended a mirror's work: a safety rail that broke, or the disk."""
 
+import apsw
+
+from relayfile.errors import RelayfileError, StorageFailed
 from relayfile.syncd.bring import MassDelete
 from relayfile.syncd.root import RootLost
 
@@ -9,6 +12,11 @@ def disk_error_of(raised: BaseException) -> OSError | None:
     if isinstance(raised, BaseExceptionGroup):
         return next((error for each in raised.exceptions if (error := disk_error_of(each)) is not None), None)
     return raised if isinstance(raised, OSError) else None
+
+
+def is_full(error: RelayfileError) -> bool:
+    """Whether a journal failed that will work again as it is: there was no room, or somebody else held it."""
+    return isinstance(error, StorageFailed) and isinstance(error.__cause__, apsw.FullError | apsw.BusyError)
 
 
 def rail_of(raised: BaseException) -> RootLost | MassDelete | None:

@@ -138,28 +138,53 @@ class Trash:
             self._db.executemany("DELETE FROM trash WHERE trash_id = ?", [(each,) for each in trash_ids])
             self._count()
 
-    def evict(self, bytes_max: int, made_before_us: int, limit: int) -> list[str]:
+    def evict(self, bytes_max: int, made_before_us: int, limit: int) -> list[TrashEntry]:
         """Take the oldest entries off the list, up to ``limit``, while it is too large or they are too old.
 
-        Returns their names, to be removed from the disk; a name that stays behind after a kill is listed anew at start.
+        Returns them, to be removed from the disk; what stays behind after a kill is listed anew at start.
         """
         _, size = self.totals()
-        evicted: list[tuple[str, str, int]] = []
+        evicted: list[TrashEntry] = []
         with transaction(self._db):
-            for trash_id, name, entry_bytes, made_us in self._db.execute(
-                "SELECT trash_id, name, size, create_us FROM trash WHERE acknowledged ORDER BY trash_id LIMIT ?",
-                (limit,),
+            for row in self._db.execute(
+                f"SELECT {_COLUMNS} FROM trash WHERE acknowledged ORDER BY trash_id LIMIT ?", (limit,)
             ):
-                if size <= bytes_max and made_us >= made_before_us:
+                entry = _entry(row)
+                if size <= bytes_max and entry.create_time_us >= made_before_us:
                     break
-                evicted.append((str(trash_id), str(name), int(entry_bytes)))
-                size -= entry_bytes
-            self._db.executemany("DELETE FROM trash WHERE trash_id = ?", [(trash_id,) for trash_id, _, _ in evicted])
+                evicted.append(entry)
+                size -= entry.size
+            self._db.executemany("DELETE FROM trash WHERE trash_id = ?", [(each.trash_id,) for each in evicted])
             self._db.execute(
                 "UPDATE mirror SET trash_count = trash_count - ?, trash_bytes = trash_bytes - ?",
-                (len(evicted), sum(entry_bytes for _, _, entry_bytes in evicted)),
+                (len(evicted), sum(each.size for each in evicted)),
             )
-        return [name for _, name, _ in evicted]
+        return evicted
+
+    def keep(self, entries: Sequence[TrashEntry]) -> None:
+        """These stay after all, as they are now."""
+        if not entries:
+            return
+        with transaction(self._db):
+            self._db.executemany(
+                f"INSERT OR REPLACE INTO trash ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                [
+                    (
+                        each.trash_id,
+                        int(each.reason),
+                        each.path,
+                        each.disk_path,
+                        each.name,
+                        each.content_hash,
+                        each.size,
+                        each.revision,
+                        each.acknowledged,
+                        each.create_time_us,
+                    )
+                    for each in entries
+                ],
+            )
+            self._count()
 
     def _agreed(self, hashes: set[bytes]) -> set[bytes]:
         """Those that the journal knows as a version that the store has, or had when both sides last agreed."""

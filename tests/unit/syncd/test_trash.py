@@ -26,7 +26,11 @@ def trashed(number: int, size: int) -> Trashed:
 
 def test_the_oldest_leave_until_the_rest_fits(trash: Trash) -> None:
     trash.add([trashed(number, 10) for number in range(5)], now_us=1_000)
-    assert trash.evict(bytes_max=25, made_before_us=0, limit=100) == ["name-0", "name-1", "name-2"]
+    assert [each.name for each in trash.evict(bytes_max=25, made_before_us=0, limit=100)] == [
+        "name-0",
+        "name-1",
+        "name-2",
+    ]
     assert trash.totals() == (2, 20)
     assert trash.evict(bytes_max=25, made_before_us=0, limit=100) == []
 
@@ -34,8 +38,8 @@ def test_the_oldest_leave_until_the_rest_fits(trash: Trash) -> None:
 def test_what_is_old_leaves_though_it_fits_and_never_more_than_the_limit(trash: Trash) -> None:
     trash.add([trashed(1, 1), trashed(2, 1), trashed(3, 1)], now_us=1_000)
     trash.add([trashed(4, 1)], now_us=2_000)
-    assert trash.evict(bytes_max=1 << 20, made_before_us=1_500, limit=2) == ["name-1", "name-2"]
-    assert trash.evict(bytes_max=1 << 20, made_before_us=1_500, limit=2) == ["name-3"]
+    assert [each.name for each in trash.evict(bytes_max=1 << 20, made_before_us=1_500, limit=2)] == ["name-1", "name-2"]
+    assert [each.name for each in trash.evict(bytes_max=1 << 20, made_before_us=1_500, limit=2)] == ["name-3"]
     assert trash.totals() == (1, 1)
 
 
@@ -47,7 +51,7 @@ def test_i5_what_a_kill_left_unlisted_leaves_only_if_the_store_had_it(tmp_path: 
     journal.trash.take_in(dict.fromkeys(hashes, 3), hashes.__getitem__, 1_000)
     found = {each.name: (each.content_hash, each.acknowledged) for each in journal.trash.page(None, 10)}
     assert found == {"a~1": (old, True), "a~2": (edited, False), "a~3": (b"", False)}
-    assert journal.trash.evict(bytes_max=0, made_before_us=2_000, limit=100) == ["a~1"]
+    assert [each.name for each in journal.trash.evict(bytes_max=0, made_before_us=2_000, limit=100)] == ["a~1"]
     assert journal.trash.totals() == (2, 6)
     journal.trash.take_in({"a~2": 3}, hashes.__getitem__, 2_000)
     assert [each.create_time_us for each in journal.trash.page(None, 10)] == [1_000]
