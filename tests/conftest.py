@@ -25,6 +25,7 @@ NEEDS: dict[str, tuple[Callable[[], bool], str]] = {
     "needs_data": (SHARED_DATA.is_dir, "../shared/data is not there"),
     "needs_root": (lambda: os.geteuid() == 0, "needs root"),
     "needs_strace": (lambda: shutil.which("strace") is not None, "strace is not installed"),
+    "needs_promtool": (lambda: shutil.which("promtool") is not None, "promtool (Debian's prometheus) is not installed"),
     "needs_loop_mount": (
         lambda: Path("/dev/loop-control").exists() and shutil.which("mkfs.ext4") is not None,
         "needs loop devices and mkfs.ext4",

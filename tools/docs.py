@@ -11,6 +11,7 @@ from relayfile import status
 from relayfile.auth import REQUIREMENTS, Reach, Requirement
 from relayfile.errors import ERRORS, RelayfileError
 from relayfile.settings import document
+from tools import dashboards
 from tools.metrics_page import metrics_page
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -144,6 +145,7 @@ PAGES: Mapping[str, Callable[[], str]] = {
     "docs/configuration.md": document.render,
     "docs/errors.md": errors_page,
     "docs/metrics.md": metrics_page,
+    **dashboards.pages(),
 }
 
 
