@@ -1,4 +1,4 @@
-"""Alerts and dashboards: each metric that they read is exported, each alert has a runbook, and Prometheus takes them."""
+"""Alerts and dashboards: each metric that they read is exported, each alert has a runbook; Prometheus takes them."""
 
 import json
 import re
