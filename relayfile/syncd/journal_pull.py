@@ -131,6 +131,11 @@ class FirstPull:
             rows = self._db.execute("SELECT disk_path, path FROM file WHERE disk_path IS NOT NULL")
             return {str(disk): str(path) for disk, path in rows}
 
+    def has_named(self, name: str) -> bool:
+        """Whether a file is called ``name``, in whatever directory."""
+        query = "SELECT EXISTS (SELECT 1 FROM file WHERE substr(path, -length(?1)) = ?1)"
+        return bool(one(self._db, query, ("/" + name,))[0])
+
     def finish(self, *, now_us: int) -> None:
         """The files are in place: the journal holds from the revision at which the pull began."""
         with transaction(self._db):

@@ -348,10 +348,13 @@ class Mirror:
     async def _pull_once(self, mirror: OpenMirror, progress: Progress, *, full: bool, via: Via) -> None:
         journal = mirror.journal
         if not journal.cursor.history_id or journal.first_pull.mark().phase is not PullPhase.NONE:
-            await first_pull(mirror, progress, via)
+            alone = await first_pull(mirror, progress, via)
             # What was committed meanwhile, if anything, the proof finds: it asks where the store is anyway.
             await retry(mirror)  # what was in the way of the first pull may be a conflict
-            await self._sweep(mirror, verify_content=False)
+            if alone:
+                self._looked()  # there is what was written a moment ago, and nothing else
+            else:
+                await self._sweep(mirror, verify_content=False)
             await exchange(mirror, self._turn, progress)
             return
         progress.start_revision = journal.cursor.revision

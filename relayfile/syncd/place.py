@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from relayfile.syncd import descriptors
+from relayfile.syncd.names import OWN_DIRECTORY
 from relayfile.syncd.reconcile import Local, LocalKind, Mode, Step, reconcile
 from relayfile.syncd.rows import DiskStat
 from relayfile.syncd.stage import reason_of
@@ -26,12 +27,17 @@ class Placed:
     """Files that were renamed one by one, or were there already with the same content."""
     refused: dict[str, tuple[str, str]] = field(default_factory=dict)
     """(reason, message) of files whose place is taken."""
+    whole: set[str] = field(default_factory=set)
+    """What was moved to the top, as it was staged."""
+    alone: bool = False
+    """Nothing else is there, but for our own directory."""
 
 
 def place(staged_fd: int, root_fd: int) -> Placed:
     """Move everything below ``staged_fd`` to below ``root_fd``."""
     placed = Placed()
     _merge(staged_fd, root_fd, "", placed)
+    placed.alone = not placed.refused and placed.whole == set(os.listdir(root_fd)) - {OWN_DIRECTORY}
     return placed
 
 
@@ -48,6 +54,8 @@ def _merge(staged: int, target: int, prefix: str, placed: Placed) -> None:
         except OSError as error:
             _refuse(staged, name, prefix + name, reason_of(error), placed)
         else:
+            if not prefix:
+                placed.whole.add(name)
             if not stat.S_ISDIR(kind):
                 placed.moved[prefix + name] = descriptors.stat_of(os.stat(name, dir_fd=target, follow_symlinks=False))
 

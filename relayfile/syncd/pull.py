@@ -14,6 +14,7 @@ from relayfile import faults
 from relayfile.errors import DataCorrupted, ExportRefused, MirrorRefused
 from relayfile.status import leading_error
 from relayfile.syncd import descriptors
+from relayfile.syncd.ignore import IGNORE_FILE
 from relayfile.syncd.inventory import HASH_BYTES, Inventory
 from relayfile.syncd.journal_pull import PullPhase
 from relayfile.syncd.open_mirror import OpenMirror
@@ -29,9 +30,10 @@ _VERIFY_ROWS: Final = 2_000
 _READ_BYTES_MIN: Final = 64 << 10
 
 
-async def first_pull(mirror: OpenMirror, progress: Progress, via: Via) -> None:
+async def first_pull(mirror: OpenMirror, progress: Progress, via: Via) -> bool:
     """Bring an empty mirror to the revision that the store had when the pull began; the journal holds from then on.
 
+    False when the directory has to be looked at: others' files are there too, or rules that say what to leave alone.
     Called again after any end it goes on where it was. Errors of the store pass through; ``MirrorRefused`` when
     the disk takes nothing more.
     """
@@ -53,7 +55,7 @@ async def first_pull(mirror: OpenMirror, progress: Progress, via: Via) -> None:
         journal.first_pull.staged_all()
         faults.point("syncd.stage.after_barrier_before_rename")
     progress.phase = Phase.APPLYING
-    await _place(mirror)
+    return await _place(mirror)
 
 
 async def _fetch_all(mirror: OpenMirror, progress: Progress, via: Via) -> None:
@@ -197,7 +199,7 @@ async def _verify_staged(mirror: OpenMirror) -> None:
         stage.close()
 
 
-async def _place(mirror: OpenMirror) -> None:
+async def _place(mirror: OpenMirror) -> bool:
     mirror.root.check()
     placed = await mirror.writer.run(_place_all, mirror)
     faults.point("syncd.apply.after_rename_before_journal")
@@ -219,6 +221,7 @@ async def _place(mirror: OpenMirror) -> None:
     journal.list_problems(refused)
     journal.first_pull.finish(now_us=mirror.clock.now_us())
     await mirror.writer.run(mirror.root.empty_staging)
+    return placed.alone and not journal.first_pull.has_named(IGNORE_FILE)
 
 
 def _place_all(mirror: OpenMirror) -> Placed:

@@ -65,6 +65,26 @@ async def test_content_that_a_mirror_has_does_not_travel_again(tmp_path: pathlib
             assert tree_of(tmp_path)["/top.json"] == b"newer"
 
 
+@pytest.mark.parametrize("via", [Via.EXPORT, Via.TREE])
+async def test_content_that_is_in_the_directory_already_does_not_travel(tmp_path: pathlib.Path, via: Via) -> None:
+    async with started_nodes(tmp_path, mark_interval_s=1.0) as [node]:
+        await node.writer.create_workspace("acme")
+        await node.writer.put("acme", {**FILES, "/only/there": b"new"})
+        for path, content in FILES.items():
+            place = tmp_path / "mirror" / path[1:]
+            place.parent.mkdir(parents=True, exist_ok=True)
+            place.write_bytes(content)
+        async with serving(node.address, tmp_path, metadata=node.client.metadata) as registry:
+            mirror = add(registry, tmp_path, follow=False, adopt_existing=True)
+            progress = await mirror.pull(full=False, via=via)
+            assert progress.reused_count == len(FILES)
+            # Metadata and hashes of 3,000 files; their content is more than three times as much.
+            assert progress.wire_bytes < sum(map(len, FILES.values())) / 4
+            assert mirror.seen.audited is not None
+            assert mirror.seen.audited.result.verdict is Verdict.EXACT
+    assert tree_of(tmp_path) == {**FILES, "/only/there": b"new"}
+
+
 async def test_a_following_mirror_has_a_change_at_once(tmp_path: pathlib.Path) -> None:
     async with started_nodes(tmp_path, mark_interval_s=1.0) as [node]:
         await node.writer.create_workspace("acme")
