@@ -53,7 +53,10 @@ class AuditResult:
     verdict: Verdict
     roots: tuple[RootAudit, ...]
     listed_count: int
-    pending_count: int
+    differing_count: int
+    """Files that are not yet on the other side, and that no list names."""
+    unsent_count: int
+    """Of them, edits that the store does not have."""
 
     @property
     def equal(self) -> bool:
@@ -84,14 +87,14 @@ def compare(
     unsettled = mirror.journal.unsettled().files
     outbox = mirror.journal.outbox.totals()
     under_way = outbox.pending_count - outbox.refused_count
-    pending = unsettled.get(FileState.PENDING, 0) + len(mirror.journal.pending_deletes(1)) + under_way
+    differing, _ = mirror.journal.differing(0)
     ahead = unsettled.get(FileState.PENDING, 0) + unsettled.get(FileState.OUTGOING, 0)
     listed = sum(unsettled.values()) - ahead + outbox.refused_count + mirror.journal.conflicts.count()
-    if pending or any(root.remote != root.local for root in roots):
+    if differing or any(root.remote != root.local for root in roots):
         verdict = Verdict.DIFFERENT
     else:
         verdict = Verdict.EXACT_EXCEPT_LISTED if listed or mirror.journal.problems.count() else Verdict.EXACT
-    return AuditResult(at, verdict, roots, listed, pending)
+    return AuditResult(at, verdict, roots, listed, differing, under_way)
 
 
 def rejudged(mirror: OpenMirror, result: AuditResult) -> AuditResult:

@@ -3,14 +3,15 @@
 Decisions are `cadence`'s; this carries them out, with the mirror's turn, and tells what became of them.
 """
 
-from relayfile.errors import PermissionDenied, ServedLater
+from relayfile.errors import CursorExpired, PermissionDenied, ServedLater
 from relayfile.settings import SyncdSettings
-from relayfile.syncd.audit import AuditResult
+from relayfile.syncd.audit import AuditResult, retry
+from relayfile.syncd.bring import bring_all
 from relayfile.syncd.cadence import Cadence, Policy, Step, due
-from relayfile.syncd.catch_up import prove, relearn
+from relayfile.syncd.catch_up import descend, prove, relearn
 from relayfile.syncd.open_mirror import OpenMirror
 from relayfile.syncd.progress import Progress
-from relayfile.syncd.shown import Audited
+from relayfile.syncd.shown import Audited, Differing
 from relayfile.telemetry import get_logger
 
 _log = get_logger(__name__)
@@ -44,6 +45,30 @@ async def audit_if_due(mirror: OpenMirror, cadence: Cadence, progress: Progress)
     cadence.audited(equal=result.equal)
     _count(mirror, result)
     return Audited(result, started_us, mirror.clock.monotonic() - started, progress.wire_bytes - sent_before)
+
+
+async def audit(
+    mirror: OpenMirror, progress: Progress, *, repair: bool, paths_max: int
+) -> tuple[AuditResult, Differing]:
+    """Find what differs, and with ``repair`` bring it; the result is of afterwards. Else nothing on disk is touched."""
+    try:
+        result = await prove(mirror, progress, repair=False)
+    except CursorExpired:
+        if not repair:
+            raise
+        await relearn(mirror, progress, bring=False, expired=True)
+        result = await prove(mirror, progress, repair=False)
+    if not result.equal and repair:
+        await relearn(mirror, progress, bring=False)
+    elif not result.equal:
+        await descend(mirror, progress)  # who only looks has nothing listed
+    count, paths = mirror.journal.differing(paths_max)
+    left = count
+    if repair and (await retry(mirror) or count or not result.equal):
+        await bring_all(mirror, progress)
+        result = await prove(mirror, progress, repair=True)
+        left, _ = mirror.journal.differing(0)
+    return result, Differing(count, max(0, count - left), tuple(paths))
 
 
 async def repair_at_mark(mirror: OpenMirror, cadence: Cadence, result: AuditResult) -> None:

@@ -42,6 +42,8 @@ class Cadence:
     repaired: bool = True
     """The last audit ended with equal digests."""
     swept_at: float = -math.inf
+    next_cycle_us: int = 0
+    """Unix microseconds, while the mirror follows: what could not be done is tried again."""
     repair_not_before: float = -math.inf
     """A digest that differs at one mark differs at the next as well: repairs have their distance."""
 

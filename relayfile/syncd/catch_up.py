@@ -61,15 +61,17 @@ async def relearn(
     what may not be read any more.
     """
     progress.phase = Phase.COMPARING
-    if everything or not await _descend(mirror, progress, expired=expired, access_changed=access_changed):
+    if everything or not await descend(mirror, progress, expired=expired, access_changed=access_changed):
         await learn_all(mirror, progress)
     progress.phase = Phase.FETCHING
     if bring:
         await bring_all(mirror, progress)
 
 
-async def _descend(mirror: OpenMirror, progress: Progress, *, expired: bool, access_changed: bool) -> bool:
-    """False when digests do not lead to what differs, or not with less trouble than a listing."""
+async def descend(
+    mirror: OpenMirror, progress: Progress, *, expired: bool = False, access_changed: bool = False
+) -> bool:
+    """Learn what differs. False when digests do not lead there, or not with less trouble than a listing."""
     descent = Descent(mirror, progress, access_changed=access_changed)
     try:
         await descent.run()

@@ -151,6 +151,16 @@ class Journal:
         query += "(SELECT path FROM outbox WHERE content_hash IS NULL AND state <> 3))"
         return bool(one(self._db, query, span(directory))[0])
 
+    def differing(self, limit: int) -> tuple[int, list[str]]:
+        """What is not yet on the other side and no list names: how many files, and the first of them by path."""
+        which = f"FROM {UNSETTLED} WHERE state <> 1 AND (state = 2 OR (state = 6 AND EXISTS (SELECT 1 FROM outbox "
+        which += "WHERE outbox.path = file.path AND outbox.state NOT IN (3, 4))))"
+        count = int(one(self._db, f"SELECT count(*) {which}")[0])
+        with storage_errors():
+            return count, [
+                str(row[0]) for row in self._db.execute(f"SELECT path {which} ORDER BY path LIMIT ?", (limit,))
+            ]
+
     def unsettled(self) -> Unsettled:
         with storage_errors():
             query = f"SELECT state, count(*), sum(size) FROM {UNSETTLED} WHERE state <> 1 AND remote_hash IS NOT NULL"

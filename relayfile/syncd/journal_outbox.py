@@ -91,6 +91,13 @@ class Outbox:
         found = one(self._db, query, (int(EntryState.QUEUED), int(EntryState.REFUSED), now_us))[0]
         return None if found is None else int(found)
 
+    def attempts_us(self, paths: Iterable[str]) -> dict[str, int]:
+        """When those of these paths that the store refused are sent again; ``NEVER_US``: when the file has changed."""
+        query = "SELECT attempt_us FROM outbox WHERE path = ? AND state = ?"
+        refused = int(EntryState.REFUSED)
+        with storage_errors():
+            return {path: int(row[0]) for path in paths for row in self._db.execute(query, (path, refused))}
+
     def unanswered(self) -> list[list[Entry]]:
         """Entries whose answer is not known, by request, each in the request's order."""
         query = _SELECT + "WHERE outbox.state = ? ORDER BY outbox.request_id, outbox.position"

@@ -23,7 +23,7 @@ from relayfile.errors import (
 )
 from relayfile.status import leading_error
 from relayfile.syncd.audit import AuditResult, Swept, retry, sweep
-from relayfile.syncd.audits import audit_if_due, repair_at_mark
+from relayfile.syncd.audits import audit, audit_if_due, repair_at_mark
 from relayfile.syncd.bring import MassDelete, bring_all, delete_all, delete_plan
 from relayfile.syncd.cadence import Cadence
 from relayfile.syncd.catch_up import catch_up, prove, relearn
@@ -183,19 +183,15 @@ class Mirror:
                 self.display.state(state if state is MirrorState.FOLLOWING else MirrorState.STOPPED)
             self.display.write_status(self._open)
 
-    async def audit(self, *, repair: bool, look: bool, verify_content: bool) -> Audited:
-        """Compare with the store at one revision, and if asked with the disk."""
+    async def audit(self, *, repair: bool, look: bool, verify_content: bool, paths_max: int = 0) -> Audited:
+        """Compare with the store at one revision, and if asked with the disk; names ``paths_max`` files that differ."""
         async with self._using() as mirror:
             started_us, started = self._clock.now_us(), self._clock.monotonic()
-            swept = None
-            if look or verify_content:
-                swept = await self._sweep(mirror, verify_content=verify_content)
+            looks = look or verify_content
+            swept = await self._sweep(mirror, verify_content=verify_content) if looks else None
             progress = Progress(started)
-            if repair:
-                await retry(mirror)
-                await bring_all(mirror, progress)
-            result = await prove(mirror, progress, repair=repair)
-            audited = Audited(result, started_us, self._clock.monotonic() - started, progress.wire_bytes, swept)
+            result, found = await audit(mirror, progress, repair=repair, paths_max=paths_max)
+            audited = Audited(result, started_us, self._clock.monotonic() - started, progress.wire_bytes, swept, found)
             self.display.audited(audited)
             await self._show()
             return audited
@@ -297,6 +293,7 @@ class Mirror:
     async def _cycles(self, mirror: OpenMirror) -> None:
         """What is done whether or not events come."""
         while True:
+            self.cadence.next_cycle_us = self._clock.now_us() + round(mirror.settings.mount_interval_s * 1e6)
             await asyncio.sleep(mirror.settings.mount_interval_s)
             async with self._turn:
                 progress = Progress(self._clock.monotonic())

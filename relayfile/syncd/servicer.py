@@ -14,7 +14,6 @@ from relayfile.syncd.mirror import Mirror
 from relayfile.syncd.progress import Progress
 from relayfile.syncd.registry import Registry
 from relayfile.syncd.requests import Requests, page_size
-from relayfile.syncd.rows import FileState
 from relayfile.syncd.servicer_conflicts import EditsOfMirrors
 from relayfile.syncd.servicer_lists import ListsOfMirrors
 from relayfile.syncd.servicer_waits import WaitsForMirrors
@@ -129,14 +128,15 @@ class MirrorService(EditsOfMirrors, ListsOfMirrors, WaitsForMirrors, MirrorServi
     ) -> mirror_pb2.AuditMirrorResponse:
         async def audit(mirror: Mirror) -> mirror_pb2.AuditMirrorResponse:
             audited = await mirror.audit(
-                repair=request.repair, look=request.sweep, verify_content=request.verify_content
+                repair=request.repair,
+                look=request.sweep,
+                verify_content=request.verify_content,
+                paths_max=min(request.differing_paths_max or DIFFERING_DEFAULT, DIFFERING_MAX),
             )
-            answer = mirror_pb2.AuditMirrorResponse(audit=wire.audit_message(audited, mirror.seen.sweep_time_us))
-            limit = min(request.differing_paths_max or DIFFERING_DEFAULT, DIFFERING_MAX)
-            if mirror.opened is not None:
-                pending = mirror.opened.journal.rows("", limit, state=FileState.PENDING)
-                answer.differing_remote_paths.extend(row.path for row in pending)
-            return answer
+            return mirror_pb2.AuditMirrorResponse(
+                audit=wire.audit_message(audited, mirror.seen.sweep_time_us),
+                differing_remote_paths=audited.differing.paths if audited.differing is not None else (),
+            )
 
         wrong = [FieldViolation("differing_paths_max", "is negative")] if request.differing_paths_max < 0 else []
         return await self._requests.once("AuditMirror", request, mirror_pb2.AuditMirrorResponse, audit, wrong)

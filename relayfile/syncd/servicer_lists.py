@@ -6,6 +6,8 @@ from relayfile.errors import InvalidArgument
 from relayfile.syncd import wire_lists
 from relayfile.syncd.mirror import Mirror
 from relayfile.syncd.requests import Requests, page_size
+from relayfile.syncd.rows import Problem
+from relayfile.syncd.shown import MirrorState
 from relayfile.v1 import mirror_pb2
 
 Context = Any  # grpc.aio.ServicerContext, generic in its stubs only
@@ -24,15 +26,21 @@ class ListsOfMirrors:
         if wrong:
             raise InvalidArgument(wrong)
         after = wire_lists.problems_start(request)
+        shown = self._requests.mirror(request.mirror_id)
+        cycle_us = shown.cadence.next_cycle_us if shown.seen.state is MirrorState.FOLLOWING else 0
         mirror = self._requests.opened(request.mirror_id)
         below = wire_lists.remote_directory(request.remote_path)
         found = mirror.journal.problems.page(after, size + 1, reason=request.reason, below=below)
         rows = mirror.journal.load([each.path for each in found])
+        sends_us = mirror.journal.outbox.attempts_us(rows)
+
+        def message(problem: Problem) -> mirror_pb2.MirrorProblem:
+            row = rows.get(problem.path)
+            next_us = wire_lists.next_attempt_us(problem, row, sends_us.get(problem.path), cycle_us)
+            return wire_lists.problem_message(problem, row.disk_path if row is not None else "", next_us)
+
         return mirror_pb2.ListProblemsResponse(
-            problems=[
-                wire_lists.problem_message(each, rows[each.path].disk_path if each.path in rows else "")
-                for each in found[:size]
-            ],
+            problems=[message(each) for each in found[:size]],
             next_page_token=wire_lists.problems_token(request, found[size - 1]) if len(found) > size else "",
         )
 

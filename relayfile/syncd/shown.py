@@ -44,6 +44,17 @@ class Halt:
 
 
 @dataclass(frozen=True, slots=True)
+class Differing:
+    """Files that an audit found to differ, and that no list names."""
+
+    count: int
+    """Before the repair."""
+    repaired_count: int
+    paths: tuple[str, ...]
+    """The first of them, by path."""
+
+
+@dataclass(frozen=True, slots=True)
 class Audited:
     """The last comparison."""
 
@@ -53,6 +64,8 @@ class Audited:
     wire_bytes: int = 0
     """Of messages to and from the store; a mark in the event stream costs none."""
     swept: Swept | None = None
+    differing: Differing | None = None
+    """None: of a mark, which looks for nothing."""
 
 
 @dataclass(frozen=True, slots=True)

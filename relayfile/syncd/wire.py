@@ -211,7 +211,7 @@ def audit_message(audited: Audited, sweep_time_us: int) -> mirror_pb2.MirrorAudi
     message = mirror_pb2.MirrorAudit(
         verdict=mirror_pb2.MirrorVerdict.ValueType(int(result.verdict)),
         equal=result.equal,
-        differing_count=result.pending_count,
+        differing_count=result.differing_count,
         listed_count=result.listed_count,
         revision=result.at.revision,
         history_id=result.at.history_id,
@@ -233,7 +233,10 @@ def audit_message(audited: Audited, sweep_time_us: int) -> mirror_pb2.MirrorAudi
         message.sweep_time.CopyFrom(timestamp(sweep_time_us))
     if audited.swept is not None:
         message.verified_count = audited.swept.verified_count
-        message.repaired_count = audited.swept.missing_count
+        message.sweep_changed_count = result.unsent_count
+    if audited.differing is not None:
+        message.differing_count = audited.differing.count
+        message.repaired_count = audited.differing.repaired_count
     return message
 
 

@@ -5,9 +5,11 @@ import hashlib
 from relayfile.errors import FieldViolation, InvalidArgument
 from relayfile.page_token import seal, unseal
 from relayfile.paths import ROOT, check_write_path, normalise
+from relayfile.syncd import names
+from relayfile.syncd.journal_outbox import NEVER_US
 from relayfile.syncd.open_mirror import OpenMirror
 from relayfile.syncd.restore import Restored
-from relayfile.syncd.rows import Problem, TrashReason
+from relayfile.syncd.rows import FileRow, FileState, Problem, TrashReason
 from relayfile.syncd.trash import TrashEntry
 from relayfile.syncd.wire import timestamp
 from relayfile.v1 import mirror_pb2, types_pb2
@@ -16,6 +18,7 @@ REASON_CHARACTERS_MAX = 64
 RESTORE_MAX = 1_000
 _MESSAGE_CHARACTERS_MAX = 1_000
 _ID_HEX = 32
+_ENDED_BY_OTHERS = frozenset({"WRITEBACK_FAILED"})
 _BETWEEN = "\0"
 """Between the parts of a page's position: stands in no path and no reason."""
 
@@ -61,11 +64,25 @@ def _problems_binding(request: mirror_pb2.ListProblemsRequest) -> tuple[str, ...
     return ("ListProblems", request.mirror_id, request.reason, remote_directory(request.remote_path))
 
 
-def problem_message(problem: Problem, disk_path: str) -> mirror_pb2.MirrorProblem:
+def next_attempt_us(problem: Problem, row: FileRow | None, send_us: int | None, cycle_us: int) -> int:
+    """When a problem may end by itself; 0: something else must happen first.
+
+    ``row`` is the file's, ``send_us`` when its edit is sent again, ``cycle_us`` the next cycle of the mirror, 0: it has
+    none.
+    """
+    if not cycle_us or problem.reason in _ENDED_BY_OTHERS:
+        return 0
+    if send_us is not None:
+        return send_us if send_us < NEVER_US else 0
+    tried = row is not None and row.state is FileState.PROBLEM and names.refusal(row.path) is None
+    return cycle_us if tried or not problem.path else 0
+
+
+def problem_message(problem: Problem, disk_path: str, next_us: int = 0) -> mirror_pb2.MirrorProblem:
     """A problem. ``disk_path`` where that differs; a problem of what only the disk has names its place as its path."""
     is_remote = problem.path.startswith("/")
     identity = f"{problem.path}{_BETWEEN}{problem.reason}".encode()
-    return mirror_pb2.MirrorProblem(
+    message = mirror_pb2.MirrorProblem(
         problem_id=hashlib.sha256(identity).hexdigest()[:_ID_HEX],
         reason=problem.reason,
         message=problem.message[:_MESSAGE_CHARACTERS_MAX],
@@ -76,6 +93,9 @@ def problem_message(problem: Problem, disk_path: str) -> mirror_pb2.MirrorProble
         last_attempt_time=timestamp(problem.attempt_time_us or problem.create_time_us),
         attempt_count=problem.attempt_count,
     )
+    if next_us:
+        message.next_attempt_time.CopyFrom(timestamp(next_us))
+    return message
 
 
 def trash_start(request: mirror_pb2.ListTrashRequest) -> tuple[int, str] | None:

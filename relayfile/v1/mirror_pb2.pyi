@@ -795,7 +795,7 @@ class CreateMirrorRequest(_message.Message):
     """
     update_existing: _builtins.bool
     """Change the settings of the mirror that this directory already has; without it that is `ALREADY_EXISTS` /
-    `MIRROR_EXISTS`. The workspace cannot be changed.
+    `MIRROR_ALREADY_EXISTS`. The workspace cannot be changed.
     """
     request_id: _builtins.str
     """Makes a repeat harmless for 7 days, at most 128 bytes."""

@@ -337,7 +337,7 @@ class Machine:
                 and mirror.opened.journal.outbox.totals().pending_count == 0
                 and audited is not None
                 and audited.result.equal
-                and audited.result.pending_count == 0
+                and audited.result.differing_count == 0
             ):
                 break
         assert tree_of(self._directory) == contents(world.store), problems(mirror)

@@ -16,7 +16,8 @@ from relayfile.syncd.catch_up import prove
 from relayfile.syncd.digest import element
 from relayfile.syncd.mirror import Mirror
 from relayfile.syncd.progress import Progress, Via
-from relayfile.syncd.rows import Cursor, RemoteFile
+from relayfile.syncd.rows import Cursor, RemoteFile, Settled
+from relayfile.syncd.shown import Differing
 from tests.fakes import store as fake_store
 from tests.fakes.mirror import opened, tree_of
 from tests.fakes.registry import add, serving
@@ -77,6 +78,52 @@ async def test_only_what_differs_is_asked_for_and_fetched(
         assert len(asked) <= calls_max, asked
         assert "ExportTree" not in store.calls
         assert len(store.paths_read) <= read + 2  # what was lost is on disk still
+
+
+async def test_an_audit_names_what_differs_and_repairs_only_when_it_is_asked_to(tmp_path: pathlib.Path) -> None:
+    store = FakeStore()
+    store.fill(DEEP)
+    async with store.served() as address, serving(address, tmp_path) as registry:
+        mirror = add(registry, tmp_path, follow=False, read_only=False)
+        await mirror.pull(full=False, via=Via.ANY)
+        assert mirror.opened is not None
+        # What is wrong in the journal, what the store has since, and an edit: none of them is listed anywhere.
+        row = mirror.opened.journal.load(["/deep/0/0/0"])["/deep/0/0/0"]
+        spoil(mirror, "/deep/0/0/0")
+        mirror.opened.journal.settle([Settled("/deep/0/0/0", b"?" * 32, row.disk_stat)])
+        store.put("/deep/1/1/1", "newer")
+        store.delete("/deep/2/2/2")
+        (tmp_path / "mirror" / "edited").write_text("mine")
+        before = tree_of(tmp_path)
+        names = ("/deep/0/0/0", "/deep/1/1/1", "/deep/2/2/2", "/edited")
+        audited = await mirror.audit(repair=False, look=True, verify_content=False, paths_max=10)
+        assert audited.differing == Differing(4, 0, names)
+        assert (audited.result.verdict, audited.result.unsent_count) == (Verdict.DIFFERENT, 1)
+        assert tree_of(tmp_path) == before
+        few = await mirror.audit(repair=False, look=False, verify_content=False, paths_max=2)
+        assert few.differing == Differing(4, 0, names[:2])
+        repaired = await mirror.audit(repair=True, look=False, verify_content=False, paths_max=10)
+        assert repaired.differing == Differing(4, 3, names)
+        assert tree_of(tmp_path) == contents(store) | {"/edited": b"mine"}
+        await mirror.pull(full=False, via=Via.ANY)  # the edit goes out
+        again = await mirror.audit(repair=True, look=False, verify_content=False, paths_max=10)
+        assert (again.differing, again.result.verdict) == (Differing(0, 0, ()), Verdict.EXACT)
+
+
+async def test_an_audit_that_repairs_nothing_lists_nothing(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(descent, "REQUESTS_MAX", 3)
+    store = FakeStore()
+    store.fill(DEEP)
+    async with store.served() as address, serving(address, tmp_path) as registry:
+        mirror = add(registry, tmp_path, follow=False)
+        await mirror.pull(full=False, via=Via.ANY)
+        spoil(mirror, *DEEP)
+        store.calls.clear()
+        audited = await mirror.audit(repair=False, look=False, verify_content=False)
+        assert audited.result.verdict is Verdict.DIFFERENT
+        assert "ListTree" not in store.calls
 
 
 async def test_a_file_that_became_a_directory_and_back_while_nobody_looked(tmp_path: pathlib.Path) -> None:

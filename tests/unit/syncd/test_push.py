@@ -68,7 +68,7 @@ async def exact(mirror: Mirror, store: FakeStore, tmp_path: pathlib.Path) -> Non
     assert tree_of(tmp_path) == contents(store)
     assert mirror.seen.audited is not None
     assert mirror.seen.audited.result.equal
-    assert mirror.seen.audited.result.pending_count == 0
+    assert mirror.seen.audited.result.differing_count == 0
 
 
 async def test_writes_creates_deletes_and_renames_reach_the_store(tmp_path: pathlib.Path) -> None:

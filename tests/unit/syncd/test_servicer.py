@@ -55,6 +55,8 @@ async def test_a_mirror_is_made_pulled_audited_and_shown(tmp_path: pathlib.Path,
     audit = await service.AuditMirror(mirror_pb2.AuditMirrorRequest(mirror_id=made.mirror_id, sweep=True), None)
     assert 0 < audit.audit.wire_bytes < 20_000, "an equal tree costs one small message"
     assert audit.audit.verdict == mirror_pb2.MIRROR_VERDICT_DIFFERENT
+    assert list(audit.differing_remote_paths) == ["/c"]
+    assert (audit.audit.differing_count, audit.audit.sweep_changed_count) == (1, 1)
     shown = (await service.GetMirror(mirror_pb2.GetMirrorRequest(mirror_id=made.mirror_id), None)).mirror
     assert (shown.outbox.pending_count, shown.outbox.pending_bytes) == (1, 4)
     assert (shown.file_counts.materialised_count, shown.file_counts.pending_count) == (1, 1)

@@ -2,17 +2,21 @@
 
 import pathlib
 from collections.abc import AsyncIterator
+from dataclasses import replace
 
 import pytest
 
 from relayfile.auth import ALL
 from relayfile.errors import InvalidArgument, MirrorNotFound, MirrorRefused, PageTokenInvalid, PermissionDenied
+from relayfile.syncd.journal_outbox import NEVER_US
 from relayfile.syncd.mirror import Mirror
 from relayfile.syncd.progress import Via
 from relayfile.syncd.registry import Registry
-from relayfile.syncd.rows import Problem
+from relayfile.syncd.rows import FileRow, FileState, Problem
+from relayfile.syncd.shown import MirrorState
+from relayfile.syncd.wire_lists import next_attempt_us
 from relayfile.v1 import mirror_pb2
-from tests.fakes.registry import add, caller, servicer, serving
+from tests.fakes.registry import add, caller, servicer, serving, until
 from tests.fakes.store import FakeStore
 
 
@@ -73,6 +77,32 @@ async def test_problems_are_listed_by_path_the_mirrors_own_first(registry: Regis
     (again,) = (await problems(registry, mirror, remote_path="/b")).problems
     assert (again.attempt_count, again.create_time.ToMicroseconds()) == (2, 1_000)
     assert again.last_attempt_time.ToMicroseconds() == 9_000
+
+
+def test_a_problem_says_when_it_is_tried_again() -> None:
+    listed = Problem("/a", "DISK_FULL", "The disk is full.")
+    row = FileRow("/a", 1, b"a", 1, FileState.PROBLEM, "a")
+    assert next_attempt_us(listed, row, None, 700) == 700
+    assert next_attempt_us(listed, row, None, 0) == 0, "nobody follows: the next pull tries"
+    assert next_attempt_us(Problem("", "WATCHES_EXHAUSTED", ""), None, None, 700) == 700
+    assert next_attempt_us(Problem("a", "NOT_A_REGULAR_FILE", ""), None, None, 700) == 0
+    edit = replace(row, state=FileState.OUTGOING)
+    refused = Problem("/a", "PUSH_REFUSED", "QUOTA_EXCEEDED")
+    assert next_attempt_us(refused, edit, 300, 700) == 300
+    assert next_attempt_us(refused, edit, NEVER_US, 700) == 0, "the file has to change"
+    assert next_attempt_us(Problem("/a", "WRITEBACK_FAILED", ""), row, None, 700) == 0
+    assert next_attempt_us(Problem("/.relayfile", "NAME_REFUSED", ""), replace(row, path="/a\x00"), None, 700) == 0
+
+
+async def test_a_mirror_that_follows_tells_when_it_tries_again(
+    tmp_path: pathlib.Path, registry: Registry, store: FakeStore
+) -> None:
+    mirror = add(registry, tmp_path, read_only=False)
+    await until(lambda: mirror.seen.state is MirrorState.FOLLOWING and mirror.cadence.next_cycle_us > 0)
+    assert mirror.opened is not None
+    mirror.opened.journal.list_problems([Problem("/b", "DISK_FULL", "full", 1, 1)])
+    (listed,) = (await problems(registry, mirror)).problems
+    assert listed.next_attempt_time.ToMicroseconds() == mirror.cadence.next_cycle_us
 
 
 async def test_problems_are_chosen_by_reason_and_directory(registry: Registry, mirror: Mirror) -> None:
