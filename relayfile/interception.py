@@ -27,6 +27,8 @@ from relayfile.errors import Draining, InvalidArgument, ServedLater
 
 CORRELATION_KEY = "x-correlation-id"
 CORRELATION_BYTES_MAX = 128
+_PATIENCE = 0.8
+"""Of what is left of a deadline."""
 
 if TYPE_CHECKING:
     Context: TypeAlias = grpc.aio.ServicerContext[Any, Any]
@@ -60,6 +62,16 @@ _CURRENT: ContextVar[Call] = ContextVar("relayfile_call")
 def current_call() -> Call:
     """The call that is being served in this context. ``LookupError`` outside of one."""
     return _CURRENT.get()
+
+
+def patience_s(longest_s: float) -> float:
+    """How long to wait for others whose answers are part of the current call's: not so long that it ends without one.
+
+    ``longest_s`` where the caller named no deadline, and outside of a call.
+    """
+    call = _CURRENT.get(None)
+    left_s = call.context.time_remaining() if call is not None else None
+    return longest_s if left_s is None else min(longest_s, left_s * _PATIENCE)
 
 
 class CallInterceptor(grpc.aio.ServerInterceptor):

@@ -2,9 +2,9 @@
 
 One module per group of commands; each imports what it needs when it runs, so that `relayfile --help` stays fast.
 Exit codes: 0 done; 1 the system answered with an error, or what was asked about is not as it should be (`audit`,
-`scrub`, `status --check`, `providers test`, `dead-letters replay` of ids that are not there, `cat` of a file that is
-not; docs/mirrors.md has those of `mirror`); 2 a setting, an argument or the state of the data directory is wrong; 3
-(`ingest`, `spool adopt`) accepted deliveries are left in the spool; 130 ended by Ctrl-C.
+`scrub`, `status --check`, `top --once`, `providers test`, `dead-letters replay` of ids that are not there, `cat` of a
+file that is not; docs/mirrors.md has those of `mirror`); 2 a setting, an argument or the state of the data directory is
+wrong; 3 (`ingest`, `spool adopt`) accepted deliveries are left in the spool; 130 ended by Ctrl-C.
 """
 
 import sys
@@ -32,6 +32,7 @@ from relayfile.cli import (
     send,
     spool,
     token,
+    top,
     up,
     watching,
     workspaces,
@@ -63,6 +64,7 @@ COMMANDS: tuple[tuple[str, Callable[..., None]], ...] = (
     ("query", files.query),
     ("export", exporting.export),
     ("watch", watching.watch),
+    ("top", top.top),
     ("status", ingest_status.status),
     ("rejected", ingest_status.rejected),
     ("pause", pausing.pause),

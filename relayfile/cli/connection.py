@@ -24,6 +24,8 @@ class Connection:
     syncd: str
     token: str
     layout: Layout
+    nodes: tuple[str, ...] = ()
+    """Store nodes, as far as they are known here: `store` is the first."""
 
     @property
     def credentials(self) -> Credentials:
@@ -57,7 +59,9 @@ def connect(data_dir: Path) -> Connection:
             why=f"{found} in {data_dir}; start one with `relayfile up --data-dir {data_dir}` and wait until it "
             "says that it is up, or set RELAYFILE_STORE, RELAYFILE_INGEST and RELAYFILE_SYNCD"
         )
+    known = (settings.store_address,) if settings.store_address else (runtime.nodes if runtime else ())
     return Connection(
+        nodes=known,
         store=settings.store_address or (runtime.nodes[0] if runtime else ""),
         ingest_grpc=settings.ingest_address or (runtime.ingest_grpc if runtime else ""),
         ingest_http=runtime.ingest_http if runtime else "",

@@ -12,7 +12,7 @@ from typing import Generic, TypeAlias, TypeVar
 import grpc.aio
 
 from relayfile.errors import PeerFailed, RelayfileError, Unavailable
-from relayfile.interception import current_call
+from relayfile.interception import current_call, patience_s
 from relayfile.status import from_rpc_error
 from relayfile.store.ownership import Ownership
 from relayfile.store.proxy import PROXIED_KEY, Peers, passed_on
@@ -63,8 +63,7 @@ class AllNodes:
         found: dict[int, Answer] = {}
         away: list[int] = []
         metadata = passed_on()
-        left: float | None = current_call().context.time_remaining()
-        timeout_s = min(self.timeout_s, left or self.timeout_s)
+        timeout_s = patience_s(self.timeout_s)
 
         async def ask_one(index: int) -> None:
             try:

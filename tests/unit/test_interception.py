@@ -12,7 +12,7 @@ from google.protobuf.message import DecodeError
 
 from relayfile import errors
 from relayfile.errors import FieldViolation, InvalidArgument
-from relayfile.interception import CORRELATION_KEY, Call, CallInterceptor, current_call
+from relayfile.interception import CORRELATION_KEY, Call, CallInterceptor, current_call, patience_s
 from relayfile.status import error_stage, from_rpc_error
 
 Handler = Callable[[Any, Any], Any]
@@ -53,6 +53,18 @@ async def failure(call: Awaitable[object]) -> grpc.aio.AioRpcError:
 async def numbers(count: int) -> AsyncIterator[bytes]:
     for number in range(count):
         yield str(number).encode()
+
+
+async def test_others_are_waited_for_so_that_the_answer_is_in_time() -> None:
+    async def asks_others(_request: bytes, _context: object) -> bytes:
+        return str(patience_s(10.0)).encode()
+
+    async with serving({"Ask": method(asks_others)}) as channel:
+        ask = channel.unary_unary("/t.T/Ask")
+        assert 0.0 < float(await ask(b"", timeout=5.0)) <= 4.0
+        assert float(await ask(b"", timeout=60.0)) == 10.0
+        assert float(await ask(b"")) == 10.0
+    assert patience_s(10.0) == 10.0, "nobody waits for this one"
 
 
 async def test_all_four_arities_pass_through() -> None:

@@ -11,6 +11,7 @@ from typing import Final, Protocol
 import grpc.aio
 
 from relayfile.errors import DeadlineExpired, Draining, NotOwner, RelayfileError, Unavailable
+from relayfile.interception import patience_s
 from relayfile.status import from_rpc_error
 from relayfile.v1 import shard_pb2, shard_pb2_grpc
 
@@ -67,7 +68,7 @@ class OwnerOutcomes:
         stub: shard_pb2_grpc.ShardServiceAsyncStub = shard_pb2_grpc.ShardServiceStub(channel)
         request = shard_pb2.GetOutcomesRequest(workspace_id=workspace)
         try:
-            answer = await stub.GetOutcomes(request, timeout=self._timeout_s, metadata=self._metadata())
+            answer = await stub.GetOutcomes(request, timeout=patience_s(self._timeout_s), metadata=self._metadata())
         except grpc.aio.AioRpcError as error:
             told = from_rpc_error(error)
             if isinstance(told, DeadlineExpired | Unavailable | Draining | NotOwner):
