@@ -105,13 +105,17 @@ def trash(
 def approve(
     directory: Path = DIRECTORY,
     plan_id: str = typer.Argument("", metavar="[PLAN]", help="The plan, as it was shown; none: show it."),
+    restore: bool = typer.Option(False, "--restore", help="Of files deleted here: fetch them again instead."),
     in_json: bool = IN_JSON,
     data_dir: Path = DATA_DIR,
 ) -> None:
     """Show the plan of many deletes that halted a mirror; with its id, carry it out.
 
-    Deleted files go to the mirror's trash. Exit code 1 when a plan waits and was only shown.
+    Files that the store deleted go to the mirror's trash; files that were deleted here are deleted in the store, or
+    with --restore come back. Exit code 1 when a plan waits and was only shown.
     """
+    if restore and not plan_id:
+        raise typer.BadParameter("name the plan whose files come back", param_hint="--restore")
 
     async def work(stub: "MirrorServiceAsyncStub", shown: "Credentials") -> None:
         from relayfile.v1 import mirror_pb2
@@ -123,12 +127,14 @@ def approve(
                 print(as_json(mirror.halt.delete_plan, zeros=True) if waits else "{}")
             elif waits:
                 print(_plan_text(mirror.halt.delete_plan))
-                print(f"`relayfile mirror approve {directory} {mirror.halt.delete_plan.plan_id}` carries it out")
+                print(_ways_on(directory, mirror.halt.delete_plan))
             else:
                 print("no deletes wait for a decision")
             raise typer.Exit(1 if waits else 0)
         request = mirror_pb2.ApproveDeletesRequest(
-            mirror_id=mirror.mirror_id, plan_id=plan_id, decision=mirror_pb2.DELETE_DECISION_APPROVE
+            mirror_id=mirror.mirror_id,
+            plan_id=plan_id,
+            decision=mirror_pb2.DELETE_DECISION_RESTORE if restore else mirror_pb2.DELETE_DECISION_APPROVE,
         )
         answer = await stub.ApproveDeletes(request, metadata=shown)
         print(as_json(answer.mirror) if in_json else f"{mirror.directory} goes on")
@@ -215,9 +221,20 @@ def _trash_row(entry: "TrashEntry") -> tuple[object, ...]:
     return entry.trash_id, since, why, entry.size_bytes, entry.local_path or entry.kept_path
 
 
+def _ways_on(directory: Path, plan: "DeletePlan") -> str:
+    from relayfile.v1 import mirror_pb2
+
+    command = f"relayfile mirror approve {directory} {plan.plan_id}"
+    text = f"`{command}` carries it out"
+    return text + "; with --restore the files come back" if plan.source == mirror_pb2.DELETE_SOURCE_DIRECTORY else text
+
+
 def _plan_text(plan: "DeletePlan") -> str:
+    from relayfile.v1 import mirror_pb2
+
+    where = "in the store" if plan.source == mirror_pb2.DELETE_SOURCE_DIRECTORY else "on disk"
     head = (
-        f"{plan.delete_count} of {plan.tracked_count} files ({plan.delete_bytes:,} bytes) would be deleted "
+        f"{plan.delete_count} of {plan.tracked_count} files ({plan.delete_bytes:,} bytes) would be deleted {where} "
         f"({plan.rule.lower().replace('_', ' ')}), since {moment(plan.create_time.ToMicroseconds())}:"
     )
     lines = [head]
