@@ -10,7 +10,7 @@ from typing import Final, NamedTuple
 
 from relayfile.errors import Draining, NotOwner, Overloaded, RelayfileError, Unavailable
 from relayfile.paths import join
-from relayfile.store.commit import Committer
+from relayfile.store.commit import Asker, Committer
 from relayfile.store.engine import Engine, WorkspaceKey
 from relayfile.store.plan.buckets import BUILT, STARTED, BucketChanges, next_step
 from relayfile.store.plan.result import Plan
@@ -87,7 +87,7 @@ class BucketBuilder:
                     change_count=1,
                     byte_count=0,
                     merge_key=object(),
-                    in_background=True,
+                    asker=Asker.NODE,
                 )
                 done += 1
             except (RelayfileError, asyncio.CancelledError):

@@ -11,6 +11,7 @@ Concurrency: everything runs on one event loop; `run` is the only one that plans
 import asyncio
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
+from enum import Enum
 from typing import Protocol, TypeVar
 
 from relayfile import faults
@@ -43,6 +44,17 @@ class EntryKind(Protocol[Mutation_contra, Answer_co]):
         None: there is nothing to write, the answers hold as they are. What is raised refuses all of them.
         """
         ...
+
+
+class Asker(Enum):
+    """Who waits for a mutation."""
+
+    CALL = 1
+    """A call, which ends with its answer."""
+    STREAM = 2
+    """A stream, which stays."""
+    NODE = 3
+    """Nobody outside: the node does it by itself."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,19 +129,20 @@ class Committer:
         change_count: int,
         byte_count: int,
         merge_key: Hashable = None,
-        in_background: bool = False,
+        asker: Asker = Asker.CALL,
         traces: Sequence[str] = (),
     ) -> asyncio.Future[Answer]:
         """Queue a mutation; its answer comes when it is durable.
 
         The future raises `NotOwner`, `Unavailable`, `StorageFailed`, `Draining`, or what its kind refused it with.
-        Cancelling it undoes nothing. `NotOwner` and `Overloaded` are raised here and at once. `in_background`: the node
-        does it by itself, and nobody waits for it.
+        Cancelling it undoes nothing. `NotOwner` and `Overloaded` are raised here and at once.
         """
         if not self._ownership.epoch_of(key.shard_id):
             raise self._ownership.not_owner(key.shard_id)
-        if not in_background:
+        if asker is not Asker.NODE:
             self.on_submit()
+        if asker is Asker.CALL:
+            self._company.called(key, now_s=self._clock.monotonic())
         answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         waiting = Waiting(kind, mutation, merge_key, change_count, byte_count, answer, traces)
         if self._has_ended:
@@ -318,11 +331,17 @@ class Committer:
         taken = [waiting for waiting, _ in answered]
         self._feed.on_commit(entry, sum(each.change_count for each in taken), sum(each.byte_count for each in taken))
         _answer(answered)
-        rest_s = self._company.rest_s(entry.key, len(taken), now_s=self._clock.monotonic())
-        if rest_s:
-            asyncio.get_running_loop().call_later(rest_s, self._release, entry.key)
+        if self._company.rests(entry.key, len(taken), now_s=self._clock.monotonic()):
+            self._rest(entry.key)
         else:
             self._release(entry.key)
+
+    def _rest(self, key: WorkspaceKey) -> None:
+        left_s = self._company.rest_s(key, now_s=self._clock.monotonic())
+        if left_s:
+            asyncio.get_running_loop().call_later(left_s, self._rest, key)
+        else:
+            self._release(key)
 
     def _refuse_group(self, group: _Group, failure: Exception) -> None:
         for entry, answered in zip(group.entries, group.answers, strict=True):

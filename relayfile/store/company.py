@@ -25,9 +25,11 @@ NEIGHBOURLY_MUTATIONS: Final = 16
 """Of an entry, while other workspaces bring small ones. Each may be a call to be answered, and its caller calls again:
 a workspace with a hundred callers has all of them answered and accepted again, otherwise, before anybody else."""
 NEIGHBOURLY_REST_S: Final = 0.01
-"""From an entry with so many mutations to the workspace's next one: about what it takes to answer these and to accept
-the next ones. Those that still have to be accepted, in the order in which they come, keep everybody's calls waiting;
-those that are accepted keep nobody."""
+"""From an entry with so many mutations to the workspace's next one, and from the last call of it that came since. gRPC
+accepts calls one after the other, in several passes of the loop each, in the order in which they come: those of many
+callers that were answered too soon keep everybody's waiting, those that are accepted keep nobody."""
+NEIGHBOURLY_REST_MAX_S: Final = 0.1
+"""However many come."""
 NEIGHBOURS_S: Final = 0.5
 """So long after a small entry its workspace is taken to bring more."""
 LARGE_REMEMBERED_MAX: Final = 64
@@ -44,6 +46,8 @@ class Company:
         self._entry_changes_max = entry_changes_max
         self._large_s: OrderedDict[WorkspaceKey, float] = OrderedDict()
         """When the last large entry of a workspace was planned: what is left of it is no neighbour's."""
+        self._resting: dict[WorkspaceKey, tuple[float, float]] = {}
+        """Workspaces that rest: since when, and when the last call of it came."""
         self._small: WorkspaceKey | None = None
         self._small_s = 0.0
 
@@ -62,10 +66,26 @@ class Company:
         """How many mutations of a workspace may be its next entry: callers that are answered together."""
         return NEIGHBOURLY_MUTATIONS if self._has_neighbours(key, now_s) else self._entry_changes_max
 
-    def rest_s(self, key: WorkspaceKey, mutation_count: int, *, now_s: float) -> float:
-        """How long a workspace waits for its next entry after one of so many mutations."""
-        is_full = mutation_count >= NEIGHBOURLY_MUTATIONS
-        return NEIGHBOURLY_REST_S if is_full and self._has_neighbours(key, now_s) else 0.0
+    def rests(self, key: WorkspaceKey, mutation_count: int, *, now_s: float) -> bool:
+        """Whether a workspace waits for its next entry after one of so many mutations, which were answered just now."""
+        if mutation_count < NEIGHBOURLY_MUTATIONS or not self._has_neighbours(key, now_s):
+            return False
+        self._resting[key] = now_s, now_s
+        return True
+
+    def called(self, key: WorkspaceKey, *, now_s: float) -> None:
+        """A call of a workspace came. Who follows may still have to be accepted."""
+        if key in self._resting:
+            self._resting[key] = self._resting[key][0], now_s
+
+    def rest_s(self, key: WorkspaceKey, *, now_s: float) -> float:
+        """How much longer a workspace that rests does so; 0: its rest is over."""
+        since_s, called_s = self._resting[key]
+        left_s = min(called_s + NEIGHBOURLY_REST_S, since_s + NEIGHBOURLY_REST_MAX_S) - now_s
+        if left_s > 0:
+            return left_s
+        del self._resting[key]
+        return 0.0
 
     def _note_large(self, key: WorkspaceKey, now_s: float) -> None:
         self._large_s[key] = now_s

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from relayfile import faults
 from relayfile.errors import Draining, NotOwner, Overloaded, RelayfileError, Unavailable
-from relayfile.store.commit import Committer
+from relayfile.store.commit import Asker, Committer
 from relayfile.store.engine import Engine, KeptDeadLetter, WorkspaceKey
 from relayfile.store.letters.letter_kinds import ReplayChanges
 from relayfile.store.letters.redo_desk import RedoDesk
@@ -114,7 +114,7 @@ class Replayer:
         if not batch:
             return 0
         result = await self._committer.submit(
-            key, self._changes, batch, change_count=len(batch), byte_count=byte_count, in_background=True
+            key, self._changes, batch, change_count=len(batch), byte_count=byte_count, asker=Asker.NODE
         )
         faults.point("store.replay.after_batch")
         self._ended(*result)

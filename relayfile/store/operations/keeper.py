@@ -10,7 +10,7 @@ import heapq
 
 from relayfile.clock import Clock
 from relayfile.errors import Draining, NotOwner, Overloaded, RelayfileError, Unavailable
-from relayfile.store.commit import Committer
+from relayfile.store.commit import Asker, Committer
 from relayfile.store.engine import Engine, WorkspaceKey
 from relayfile.store.operations.answering import TendOperations
 from relayfile.store.operations.feed import OperationFeed
@@ -70,7 +70,7 @@ class OperationKeeper:
 
     async def tend(self, key: WorkspaceKey) -> None:
         """Do what is due in a workspace."""
-        await self._committer.submit(key, self._kind, None, change_count=1, byte_count=0, in_background=True)
+        await self._committer.submit(key, self._kind, None, change_count=1, byte_count=0, asker=Asker.NODE)
 
     def next_due_us(self) -> int | None:
         """When something is due next; None: nothing is."""

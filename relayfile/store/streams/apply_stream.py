@@ -14,6 +14,7 @@ from typing import Final, cast
 
 from relayfile.errors import DeadLettersFull, InvalidArgument, NotOwner, Overloaded, RelayfileError
 from relayfile.model import Outcome
+from relayfile.store.commit import Asker
 from relayfile.store.commit_span import traces_of
 from relayfile.store.engine import WorkspaceKey
 from relayfile.store.entry_kinds import FoldResults
@@ -175,7 +176,13 @@ class ApplyStream:
         traces = traces_of(folds) if self._node.committer.tracing.records else ()
         try:
             answer = self._node.committer.submit(
-                key, self._node.apply_folds, folds, change_count=changes, byte_count=size, traces=traces
+                key,
+                self._node.apply_folds,
+                folds,
+                change_count=changes,
+                byte_count=size,
+                asker=Asker.STREAM,
+                traces=traces,
             )
         except (NotOwner, Overloaded) as refusal:
             batch.failure = refusal

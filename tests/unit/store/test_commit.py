@@ -11,7 +11,7 @@ from prometheus_client import CollectorRegistry
 
 from relayfile.clock import SystemClock
 from relayfile.errors import Draining, NotOwner, Overloaded, StorageFailed, Unavailable
-from relayfile.store.commit import CommitLimits, Committer
+from relayfile.store.commit import Asker, CommitLimits, Committer
 from relayfile.store.company import LARGE_ENTRY_CHANGES, NEIGHBOURLY_CHANGES, NEIGHBOURLY_MUTATIONS
 from relayfile.store.engine import Engine, Fence, PlannedEntry, ShardRow, WorkspaceKey
 from relayfile.store.ownership import Ownership, StaticPlacement
@@ -141,7 +141,7 @@ async def test_it_tells_of_what_somebody_waits_for_and_not_of_its_own_work() -> 
         told: list[str] = []
         it.committer.on_submit = lambda: told.append("called")
         await it.put(A, "1")
-        await it.committer.submit(A, it.notes, "2", change_count=1, byte_count=0, in_background=True)
+        await it.committer.submit(A, it.notes, "2", change_count=1, byte_count=0, asker=Asker.NODE)
         assert told == ["called"]
 
 

@@ -1,3 +1,5 @@
+import pytest
+
 from relayfile.store.company import (
     COMPANY_CHANGES,
     COMPANY_PART,
@@ -5,6 +7,7 @@ from relayfile.store.company import (
     LARGE_REMEMBERED_MAX,
     NEIGHBOURLY_CHANGES,
     NEIGHBOURLY_MUTATIONS,
+    NEIGHBOURLY_REST_MAX_S,
     NEIGHBOURLY_REST_S,
     NEIGHBOURS_S,
     Company,
@@ -39,12 +42,30 @@ def test_a_workspace_of_many_callers_has_few_of_them_answered_together_beside_ot
 
 def test_it_rests_from_answering_them() -> None:
     company = Company(500)
-    assert company.rest_s(NOISY, 100, now_s=0.0) == 0
+    assert not company.rests(NOISY, 100, now_s=0.0)
     entry(company, QUIET, 1, 1.0)
-    assert company.rest_s(NOISY, NEIGHBOURLY_MUTATIONS, now_s=1.1) == NEIGHBOURLY_REST_S
-    assert company.rest_s(NOISY, NEIGHBOURLY_MUTATIONS - 1, now_s=1.1) == 0
-    assert company.rest_s(QUIET, NEIGHBOURLY_MUTATIONS, now_s=1.1) == 0
-    assert company.rest_s(NOISY, NEIGHBOURLY_MUTATIONS, now_s=1.1 + NEIGHBOURS_S) == 0
+    assert not company.rests(NOISY, NEIGHBOURLY_MUTATIONS - 1, now_s=1.1)
+    assert not company.rests(QUIET, NEIGHBOURLY_MUTATIONS, now_s=1.1)
+    assert not company.rests(NOISY, NEIGHBOURLY_MUTATIONS, now_s=1.1 + NEIGHBOURS_S)
+    assert company.rests(NOISY, NEIGHBOURLY_MUTATIONS, now_s=1.1)
+    assert company.rest_s(NOISY, now_s=1.1) == pytest.approx(NEIGHBOURLY_REST_S)
+    assert company.rest_s(NOISY, now_s=1.1 + NEIGHBOURLY_REST_S) == 0
+
+
+def test_it_rests_while_calls_of_it_come_but_not_for_ever() -> None:
+    company, at_s = Company(500), 1.0
+    entry(company, QUIET, 1, at_s)
+    company.called(NOISY, now_s=at_s)  # before the rest
+    assert company.rests(NOISY, NEIGHBOURLY_MUTATIONS, now_s=at_s)
+    half_s = NEIGHBOURLY_REST_S / 2
+    for _ in range(6):
+        at_s += half_s
+        company.called(QUIET, now_s=at_s)
+        company.called(NOISY, now_s=at_s)
+        assert company.rest_s(NOISY, now_s=at_s) == pytest.approx(NEIGHBOURLY_REST_S)
+    assert company.rest_s(NOISY, now_s=at_s + half_s) == pytest.approx(half_s)
+    company.called(NOISY, now_s=1.0 + NEIGHBOURLY_REST_MAX_S)
+    assert company.rest_s(NOISY, now_s=1.0 + NEIGHBOURLY_REST_MAX_S) == 0
 
 
 def test_what_is_left_of_a_large_entry_is_no_neighbour() -> None:
