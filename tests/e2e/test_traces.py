@@ -1,7 +1,7 @@
 """One trace from a provider's request to the file on disk, and from an edit on disk to the provider (D17).
 
 The processes are real, and send their spans to a collector in another process. Only what its caller marked as sampled
-is recorded here: everything else these processes do leaves no span.
+is recorded in ingest and store: everything else that they do leaves no span. In syncd every edit starts a trace.
 """
 
 import asyncio
@@ -15,7 +15,7 @@ import pytest
 import pytest_asyncio
 
 from relayfile.local.delivery import Delivery, Sender
-from relayfile.local.system import LocalSystem
+from relayfile.local.system import LocalSystem, running
 from relayfile.telemetry.traceparent import format_context
 from relayfile.v1 import file_pb2, ingest_pb2, mirror_pb2
 from tests.fakes.target import FakeTarget, fake_target
@@ -23,7 +23,7 @@ from tests.support.client import Client, client_of
 from tests.support.envelopes import envelope, upsert
 from tests.support.otlp_receiver import OtlpReceiver, receiving
 from tests.support.span_tree import ReceivedSpan, linking_to, printed
-from tests.support.system import started_system
+from tests.support.system import build_system
 from tests.support.webhooks import Issue
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
@@ -92,14 +92,18 @@ async def traced(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Trac
             "RELAYFILE_WRITEBACK_TARGETS": json.dumps({"github": target}),
             "RELAYFILE_OUTWARD_NETWORKS": "127.0.0.0/8",
         }
-        async with started_system(root / "system", nodes=1, overrides=overrides) as system, client_of(system) as client:
+        system = build_system(root / "system", nodes=1, overrides=overrides)
+        syncd = system.processes["syncd"]  # where the traces of local edits start
+        own = {**syncd.command.environment, "RELAYFILE_TRACE_SAMPLE_RATIO": "1"}
+        syncd.command = dataclasses.replace(syncd.command, environment=own)
+        async with running(system), client_of(system) as client:
             await client.create_workspace(W)
             mirror = root / "mirror"
             request = mirror_pb2.CreateMirrorRequest(workspace_id=W, directory=str(mirror), follow=True)
             created = await client.mirrors().CreateMirror(request, metadata=client.metadata, timeout=30)
-            running = Traced(system, client, collector, provider, mirror)
-            await running.follows(created.mirror.mirror_id)
-            yield running
+            started = Traced(system, client, collector, provider, mirror)
+            await started.follows(created.mirror.mirror_id)
+            yield started
 
 
 def named(spans: list[ReceivedSpan], name: str) -> ReceivedSpan:
@@ -200,6 +204,27 @@ async def test_an_edit_is_followed_to_its_provider(traced: Traced) -> None:
     assert (call.kind, call.attributes["http.response.status_code"], call.failed) == ("client", 200, False)
 
 
+async def test_an_edit_on_disk_is_followed_to_its_provider(traced: Traced) -> None:
+    issue = Issue(4, "to be edited", action="opened")
+    await traced.post(issue)
+    file = traced.mirror / issue.path[1:]
+    await traced.eventually(file.is_file)
+    file.write_text('{"title":"edited on disk"}')
+    sent: list[ReceivedSpan] = []
+
+    def has_left() -> bool:
+        sent[:] = [span for span in traced.collector.spans() if span.name == "send mirror"]
+        return bool(sent)
+
+    await traced.eventually(has_left)
+    write = "relayfile.v1.FileService/WriteFiles"
+    spans = await traced.arrived(sent[0].trace_id, write, "commit workspaces", "write target")
+    print(printed(traced.collector.spans(), sent[0].trace_id))
+    assert (sent[0].service, sent[0].kind, sent[0].parent_id) == ("relayfile-syncd", "producer", "")
+    assert named(spans, write).parent_id == sent[0].span_id
+    assert named(spans, "write target").parent_id == named(spans, write).span_id
+
+
 async def test_what_nobody_marked_leaves_no_span(traced: Traced) -> None:
     before = {span.trace_id for span in traced.collector.spans()}
     for number in range(10, 20):
@@ -208,4 +233,6 @@ async def test_what_nobody_marked_leaves_no_span(traced: Traced) -> None:
     last = Issue(20, "traced", action="opened")
     await traced.post(last, marked)
     await traced.arrived(marked, "write mirror")
-    assert {span.trace_id for span in traced.collector.spans()} - before == {marked}
+    spans = traced.collector.spans()
+    edits = {span.trace_id for span in spans if span.name == "send mirror"}
+    assert {span.trace_id for span in spans} - before - edits == {marked}
