@@ -7,7 +7,7 @@ from prometheus_client import CollectorRegistry
 from relayfile.settings import StoreSettings, load
 from relayfile.telemetry import Tracing, configure_tracing, outgoing
 from relayfile.telemetry import traceparent as w3c
-from relayfile.telemetry.conventions import messaging, rpc
+from relayfile.telemetry.conventions import RPC_STATUS, SERVER_FAULTS, messaging, rpc
 
 SAMPLED = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 DECLINED = SAMPLED[:-1] + "0"
@@ -115,4 +115,25 @@ def test_a_failure_is_named_and_never_told() -> None:
     assert (span.attributes or {})["error.type"] == "ValueError"
     assert (span.attributes or {})["rpc.method"] == "relayfile.v1.FileService/GetFile"
     assert "secret" not in span.to_json()
+    tracing.close()
+
+
+def test_what_the_caller_did_wrong_is_no_error_of_the_server() -> None:
+    tracing, exporter = traced("1")
+    for code in ("NOT_FOUND", "INTERNAL"):
+        try:
+            with tracing.begin("request", "") as span:
+                try:
+                    raise ValueError(code)
+                finally:
+                    span.set(RPC_STATUS, code)
+                    if code in SERVER_FAULTS:
+                        span.failed(code)
+        except ValueError:
+            pass
+    missing, internal = exporter.get_finished_spans()
+    assert missing.status.status_code is StatusCode.UNSET
+    assert "error.type" not in (missing.attributes or {})
+    assert internal.status.status_code is StatusCode.ERROR
+    assert (internal.attributes or {})["error.type"] == "INTERNAL"
     tracing.close()
