@@ -55,7 +55,8 @@ def described(mirror: "Mirror") -> str:
         f"  files {counts.materialised_count} on disk, {counts.pending_count} pending, "
         f"{counts.conflict_count} in conflict, {counts.ignored_count} ignored, {counts.problem_count} problems"
     )
-    revision = f"  revision {mirror.revision} of {mirror.remote_revision}; {verdict(mirror.verdict)}"
+    newest = max(mirror.remote_revision, mirror.revision)  # who sends knows of a revision before events tell of it
+    revision = f"  revision {mirror.revision} of {newest}; {verdict(mirror.verdict)}"
     lines = [one_line(mirror), revision, files]
     if mirror.HasField("token_expire_time"):
         lines.append(f"  the token expires {moment(mirror.token_expire_time.ToMicroseconds())}")

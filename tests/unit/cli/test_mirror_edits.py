@@ -8,6 +8,13 @@ from typer.testing import CliRunner
 from relayfile.cli import app
 
 
+def test_files_come_back_of_a_plan_that_was_seen_only(tmp_path: Path) -> None:
+    options = ["--restore", "--data-dir", str(tmp_path)]
+    done = CliRunner().invoke(app, ["mirror", "approve", str(tmp_path), *options], env={"COLUMNS": "200"})
+    assert done.exit_code == 2
+    assert "name the plan" in done.output
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [

@@ -61,7 +61,11 @@ def test_a_mirror_in_words_says_what_helps() -> None:
 
 def test_a_mirror_in_words_names_conflicts_and_edits_under_way() -> None:
     outbox = mirror_pb2.MirrorOutbox(pending_count=2, pending_bytes=3_000)
-    text = described(mirror_pb2.Mirror(directory="/home/ada/acme", conflict_count=1, outbox=outbox))
+    mirror = mirror_pb2.Mirror(
+        directory="/home/ada/acme", conflict_count=1, outbox=outbox, revision=6, remote_revision=5
+    )
+    text = described(mirror)
+    assert "revision 6 of 6" in text
     assert "2 edits (3,000 bytes) that the store does not have yet" in text
     assert "`relayfile mirror conflicts /home/ada/acme` lists 1 to decide about" in text
 
