@@ -24,7 +24,7 @@ READY_TIMEOUT_S = 60.0
 class Syncd:
     """A syncd process on the fake store, with its data in ``directory``."""
 
-    def __init__(self, directory: pathlib.Path, store_address: str, fault: str = "") -> None:
+    def __init__(self, directory: pathlib.Path, store_address: str, fault: str = "", **settings: str) -> None:
         self._directory = directory
         self._address_file = directory / "syncd.addr.json"
         self._environment = {
@@ -38,6 +38,7 @@ class Syncd:
             "RELAYFILE_ADDRESS_FILE": str(self._address_file),
             "RELAYFILE_LOG_LEVEL": "warning",
             "RELAYFILE_FAULT": fault,
+            **settings,
         }
 
     @asynccontextmanager
@@ -55,15 +56,33 @@ class Syncd:
             await process.wait()
 
     async def add_mirror(self) -> None:
-        clock = SystemClock()
-        signer = TokenSigner(KeyStore(self._directory / "keys").signing_key(), clock)
-        metadata = ServiceCredentials("test", clock, signer=signer).metadata()
         request = mirror_pb2.CreateMirrorRequest(
             workspace_id="acme", directory=str(self._directory / "mirror"), follow=True
         )
-        address = json.loads(self._address_file.read_text())["grpc"]
-        async with grpc.aio.insecure_channel(address) as channel:
-            await MirrorServiceStub(channel).CreateMirror(request, metadata=metadata, timeout=10)
+        async with self._channel() as channel:
+            await MirrorServiceStub(channel).CreateMirror(request, metadata=self._metadata(), timeout=10)
+
+    async def approve(self) -> None:
+        """Whatever deletes a mirror waits with."""
+        async with self._channel() as channel:
+            service = MirrorServiceStub(channel)
+            answer = await service.ListMirrors(mirror_pb2.ListMirrorsRequest(), metadata=self._metadata(), timeout=10)
+            for mirror in answer.mirrors:
+                if mirror.halt.delete_plan.plan_id:
+                    request = mirror_pb2.ApproveDeletesRequest(
+                        mirror_id=mirror.mirror_id,
+                        plan_id=mirror.halt.delete_plan.plan_id,
+                        decision=mirror_pb2.DELETE_DECISION_APPROVE,
+                    )
+                    await service.ApproveDeletes(request, metadata=self._metadata(), timeout=10)
+
+    def _metadata(self) -> tuple[tuple[str, str], ...]:
+        clock = SystemClock()
+        signer = TokenSigner(KeyStore(self._directory / "keys").signing_key(), clock)
+        return ServiceCredentials("test", clock, signer=signer).metadata()
+
+    def _channel(self) -> grpc.aio.Channel:
+        return grpc.aio.insecure_channel(json.loads(self._address_file.read_text())["grpc"])
 
 
 def status(directory: pathlib.Path) -> dict[str, object]:
