@@ -100,7 +100,7 @@ def add(
     return registry.create(wanted, adopt_existing=adopt_existing, request_id="", fingerprint=b"")
 
 
-async def until(condition: object, timeout_s: float = 10.0) -> None:
+async def until(condition: object, timeout_s: float = 50.0) -> None:
     """Poll until ``condition()`` holds: what is waited for is on a disk, which tells nobody."""
     assert callable(condition)
     async with asyncio.timeout(timeout_s):

@@ -22,7 +22,7 @@ def filled() -> FakeStore:
 
 async def settled(mirror: Mirror, store: FakeStore, tmp_path: pathlib.Path) -> None:
     """Until both sides are equal, and nothing is on its way."""
-    await until(lambda: contents(store) == tree_of(tmp_path), 20)
+    await until(lambda: contents(store) == tree_of(tmp_path))
     await level(mirror, store)
     await until(lambda: mirror.opened is not None and mirror.opened.journal.outbox.totals().pending_count == 0)
 

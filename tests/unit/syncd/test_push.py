@@ -310,10 +310,10 @@ async def test_a_following_mirror_sends_an_edit_at_once(tmp_path: pathlib.Path) 
         await until(lambda: mirror.seen.state is MirrorState.FOLLOWING and mirror.seen.sweep_time_us > 0)
         for number in range(3):
             (root / "d0" / "0.json").write_bytes(b"edit %d" % number)
-            await until(lambda number=number: store.files["/d0/0.json"].content == b"edit %d" % number, 5)
+            await until(lambda number=number: store.files["/d0/0.json"].content == b"edit %d" % number)
         (root / "d1").rename(root / "renamed")
-        await until(lambda: "/renamed/1.json" in store.files and "/d1/1.json" not in store.files, 5)
-        await until(lambda: mirror.seen.audited is not None and mirror.seen.audited.result.verdict is Verdict.EXACT, 5)
+        await until(lambda: "/renamed/1.json" in store.files and "/d1/1.json" not in store.files)
+        await until(lambda: mirror.seen.audited is not None and mirror.seen.audited.result.verdict is Verdict.EXACT)
         assert tree_of(tmp_path) == contents(store)
         assert not any(item.WhichOneof("action") == "delete" for item in store.writes)
 
