@@ -228,7 +228,8 @@ class Journal:
             self.problems.add(problems)
             self.outbox.forget(each.path for each in problems)
             self._db.executemany(
-                "UPDATE file SET state = 5 WHERE path = ? AND path NOT IN (SELECT path FROM outbox)",
+                "UPDATE file SET state = 5 WHERE path = ? "
+                "AND NOT EXISTS (SELECT 1 FROM outbox WHERE outbox.path = file.path)",
                 [(each.path,) for each in problems],
             )
 
@@ -260,7 +261,7 @@ class Journal:
         with transaction(self._db):
             self._db.executemany(
                 "UPDATE file SET state = 2 WHERE path = ? AND state <> 4 "
-                "AND path NOT IN (SELECT path FROM outbox WHERE state IN (2, 3))",
+                "AND NOT EXISTS (SELECT 1 FROM outbox WHERE outbox.path = file.path AND outbox.state IN (2, 3))",
                 [(path,) for path in paths],
             )
 

@@ -71,19 +71,16 @@ class Outbox:
     def due(self, now_us: int, cursor_revision: int, limit: int) -> list[Entry]:
         """What may be sent now, in the order in which it was seen. Not what `bring` has to look at first."""
         query = _SELECT + (
-            "WHERE outbox.state IN (?1, ?2) AND file.state = ?3 AND await_revision <= ?5 "
-            f"AND {_DUE} ORDER BY sequence LIMIT ?6"
+            "WHERE outbox.state = ?1 AND file.state = ?2 AND await_revision <= ?3 "
+            f"AND {_DUE} ORDER BY sequence LIMIT ?5"
         )
-        bindings = (
-            EntryState.QUEUED,
-            EntryState.REFUSED,
-            FileState.OUTGOING,
-            now_us,
-            cursor_revision,
-            limit,
-        )
-        with storage_errors():
-            return [_entry(row) for row in self._db.execute(query, tuple(map(int, bindings)))]
+        found: list[Entry] = []
+        for state in (EntryState.QUEUED, EntryState.REFUSED):  # each by its index: together they would all be sorted
+            bindings = tuple(map(int, (state, FileState.OUTGOING, cursor_revision, now_us, limit)))
+            with storage_errors():
+                found += [_entry(row) for row in self._db.execute(query, bindings)]
+        found.sort(key=lambda entry: entry.sequence)
+        return found[:limit]
 
     def next_attempt_us(self, now_us: int) -> int | None:
         """When the next entry will be due by the clock; None when none will. What waits for events is told of."""
@@ -157,15 +154,20 @@ class Outbox:
                 self._db.execute(f"DELETE FROM outbox WHERE path = ? AND state IN {_NOT_SENT}", (path,))
                 self._settle_row(path)
 
-    def unsent_deletes(self) -> list[Entry]:
-        """Deletes that wait, and that nobody has approved. The other half of a rename is none."""
+    def holds(self) -> bool:
+        """Whether deletes wait for somebody's decision."""
+        return bool(one(self._db, "SELECT EXISTS (SELECT 1 FROM outbox WHERE state = 5)")[0])
+
+    def unsent_deletes(self, after_sequence: int = 0) -> list[Entry]:
+        """Deletes that wait, seen after a sequence number, and that nobody has approved. Half of a rename is none."""
         query = _SELECT + (
-            "WHERE outbox.content_hash IS NULL AND outbox.state IN (1, 5) AND NOT outbox.approved AND NOT EXISTS "
+            "WHERE outbox.content_hash IS NULL AND outbox.state IN (1, 5) AND outbox.sequence > ? "
+            "AND NOT outbox.approved AND NOT EXISTS "
             "(SELECT 1 FROM outbox AS other WHERE other.content_hash IS file.disk_hash AND other.inode = file.inode "
             "AND other.device = file.device) ORDER BY outbox.path"
         )
         with storage_errors():
-            return [_entry(row) for row in self._db.execute(query)]
+            return [_entry(row) for row in self._db.execute(query, (after_sequence,))]
 
     def movable(self) -> list[Entry]:
         """Deletes that wait and may turn out to be the other half of a rename."""
@@ -383,7 +385,8 @@ class Outbox:
     def _settle_row(self, path: str) -> None:
         self._db.execute("DELETE FROM file WHERE path = ? AND remote_hash IS NULL AND disk_hash IS NULL", (path,))
         self._db.execute(
-            f"{_SETTLE_ROW} AND state = 6 AND path NOT IN (SELECT path FROM outbox WHERE state IN {_UNDER_WAY})",
+            f"{_SETTLE_ROW} AND state = 6 AND NOT EXISTS "
+            f"(SELECT 1 FROM outbox WHERE outbox.path = file.path AND outbox.state IN {_UNDER_WAY})",
             (path,),
         )
 

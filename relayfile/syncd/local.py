@@ -139,9 +139,10 @@ async def _take(mirror: OpenMirror, disk_paths: Sequence[str], *, verify: bool) 
         journal.problems.add(taken.notices)
         journal.problems.drop(taken.cleared)
         journal.look_again(taken.pending)
+        before = journal.outbox.last_sequence()
         journal.outbox.queue(taken.edits, now_us)
         if any(each.content_hash is None for each in taken.edits):
-            _hold(mirror)
+            _hold(mirror, before)
     return taken
 
 
@@ -243,16 +244,22 @@ def _list(mirror: OpenMirror, place: _Place, reason: str, message: str, taken: T
         taken.problems.append(problem)
 
 
-def _hold(mirror: OpenMirror) -> None:
-    """Hold the deletes that are not sent yet, when they are too many to be believed."""
+def _hold(mirror: OpenMirror, before: int) -> None:
+    """Hold the deletes that are not sent yet, when they are too many to be believed; ``before``: the newest ones.
+
+    What comes while others are held joins them, uncounted: of a large tree each batch would count all before it.
+    """
     outbox = mirror.journal.outbox
+    if outbox.holds():
+        outbox.hold(each.path for each in outbox.unsent_deletes(before))
+        return
     deletes = outbox.unsent_deletes()
     if not deletes:
         return
     journal = mirror.journal
     tracked = sum(total.file_count for total in journal.sums.values())
     asked = safety.directories_to_ask(each.path for each in deletes)
-    emptied = [directory for directory in asked if not journal.has_local_below(directory)]
+    emptied = (directory for directory in asked if not journal.has_local_below(directory))
     if safety.refusal(len(deletes), tracked, mirror.settings.delete_files_max, emptied) is not None:
         outbox.hold(each.path for each in deletes)
 
@@ -261,7 +268,7 @@ def _plan(mirror: OpenMirror, held: Sequence[Entry]) -> DeletePlan:
     journal = mirror.journal
     tracked = sum(total.file_count for total in journal.sums.values())
     asked = safety.directories_to_ask(each.path for each in held)
-    emptied = [directory for directory in asked if not journal.has_local_below(directory)]
+    emptied = (directory for directory in asked if not journal.has_local_below(directory))
     rule = safety.refusal(len(held), tracked, mirror.settings.delete_files_max, emptied) or "OVER_COUNT"
     size = sum(each.base_stat.size for each in held if each.base_stat is not None)
     sample = tuple(each.path for each in held[:_HELD_SHOWN])

@@ -29,7 +29,8 @@ async def pack(mirror: OpenMirror, alone: AbstractSet[str]) -> tuple[Parcel | No
     """
     outbox = mirror.journal.outbox
     due = outbox.due(mirror.clock.now_us(), mirror.journal.cursor.revision, ITEMS_MAX)
-    chosen = _chosen(due, outbox.movable(), alone)
+    is_new = any(each.kind is EditKind.WRITE and not each.if_revision for each in due)
+    chosen = _chosen(due, outbox.movable() if is_new else (), alone)  # only what is new was moved, or needs room
     contents = await mirror.writer.run(read_all, mirror.root.fd, chosen)
     ready = [(entry, content) for entry, content in zip(chosen, contents, strict=True) if content is not None]
     stale = [entry for entry, content in zip(chosen, contents, strict=True) if content is None]

@@ -3,6 +3,7 @@
 import asyncio
 import os
 import pathlib
+import shutil
 from dataclasses import replace
 from unittest import mock
 
@@ -10,6 +11,7 @@ import apsw
 import pytest
 
 from relayfile.clock import ManualClock
+from relayfile.errors import MirrorRefused
 from relayfile.settings import SyncdSettings
 from relayfile.syncd import parcel, place
 from relayfile.syncd.bring import evict_trash
@@ -19,6 +21,7 @@ from relayfile.syncd.mirror import Mirror
 from relayfile.syncd.open_mirror import OpenMirror
 from relayfile.syncd.progress import Via
 from relayfile.syncd.push import Pusher
+from relayfile.syncd.rows import Entry
 from relayfile.syncd.shown import MirrorState
 from relayfile.v1 import file_pb2
 from tests.fakes.mirror import tree_of
@@ -106,7 +109,7 @@ async def test_a_journal_that_found_no_room_goes_on_when_there_is_some(tmp_path:
         assert mirror.seen.error is not None
         assert "full" in str(mirror.seen.error)
         connection.pragma("max_page_count", 1 << 30)
-        await until(lambda: equal(mirror, store, tmp_path), 20)
+        await until(lambda: equal(mirror, store, tmp_path))
         assert len(store.files) == 306
 
 
@@ -253,3 +256,38 @@ async def test_a_token_that_may_write_again_makes_the_mirror_go_both_ways(tmp_pa
         await pull(mirror)
         assert store.files["/new"].content == b"new"
         assert problems(mirror) == {}
+
+
+async def test_what_is_deleted_by_the_thousand_is_looked_at_once(tmp_path: pathlib.Path) -> None:
+    store = FakeStore()
+    store.fill({f"/d{index % 50}/{index}": f"{index}" for index in range(2_200)})
+    clock = ManualClock()
+    async with store.served() as address, serving(address, tmp_path, clock=clock) as registry:
+        mirror = add(registry, tmp_path, follow=False, read_only=False)
+        await pull(mirror)
+        outbox = use(mirror).journal.outbox
+        for directory in range(50):
+            shutil.rmtree(tmp_path / "mirror" / f"d{directory}")
+        loaded = 0
+        count = outbox.unsent_deletes
+
+        def counted(after_sequence: int = 0) -> list[Entry]:
+            nonlocal loaded
+            found = count(after_sequence)
+            loaded += len(found)
+            return found
+
+        counting = mock.patch.object(type(outbox), "unsent_deletes", lambda _, after=0: counted(after))
+        with counting, pytest.raises(MirrorRefused):
+            await pull(mirror)
+        assert loaded == 2_200
+        halt = mirror.seen.halt
+        assert halt is not None
+        assert halt.plan is not None
+        assert (halt.plan.rule, halt.plan.delete_count) == ("OVER_COUNT", 2_200)
+        with mock.patch.object(type(outbox), "movable", side_effect=AssertionError("nothing is new")):
+            await mirror.approve_deletes(halt.plan.plan_id)
+            clock.advance(2)
+            await pull(mirror)
+        assert store.files == {}
+        assert equal(mirror, store, tmp_path)
