@@ -8,7 +8,7 @@ import asyncio
 import contextlib
 import math
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_never
 
@@ -407,13 +407,13 @@ class Mirror:
             raise MirrorNotFound(mirror=self.record.mirror_id)
         if self._open is None:
             root = Root.open(self.record.directory, Marker(self.record.mirror_id, self.record.workspace_id))
-            try:
+            with ExitStack() as opening:  # what is left open would keep the lock, and the next attempt out
+                opening.callback(root.close)
                 journal = self._open_journal(root)
-            except BaseException:
-                root.close()
-                raise
-            take_in(root, journal, self._clock.now_us())
-            self._open = self._open_with(root, journal)
+                opening.callback(journal.close)
+                take_in(root, journal, self._clock.now_us())
+                self._open = self._open_with(root, journal)
+                opening.pop_all()
             self._problem_files = ProblemFiles(root.own_fd, journal, self._open.writer)
             if journal.decisions.waiting() is not None and (plan := delete_plan(self._open, {})) is not None:
                 self.display.halted(MassDelete(plan))  # as before the restart

@@ -6,6 +6,7 @@ from unittest import mock
 import pytest
 
 from relayfile import faults
+from relayfile.errors import StorageFailed
 from relayfile.syncd import descriptors, strays
 from relayfile.syncd.local import take_local
 from relayfile.syncd.local_changes import LocalChanges
@@ -167,3 +168,18 @@ def test_names_of_kept_versions_say_where_they_were() -> None:
     assert strays._origin("a@b@12") == ("a@b", 12)
     assert strays._origin("d/a~0123.txt") == ("d/a~0123.txt", 0)
     assert strays._origin("d/@7") == ("d/@7", 0)
+
+
+async def test_a_mirror_that_could_not_be_opened_does_not_lock_itself_out(tmp_path: pathlib.Path) -> None:
+    store = filled()
+    async with store.served() as address:
+        async with serving(address, tmp_path) as registry:
+            mirror = add(registry, tmp_path, follow=False, read_only=False)
+            await pull(mirror)
+        async with serving(address, tmp_path) as registry:
+            (mirror,) = registry
+            failing = mock.patch("relayfile.syncd.mirror.take_in", side_effect=StorageFailed(what="it is full"))
+            with failing, pytest.raises(StorageFailed):
+                await pull(mirror)
+            await pull(mirror)
+            assert mirror.opened is not None
