@@ -27,6 +27,7 @@ from relayfile.syncd.stage import reason_of
 INCOMING: Final = "incoming"
 SWAPPING: Final = ".swapping"
 """A staged file that may be the one from the mirror by now: `strays` looks at it after a kill."""
+_UNIQUE_BYTES: Final = 8
 SYNC_EACH_MAX: Final = 64
 """So many files are forced to disk one by one; for more, one barrier of the file system is cheaper."""
 _MESSAGES: Final = {
@@ -228,8 +229,10 @@ class Application:
         return False
 
     def _about_to_swap(self, incoming: int, name: str) -> str:
-        os.rename(name, name + SWAPPING, src_dir_fd=incoming, dst_dir_fd=incoming)
-        return name + SWAPPING
+        """A name that no later batch takes: what comes out of the mirror may have to stay under it."""
+        swapping = f"{name}-{os.urandom(_UNIQUE_BYTES).hex()}{SWAPPING}"
+        descriptors.move_if_absent(incoming, name, incoming, swapping)
+        return swapping
 
     def _keep_and_swap(
         self, action: Action, incoming: int, name: str, directory: int, wanted: Wanted, local: Local, seen: DiskStat

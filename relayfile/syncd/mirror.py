@@ -118,6 +118,7 @@ class Mirror:
             self.progress.cancel()
         async with self._turn:
             if self._open is not None:
+                take_in(self._open.root, self._open.journal, self._clock.now_us())  # what is in no list is nobody's
                 self._open.root.unmark()
             self.close()
         self.display.state(MirrorState.STOPPED)

@@ -183,3 +183,35 @@ async def test_a_mirror_that_could_not_be_opened_does_not_lock_itself_out(tmp_pa
                 await pull(mirror)
             await pull(mirror)
             assert mirror.opened is not None
+
+
+async def test_an_edit_that_cannot_go_back_to_its_place_is_kept_from_later_batches(
+    tmp_path: pathlib.Path,
+) -> None:
+    store = filled()
+    local = tmp_path / "mirror" / "d" / "a"
+    async with store.served() as address, serving(address, tmp_path) as registry:
+        mirror = add(registry, tmp_path, follow=False, read_only=False)
+        await pull(mirror)
+        real = descriptors.exchange
+        swaps = 0
+
+        def save_before_and_delete_after(first_directory: int, first: str, second_directory: int, second: str) -> bool:
+            nonlocal swaps
+            swaps += 1
+            if swaps == 1:
+                (tmp_path / "aside").write_bytes(b"saved at the last moment")
+                (tmp_path / "aside").rename(local)
+            if swaps == 2:
+                local.unlink()
+            return real(first_directory, first, second_directory, second)
+
+        store.put("/d/a", "theirs")
+        with mock.patch.object(descriptors, "exchange", save_before_and_delete_after):
+            await pull(mirror)
+        for turn in range(3):
+            store.put("/d/b", f"theirs {turn}")
+            await pull(mirror)
+        await registry.forget(mirror, force=True)
+        own = tmp_path / "mirror" / ".relayfile"
+        assert b"saved at the last moment" in [path.read_bytes() for path in own.rglob("*") if path.is_file()]
