@@ -1,6 +1,7 @@
 """Commands as a person runs them: what they print, and their exit codes."""
 
 import json
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable
@@ -30,6 +31,16 @@ def test_config_says_where_a_value_comes_from(run: Run) -> None:
     window = rows["RELAYFILE_COALESCE_WINDOW"]
     assert (window["value"], window["default"], window["source"]) == ("250ms", "3s", "environment")
     assert rows["RELAYFILE_ENVELOPE_WORKERS"]["source"] == "default"
+
+
+def test_the_service_config_is_printed_for_clients_and_for_a_name_server(run: Run) -> None:
+    config = json.loads(run("service-config").stdout)
+    assert config["loadBalancingConfig"] == [{"round_robin": {}}]
+    strings = shlex.split(run("service-config", "--dns").stdout)
+    assert all(len(each) <= 255 for each in strings)
+    name, _, choices = "".join(strings).partition("=")
+    assert name == "grpc_config"
+    assert json.loads(choices) == [{"serviceConfig": config}]
 
 
 @pytest.mark.parametrize("command", ["config", "store"])
