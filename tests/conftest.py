@@ -1,7 +1,7 @@
 """What every test run shares: the event loop, what a test may need of the machine, and an honest account of skips.
 
 `RELAYFILE_TEST_STRICT=1` (set by .ci/run where all tools are present) turns a skip into a failure; only tests that
-read ../shared/data may still be skipped.
+read ../shared/data, and those of the example in another language, may still be skipped.
 """
 
 import asyncio
@@ -29,12 +29,13 @@ NEEDS: dict[str, tuple[Callable[[], bool], str]] = {
     "needs_root": (lambda: os.geteuid() == 0, "needs root"),
     "needs_strace": (lambda: shutil.which("strace") is not None, "strace is not installed"),
     "needs_promtool": (lambda: shutil.which("promtool") is not None, "promtool (Debian's prometheus) is not installed"),
+    "needs_node": (lambda: all(map(shutil.which, ("node", "npm"))), "node and npm are not installed"),
     "needs_loop_mount": (
         lambda: Path("/dev/loop-control").exists() and shutil.which("mkfs.ext4") is not None,
         "needs loop devices and mkfs.ext4",
     ),
 }
-MAY_SKIP_WHEN_STRICT = "needs_data"
+MAY_SKIP_WHEN_STRICT = ("needs_data", "needs_node")
 STRICT = os.environ.get("RELAYFILE_TEST_STRICT") == "1"
 
 # The same examples every time, so that a red run is red again; no deadline, because the machine may be busy.
@@ -69,7 +70,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     report = yield
     expected_failure = hasattr(report, "wasxfail")
-    allowed = item.get_closest_marker(MAY_SKIP_WHEN_STRICT) is not None
+    allowed = any(item.get_closest_marker(marker) for marker in MAY_SKIP_WHEN_STRICT)
     if STRICT and report.skipped and not expected_failure and not allowed:
         report.outcome = "failed"
         report.longrepr = f"skipped under RELAYFILE_TEST_STRICT=1: {_reason(report)}"
