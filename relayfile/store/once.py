@@ -67,24 +67,28 @@ class Once(Generic[Mutation, Answer]):
         kind: EntryKind[Mutation, Answer],
         encode: Callable[[Answer], bytes],
         decode: Callable[[bytes], Answer],
+        is_withdrawn: Callable[[Mutation], bool] = lambda _mutation: False,
     ) -> None:
-        """`encode` and `decode` take an answer to its record and back; a later release must read what it wrote."""
+        """`encode` and `decode` take an answer to its record and back; a later release must read what it wrote.
+
+        `is_withdrawn`: whether nobody waits for a mutation any more, so that its kind refuses it.
+        """
         self._context = context
         self._kind = kind
         self._encode = encode
         self._decode = decode
+        self._is_withdrawn = is_withdrawn
 
     async def plan(
         self, key: WorkspaceKey, mutations: Sequence[Asked[Mutation]]
     ) -> tuple[Plan | None, Sequence[Answer | Exception]]:
         known = await self._known(key, [asked.mark for asked in mutations if asked.mark is not None])
-        first: dict[RequestKey, int] = {}
-        """Where the first request of each id is that is not known."""
-        new: list[int] = []
-        for place, asked in enumerate(mutations):
-            mark = asked.mark
-            if mark is None or (mark.key not in known and first.setdefault(mark.key, place) == place):
-                new.append(place)
+        first = self._first(known, mutations)
+        new = [
+            place
+            for place, asked in enumerate(mutations)
+            if asked.mark is None or (asked.mark.key not in known and first[asked.mark.key] == place)
+        ]
         plan: Plan | None = None
         answers: dict[int, Answer | Exception] = {}
         if new:
@@ -103,6 +107,21 @@ class Once(Generic[Mutation, Answer]):
                 same = mutations[earlier].mark == mark
                 answers[place] = answers[earlier] if same else RequestIdReused(request_id=mark.key.request_id)
         return plan, [answers[place] for place in range(len(mutations))]
+
+    def _first(
+        self, known: Mapping[RequestKey, RequestRow], mutations: Sequence[Asked[Mutation]]
+    ) -> Mapping[RequestKey, int]:
+        """Where the first request of each id is that is not known: one that is waited for, where there is one. A
+        caller whose connection was cut has gone, and its repeat is another one's.
+        """
+        first: dict[RequestKey, int] = {}
+        for place, asked in enumerate(mutations):
+            if asked.mark is None or asked.mark.key in known:
+                continue
+            chosen = first.setdefault(asked.mark.key, place)
+            if self._is_withdrawn(mutations[chosen].mutation) and not self._is_withdrawn(asked.mutation):
+                first[asked.mark.key] = place
+        return first
 
     async def _known(self, key: WorkspaceKey, marks: Sequence[RequestMark]) -> Mapping[RequestKey, RequestRow]:
         if not marks:

@@ -259,7 +259,7 @@ class FileWriter:
     def __init__(self, context: PlanContext, kind: FileMutations, committer: Committer, ownership: Ownership) -> None:
         self._committer = committer
         self._ownership = ownership
-        self._kind = Once(context, kind, encode_answer, decode_answer)
+        self._kind = Once(context, kind, encode_answer, decode_answer, lambda batch: batch.is_withdrawn)
 
     async def mutate(self, workspace_id: str, batch: WriteBatch, mark: RequestMark | None) -> BatchAnswer:
         """A result for each mutation, once they are durable; a refusal of a single one is raised.

@@ -40,10 +40,14 @@ class Store:
     def __init__(self, engine: SqliteEngine, epoch: int) -> None:
         clock = ManualClock()
         self.kind = Doubled()
+        self.withdrawn: list[int] = []
         self._engine = engine
         self._epoch = epoch
         context = PlanContext(engine, clock, lambda: "id")
-        self._once = Once(context, self.kind, lambda number: b"%d" % number, int)
+        self._once = Once(context, self.kind, lambda number: b"%d" % number, int, self._is_withdrawn)
+
+    def _is_withdrawn(self, number: int) -> bool:
+        return number in self.withdrawn
 
     async def ask(self, *asked: Asked[int]) -> list[int | str]:
         plan, answers = await self._once.plan(KEY, asked)
@@ -91,6 +95,14 @@ async def test_what_had_no_effect_is_remembered_too(store: Store) -> None:
 async def test_a_repeat_in_the_same_entry_gets_the_same_answer(store: Store) -> None:
     assert await store.ask(asked(1, "a"), asked(1, "a"), asked(2, "a")) == [2, 2, REUSED]
     assert store.kind.seen == [1]
+
+
+async def test_a_repeat_of_a_request_that_was_withdrawn_is_the_one_that_counts(store: Store) -> None:
+    """Its caller's connection was cut, and the repeat meets it in the queue."""
+    store.withdrawn = [-1]
+    assert await store.ask(asked(-1, "a", 9), asked(4, "a", 9), asked(5, "a", 9)) == [8, 8, 8]
+    assert store.kind.seen == [4]
+    assert await store.ask(asked(-1, "b", 9), asked(-1, "b", 9)) == [REFUSED, REFUSED]
 
 
 async def test_another_request_under_a_known_id_is_refused(store: Store) -> None:
