@@ -9,10 +9,15 @@ from typing import cast
 import pytest
 from prometheus_client import CollectorRegistry
 
-from relayfile.clock import SystemClock
+from relayfile.clock import Clock, ManualClock, SystemClock
 from relayfile.errors import Draining, NotOwner, Overloaded, StorageFailed, Unavailable
 from relayfile.store.commit import Asker, CommitLimits, Committer
-from relayfile.store.company import LARGE_ENTRY_CHANGES, NEIGHBOURLY_CHANGES, NEIGHBOURLY_MUTATIONS
+from relayfile.store.company import (
+    LARGE_ENTRY_CHANGES,
+    NEIGHBOURLY_CHANGES,
+    NEIGHBOURLY_MUTATIONS,
+    NEIGHBOURLY_REST_S,
+)
 from relayfile.store.engine import Engine, Fence, PlannedEntry, ShardRow, WorkspaceKey
 from relayfile.store.ownership import Ownership, StaticPlacement
 from relayfile.store.plan.result import Plan
@@ -83,13 +88,17 @@ class Rig:
 
 
 @asynccontextmanager
-async def rig(limits: CommitLimits | None = None, *, gate_open: bool = True) -> AsyncIterator[Rig]:
+async def rig(
+    limits: CommitLimits | None = None, *, gate_open: bool = True, clock: Clock | None = None
+) -> AsyncIterator[Rig]:
     engine, notes, feed = Recorder(), Notes(), RevisionFeed()
     if gate_open:
         engine.gate.set()
     ownership = Ownership(StaticPlacement(256, 0, ("here",)), [ShardRow(1, 1, 0, "here")])
     instruments = StoreInstruments.declare(CollectorRegistry())
-    committer = Committer(cast("Engine", engine), ownership, feed, SystemClock(), instruments, limits or CommitLimits())
+    committer = Committer(
+        cast("Engine", engine), ownership, feed, clock or SystemClock(), instruments, limits or CommitLimits()
+    )
     running = asyncio.ensure_future(committer.run())
     try:
         yield Rig(committer, engine, notes, feed, running)
@@ -143,6 +152,27 @@ async def test_it_tells_of_what_somebody_waits_for_and_not_of_its_own_work() -> 
         await it.put(A, "1")
         await it.committer.submit(A, it.notes, "2", change_count=1, byte_count=0, asker=Asker.NODE)
         assert told == ["called"]
+
+
+async def test_a_workspace_of_many_callers_goes_on_when_no_more_of_them_come() -> None:
+    """Time stands still until the test moves it: nothing here depends on how long anything takes."""
+    clock = ManualClock()
+    async with rig(CommitLimits(linger_s=0.0), clock=clock) as it, asyncio.timeout(60):
+        await it.put(B, "neighbour")
+        first = [it.put(A, "1") for _ in range(NEIGHBOURLY_MUTATIONS)]
+        second = [it.put(A, "2") for _ in range(NEIGHBOURLY_MUTATIONS)]
+        await asyncio.gather(*first)
+        await it.put(B, "meanwhile")
+        assert not any(each.done() for each in second)
+        clock.advance(NEIGHBOURLY_REST_S * 0.75)
+        third = it.put(A, "3")  # one more call: it rests on
+        clock.advance(NEIGHBOURLY_REST_S * 0.75)
+        await it.put(B, "again")
+        assert not any(each.done() for each in second)
+        clock.advance(NEIGHBOURLY_REST_S)
+        await asyncio.gather(*second)
+        assert it.engine.groups == [["b"], ["a"], ["b"], ["b"], ["a"]]
+        assert not third.done()
 
 
 async def test_a_group_is_capped() -> None:
