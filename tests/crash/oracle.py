@@ -41,6 +41,8 @@ class OracleLoad:
     rate: float
     connections: int = 24
     seed: int = 1
+    keeps_alive: bool = True
+    """Off: each request opens a connection of its own, as through a balancer that keeps none to those behind it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +109,8 @@ class Oracle:
                 async with asyncio.timeout(ANSWER_TIMEOUT_S):
                     answer = await sender.post(delivery)
                 answered = True
+                if not self._load.keeps_alive:
+                    await sender.close()
                 self._write("A" if answer.status == 200 else f"R{answer.status}", sending, attempt)
             except (OSError, RelayfileError, TimeoutError):
                 await sender.close()

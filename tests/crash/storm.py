@@ -39,6 +39,14 @@ async def oracle(
         rate=rate_per_s,
         seed=seed,
     )
+    async with at_work(load):
+        yield
+
+
+@asynccontextmanager
+async def at_work(load: OracleLoad) -> AsyncIterator[None]:
+    """The oracle with this load, as `oracle`."""
+    log = Path(load.log)
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "tests.crash.oracle", json.dumps(asdict(load)), cwd=ROOT
     )
@@ -106,8 +114,11 @@ class Storm:
         return len(up) / max(last - first - away, 0.1)
 
 
-async def judge(client: Client, workspace: str, log: Path) -> History:
-    """acked ⊆ stored ⊆ sent, each once, with the content that was sent; counted exactly; revisions without gaps."""
+async def judge(client: Client, workspace: str, log: Path, *, refused_may_be_stored: bool = False) -> History:
+    """acked ⊆ stored ⊆ sent, each once, with the content that was sent; counted exactly; revisions without gaps.
+
+    `refused_may_be_stored`: without a spool a change may be committed after its sender was told 503.
+    """
     history = read_history(log)
     counts = await quiet_counts(client, workspace, len(history.acked))
     stored = {path: json.loads(content) for path, content in (await client.contents(workspace)).items()}
@@ -115,7 +126,7 @@ async def judge(client: Client, workspace: str, log: Path) -> History:
     _judge_files(history, stored)
     _judge_hot(history, stored)
     _judge_events(history, stored, events)
-    _judge_counts(history, counts, events)
+    _judge_counts(history, counts, events, refused_may_be_stored=refused_may_be_stored)
     revision = (await client.workspace(workspace)).revision
     assert revision == len(events), f"{len(events)} events, but revision {revision}"
     assert not gaps(events)
@@ -150,8 +161,11 @@ def _judge_events(history: History, stored: dict[str, dict[str, object]], events
     assert not again, f"applied twice: {again[:3]}"
 
 
-def _judge_counts(history: History, counts: Counts, events: list[event_pb2.Event]) -> None:
-    attempts = sum(record.attempts - record.refused for record in history.records.values())
+def _judge_counts(
+    history: History, counts: Counts, events: list[event_pb2.Event], *, refused_may_be_stored: bool
+) -> None:
+    refused = 0 if refused_may_be_stored else sum(record.refused for record in history.records.values())
+    attempts = sum(record.attempts for record in history.records.values()) - refused
     # Enough to tell what was counted and did not happen: an applied change is an event, another one is of a hot object.
     hot_sent = sum(is_hot(record) for record in history.records.values())
     facts = f"{attempts} tried, {hot_sent} of them of hot objects, {len(events)} revisions"
