@@ -155,6 +155,10 @@ class Calls:
         try:
             return await attempt((("authorization", f"Bearer {token}"),) if token else ())
         except grpc.aio.AioRpcError as error:
+            if error.code() is grpc.StatusCode.CANCELLED:
+                # Who cancels a call of ours gets no status. A node that stops ends like this what takes longer than it
+                # waits for.
+                raise Unavailable(what="node (it gave the call up)") from error
             raise from_rpc_error(error) from error
 
     def _wait(self, state: RetryCallState) -> float:

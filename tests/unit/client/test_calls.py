@@ -4,7 +4,9 @@ import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import grpc
 import pytest
+from grpc import aio
 
 from relayfile.client import ClientLimits, FixedToken, TokenFile
 from relayfile.client.calls import Calls, Metadata
@@ -24,7 +26,7 @@ QUICK = ClientLimits(call_timeout_s=0.5, retry_wait_first_s=0.001, retry_wait_ma
 class Node:
     """Answers with what it was told to, in order; then for ever with its last."""
 
-    def __init__(self, *answers: str | RelayfileError) -> None:
+    def __init__(self, *answers: str | RelayfileError | aio.AioRpcError) -> None:
         self.answers = list(answers)
         self.seen: list[Metadata] = []
         self.timeouts: list[float | None] = []
@@ -33,7 +35,7 @@ class Node:
         self.seen.append(metadata)
         self.timeouts.append(timeout)
         answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
-        if isinstance(answer, RelayfileError):
+        if isinstance(answer, Exception):
             raise answer
         return answer + request
 
@@ -49,6 +51,12 @@ async def test_what_passes_is_tried_again_with_what_is_left_of_the_deadline() ->
     left = [timeout for timeout in node.timeouts if timeout is not None]
     assert left == sorted(left, reverse=True)
     assert left[0] <= QUICK.call_timeout_s
+
+
+async def test_a_node_that_stops_while_it_answers_is_asked_again() -> None:
+    given_up = aio.AioRpcError(grpc.StatusCode.CANCELLED, aio.Metadata(), aio.Metadata(), "CANCELLED")
+    node = Node(given_up, "answer to ")
+    assert await calls().unary(node, "x") == "answer to x"
 
 
 @pytest.mark.parametrize("error", [FileNotFound(path="/a"), QuotaExceeded(what="files", limit=1)])
