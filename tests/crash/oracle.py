@@ -41,6 +41,7 @@ class OracleLoad:
     rate: float
     connections: int = 24
     seed: int = 1
+    answer_timeout_s: float = ANSWER_TIMEOUT_S
     keeps_alive: bool = True
     """Off: each request opens a connection of its own, as through a balancer that keeps none to those behind it."""
 
@@ -106,7 +107,7 @@ class Oracle:
             self._write("S", sending, attempt)
             answered = False
             try:
-                async with asyncio.timeout(ANSWER_TIMEOUT_S):
+                async with asyncio.timeout(self._load.answer_timeout_s):
                     answer = await sender.post(delivery)
                 answered = True
                 if not self._load.keeps_alive:

@@ -72,6 +72,7 @@ class Running:
             rate=WEBHOOKS_PER_S,
             connections=8,
             keeps_alive=False,
+            answer_timeout_s=40.0,
         )
 
 
