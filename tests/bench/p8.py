@@ -1,13 +1,17 @@
 """P8: a signed webhook over HTTP, accepted, to its bytes in the mirrored file, beside 100,000 quiet files."""
 
 import asyncio
+import contextlib
 import json
+import os
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-from asyncinotify import Inotify, Mask
-
 from relayfile.local.delivery import Sender
+from relayfile.syncd import descriptors
+from relayfile.syncd.inotify import Inotify
 from tests.bench.harness import Bench
 from tests.bench.mirrored import create_mirror, pull, seed_tree
 from tests.bench.result import Figure, Result
@@ -52,14 +56,13 @@ async def run(bench: Bench) -> Result:
 async def samples(sender: Sender, workspace: str, secret: str, folder: Path) -> tuple[list[float], list[float]]:
     """Milliseconds from the answer, and from the request, to the new bytes, for one edit of each issue."""
     from_accepted, from_sent = [], []
-    with Inotify() as inotify:
-        inotify.add_watch(folder, Mask.MOVED_TO | Mask.CLOSE_WRITE)
+    with contextlib.closing(Inotify()) as inotify, watched(inotify, folder) as news:
         for number in range(SAMPLES):
             issue = Issue(number, "after", updated_us=1_770_000_000_000_000)
             path = folder / Path(issue.path).name
             delivery = issue.delivery(workspace, secret)
             async with asyncio.timeout(SAMPLE_TIMEOUT_S):
-                seen = asyncio.ensure_future(until_holds(inotify, path, "after"))
+                seen = asyncio.ensure_future(until_holds(inotify, news, path, "after"))
                 start = time.perf_counter()
                 answer = await sender.post(delivery)
                 accepted = time.perf_counter()
@@ -71,13 +74,29 @@ async def samples(sender: Sender, workspace: str, secret: str, folder: Path) -> 
     return from_accepted, from_sent
 
 
-async def until_holds(inotify: Inotify, path: Path, title: str) -> float:
+@contextmanager
+def watched(inotify: Inotify, folder: Path) -> Iterator[asyncio.Event]:
+    """Set when there is news of the folder."""
+    loop, news = asyncio.get_running_loop(), asyncio.Event()
+    directory = descriptors.open_root(str(folder))
+    try:
+        inotify.add(directory)
+    finally:
+        os.close(directory)
+    loop.add_reader(inotify.fd, news.set)
+    try:
+        yield news
+    finally:
+        loop.remove_reader(inotify.fd)
+
+
+async def until_holds(inotify: Inotify, news: asyncio.Event, path: Path, title: str) -> float:
     """When the file at `path` had the title."""
     while True:
-        event = await inotify.get()
-        if event.name is None or event.name.name != path.name:
-            continue
-        if json.loads(path.read_bytes())["title"] == title:
+        await news.wait()
+        news.clear()
+        told = any(each.name == path.name for each in inotify.read())
+        if told and json.loads(path.read_bytes())["title"] == title:
             return time.perf_counter()
 
 
