@@ -65,7 +65,7 @@ async def test_content_that_a_mirror_has_does_not_travel_again(tmp_path: pathlib
             assert tree_of(tmp_path)["/top.json"] == b"newer"
 
 
-@pytest.mark.parametrize("via", [Via.EXPORT, Via.TREE])
+@pytest.mark.parametrize("via", [Via.EXPORT, pytest.param(Via.TREE, marks=pytest.mark.full)])
 async def test_content_that_is_in_the_directory_already_does_not_travel(tmp_path: pathlib.Path, via: Via) -> None:
     async with started_nodes(tmp_path, mark_interval_s=1.0) as [node]:
         await node.writer.create_workspace("acme")

@@ -50,6 +50,7 @@ async def dead_letters_of(client: Client, workspace: str) -> int:
     return accepted
 
 
+@pytest.mark.full
 async def test_a_replay_goes_on_after_kills(tmp_path: Path) -> None:
     workspace = "replayed"
     async with (

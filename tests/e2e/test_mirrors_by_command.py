@@ -18,6 +18,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="session")
 DOCUMENT = Path(__file__).parents[2] / "docs" / "mirrors.md"
 
 
+@pytest.mark.full
 @pytest.mark.timeout(240)  # thirty commands, each a process of its own
 async def test_the_page_works_when_pasted(system: LocalSystem, client: Client, tmp_path: Path) -> None:
     script = "".join(re.findall(r"^```sh run\n(.*?)^```$", DOCUMENT.read_text(), re.MULTILINE | re.DOTALL))
@@ -74,6 +75,7 @@ async def test_the_page_works_when_pasted(system: LocalSystem, client: Client, t
         assert re.search(expected, said, re.MULTILINE), (expected, said)
 
 
+@pytest.mark.full
 @pytest.mark.timeout(180)
 async def test_programs_read_json_and_exit_codes(
     system: LocalSystem, client: Client, workspace: str, tmp_path: Path

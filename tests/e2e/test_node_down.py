@@ -33,6 +33,7 @@ async def test_webhooks_for_a_stopped_node_arrive_later(system: LocalSystem, cli
     assert json.loads(await client.read(away, Issue(20, "").path))["title"] == "while away"
 
 
+@pytest.mark.full
 async def test_data_survive_a_restart_of_everything(tmp_path: Path) -> None:
     issue = Issue(5, "kept")
     async with started_system(tmp_path, nodes=1) as system, client_of(system) as client:

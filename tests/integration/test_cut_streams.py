@@ -27,6 +27,7 @@ def alive(kind: type) -> int:
     return sum(isinstance(each, kind) for each in gc.get_objects())
 
 
+@pytest.mark.full
 async def test_a_cut_stream_is_freed_without_the_collector(tmp_path: Path) -> None:
     """Each held a channel, a call and their tasks: 50 KB that nobody came by for days."""
     async with node() as store, running(settings(tmp_path, store)) as pipeline:

@@ -80,6 +80,9 @@ _SPECIAL: Final[Mapping[str, Sequence[Special]]] = {
     "FileService/GetTreeDigest": [
         ("a bucket past the last", invalid("bucket", "children"), {"bucket": 1 << 20}),
         ("a negative bucket", invalid("bucket", "children"), {"bucket": -1}),
+        ("more buckets than one that is not named", invalid("more_buckets"), {"more_buckets": [1]}),
+        ("one more bucket past the last", invalid("more_buckets", "children"), {"bucket": 0, "more_buckets": [256]}),
+        ("more buckets than there are", invalid("more_buckets", "children"), {"bucket": 0, "more_buckets": [1] * 257}),
     ],
     "FileService/ExportTree": [
         ("after what is elsewhere", invalid("start.after_path"), {"after_path": "/a", "path": "/notes"})
