@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import grpc.aio
+import pytest
 from tenacity import AsyncRetrying
 
 from tests.integration.test_ingest_pipeline import Sender, node, running, settings, settled, until
