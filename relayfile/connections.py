@@ -16,6 +16,8 @@ MESSAGE_FRAME_BYTES: Final = 64 << 10
 """What frames the records of a message, above the bytes that a setting speaks of."""
 RECONNECT_FIRST_MS: Final = 50
 RECONNECT_MAX_MS: Final = 1_000
+RESOLVE_MIN_MS: Final = 1_000
+"""Between two look-ups of a name. gRPC's own 30 s are as long as a restarted pod with a new address is not found."""
 
 
 def server_arguments(settings: ClusterSettings) -> Arguments:
@@ -78,11 +80,12 @@ def probes(interval_s: float, timeout_s: float) -> Arguments:
 
 
 def reconnecting() -> Arguments:
-    """Quickly, and at least once a second."""
+    """Quickly, and at least once a second; also to the address that the name has by then."""
     return [
         ("grpc.initial_reconnect_backoff_ms", RECONNECT_FIRST_MS),
         ("grpc.min_reconnect_backoff_ms", RECONNECT_FIRST_MS),
         ("grpc.max_reconnect_backoff_ms", RECONNECT_MAX_MS),
+        ("grpc.dns_min_time_between_resolutions_ms", RESOLVE_MIN_MS),
     ]
 
 

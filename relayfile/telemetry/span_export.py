@@ -7,7 +7,7 @@ from then on ``has_room`` says that recording is in vain. Refuses to know what i
 
 import threading
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Final, TypeAlias
 
 import grpc
@@ -27,10 +27,19 @@ TIMEOUT_S: Final = 5.0
 RETRY_S_FIRST: Final = 0.5
 RETRY_S_MAX: Final = 30.0
 CLOSE_S: Final = 1.0
-_REFUSED: Final = frozenset(
-    {grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.UNIMPLEMENTED, grpc.StatusCode.PERMISSION_DENIED}
+_AGAIN: Final = frozenset(
+    {
+        grpc.StatusCode.CANCELLED,
+        grpc.StatusCode.DEADLINE_EXCEEDED,
+        grpc.StatusCode.ABORTED,
+        grpc.StatusCode.OUT_OF_RANGE,
+        grpc.StatusCode.UNAVAILABLE,
+        grpc.StatusCode.DATA_LOSS,
+    }
 )
-"""What a collector says of spans that it will never take."""
+"""After which OTLP says to try again; RESOURCE_EXHAUSTED too, with RetryInfo. After all others the batch is lost."""
+_DETAILS_KEY: Final = "grpc-status-details-bin"
+_RETRY_INFO: Final = b"google.rpc.RetryInfo"
 _log = get_logger(__name__)
 
 _Export: TypeAlias = "grpc.UnaryUnaryMultiCallable[bytes, ExportTraceServiceResponse]"
@@ -48,7 +57,12 @@ class SpanQueue(SpanProcessor):
         self._instruments = instruments
         self._wake = threading.Event()
         self._is_closing = threading.Event()
+        self._is_told = False
+        for result in ("exported", "dropped"):
+            instruments.spans_total.labels(result)  # from 0: the first that is dropped is an increase
         instruments.queue_limit_spans.set(spans_max)
+        # At the scrape: the thread that empties the queue stays with one batch while the collector is down.
+        instruments.queue_spans.set_function(lambda: len(self._queue))
         self._thread = threading.Thread(target=self._run, name="span-export", daemon=True)
         self._thread.start()
 
@@ -85,11 +99,9 @@ class SpanQueue(SpanProcessor):
             while self._queue:
                 count = min(BATCH_SPANS_MAX, len(self._queue))
                 batch = [self._queue.popleft() for _ in range(count)]
-                self._instruments.queue_spans.set(len(self._queue))
                 self._export(batch)
                 if not closing and len(self._queue) < BATCH_SPANS_MAX:
                     break
-            self._instruments.queue_spans.set(len(self._queue))
             if closing:
                 return
             self._wake.wait(PAUSE_S)
@@ -97,26 +109,47 @@ class SpanQueue(SpanProcessor):
 
     def _export(self, batch: Sequence[ReadableSpan]) -> None:
         """Until the collector has it, refuses it for good, or the process ends."""
-        message = encode_spans(batch).SerializeToString()
+        try:
+            is_taken = self._deliver(encode_spans(batch).SerializeToString())
+        except Exception as error:  # noqa: BLE001 - whatever one batch meets, the thread goes on with the next
+            self._tell(type(error).__name__)
+            is_taken = False
+        self._instruments.spans_total.labels("exported" if is_taken else "dropped").inc(len(batch))
+
+    def _deliver(self, message: bytes) -> bool:
+        """Whether the collector has it now."""
         wait_s = RETRY_S_FIRST
         while True:
             closing = self._is_closing.is_set()
             try:
                 self._send(message, CLOSE_S if closing else TIMEOUT_S)
             except grpc.RpcError as error:
-                code = _code(error)
-                if wait_s == RETRY_S_FIRST:
-                    _log.warning("the collector does not take spans", code=code.name, waiting=len(self._queue))
-                if closing or code in _REFUSED:
-                    self._instruments.spans_total.labels("dropped").inc(len(batch))
-                    return
+                self._tell(_code(error).name)
+                if closing or not _is_worth_another(error):
+                    return False
             else:
-                self._instruments.spans_total.labels("exported").inc(len(batch))
-                if wait_s != RETRY_S_FIRST:
+                if self._is_told:
                     _log.info("the collector takes spans again", waiting=len(self._queue))
-                return
+                self._is_told = False
+                return True
             self._is_closing.wait(wait_s)
             wait_s = min(RETRY_S_MAX, wait_s * 2)
+
+    def _tell(self, code: str) -> None:
+        """Once, until it takes spans again."""
+        if not self._is_told:
+            _log.warning("the collector does not take spans", code=code, waiting=len(self._queue))
+        self._is_told = True
+
+
+def _is_worth_another(error: grpc.RpcError) -> bool:
+    code = _code(error)
+    if code is not grpc.StatusCode.RESOURCE_EXHAUSTED:
+        return code in _AGAIN
+    trailers: object = getattr(error, "trailing_metadata", lambda: None)()
+    if not isinstance(trailers, Iterable):
+        return False
+    return any(key == _DETAILS_KEY and isinstance(value, bytes) and _RETRY_INFO in value for key, value in trailers)
 
 
 def _code(error: grpc.RpcError) -> grpc.StatusCode:

@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import grpc
 import pytest
@@ -21,8 +22,12 @@ CLOSED_PORT = "127.0.0.1:1"
 
 
 class Failure(grpc.RpcError):
-    def __init__(self, code: grpc.StatusCode) -> None:
+    def __init__(self, code: grpc.StatusCode, details: bytes = b"") -> None:
         self._code = code
+        self._details = details
+
+    def trailing_metadata(self) -> Any:
+        return (("grpc-status-details-bin", self._details),) if self._details else ()
 
     def code(self) -> grpc.StatusCode:
         return self._code
@@ -135,6 +140,67 @@ def test_a_batch_that_was_not_taken_is_sent_again_and_a_refused_one_is_not(monke
         queue.close(30)
         assert messages[0] == messages[1] == messages[2]
         assert (count(counts, "exported"), count(counts, "dropped")) == (1, 1)
+
+
+@pytest.mark.parametrize(
+    ("failure", "attempts"),
+    [
+        *((Failure(code), 2) for code in sorted(span_export._AGAIN, key=lambda code: code.name)),
+        (Failure(grpc.StatusCode.RESOURCE_EXHAUSTED, b"type.googleapis.com/google.rpc.RetryInfo"), 2),
+        (Failure(grpc.StatusCode.RESOURCE_EXHAUSTED), 1),
+        (Failure(grpc.StatusCode.INTERNAL), 1),
+        (Failure(grpc.StatusCode.UNKNOWN), 1),
+        (Failure(grpc.StatusCode.UNAUTHENTICATED), 1),
+        (ValueError("no RpcError"), 1),
+    ],
+    ids=repr,
+)
+def test_only_what_otlp_calls_retryable_is_tried_again(
+    failure: Exception, attempts: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also when it is no gRPC error: the batch is lost, and the next one is sent."""
+    monkeypatch.setattr(span_export, "RETRY_S_FIRST", 0.001)
+    monkeypatch.setattr(span_export, "PAUSE_S", 0.001)
+    messages: list[bytes] = []
+    asked, taken = threading.Event(), threading.Event()
+
+    def send(message: bytes, _timeout_s: float) -> None:
+        messages.append(message)
+        if len(messages) == 1:
+            asked.set()
+            raise failure
+        taken.set()
+
+    with exporting(send) as (tracing, queue, counts):
+        with tracing.begin("first", ""):
+            pass
+        assert asked.wait(30)
+        with tracing.begin("second", ""):
+            pass
+        assert taken.wait(30)
+        queue.close(30)
+        assert messages.count(messages[0]) == attempts
+        assert (count(counts, "exported"), count(counts, "dropped")) == ((2, 0) if attempts == 2 else (1, 1))
+
+
+def test_what_waits_is_read_at_the_scrape() -> None:
+    """While one batch is with a collector that is dead, and after it nothing is dropped: a full queue says it all."""
+    asked, release = threading.Event(), threading.Event()
+
+    def hang(_message: bytes, _timeout_s: float) -> None:
+        asked.set()
+        release.wait()
+
+    with exporting(hang, spans_max=64) as (tracing, _, counts):
+        with tracing.begin("first", ""):
+            pass
+        assert asked.wait(30)
+        while tracing.records:
+            with tracing.begin("request", ""):
+                pass
+        assert counts.get_sample_value("relayfile_trace_queue_spans") == 64
+        assert counts.get_sample_value("relayfile_trace_spans_total", {"result": "dropped"}) == 0
+        release.set()
 
 
 def test_a_collector_that_is_not_there_costs_no_request_anything() -> None:
