@@ -23,6 +23,8 @@ from relayfile.v1.types_pb2 import FileMeta
 HASH_BYTES: Final = 32
 _LOOKS: Final = 500
 """Files hashed in one step of the writer thread, which others want too."""
+_STEP_BYTES_MAX: Final = 32 << 20
+"""Content after which such a step ends; one file more than that at most."""
 _FILL_FILES: Final = 1_000
 
 
@@ -115,14 +117,20 @@ class Inventory:
 
 def _step(walk: Walk, base: int, bytes_max: int) -> tuple[list[tuple[bytes, str]], bool]:
     """In the writer thread: (hash and place of what was found, whether there is more)."""
-    compared = walk.step((), last=True, looks_max=_LOOKS)
     found: list[tuple[bytes, str]] = []
+    looked = size = 0
     with Directories(base) as directories:
-        for each in compared.new:
-            content = _read(directories, each.place, bytes_max)
-            if content is not None:
-                found.append((hashlib.sha256(content).digest(), each.place))
-    return found, not compared.ended
+        while looked < _LOOKS and size < _STEP_BYTES_MAX:
+            compared = walk.step((), last=True, looks_max=1)
+            if compared.ended:
+                return found, False
+            looked += 1
+            for each in compared.new:
+                content = _read(directories, each.place, bytes_max)
+                if content is not None:
+                    size += len(content)
+                    found.append((hashlib.sha256(content).digest(), each.place))
+    return found, True
 
 
 def _read_back(

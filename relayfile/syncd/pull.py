@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from typing import Final
 
 from relayfile import faults
-from relayfile.errors import DataCorrupted, ExportRefused, MirrorRefused
+from relayfile.errors import DataCorrupted, ExportRefused, MirrorRefused, StorageFailed
 from relayfile.status import leading_error
 from relayfile.syncd import descriptors
 from relayfile.syncd.ignore import IGNORE_FILE
@@ -20,6 +20,7 @@ from relayfile.syncd.journal_pull import PullPhase
 from relayfile.syncd.open_mirror import OpenMirror
 from relayfile.syncd.place import Placed, place
 from relayfile.syncd.progress import Phase, Progress, Via
+from relayfile.syncd.rails import wants_room
 from relayfile.syncd.rows import Problem, Settled
 from relayfile.syncd.stage import STAGED_TREE, Stage
 from relayfile.syncd.staging import AHEAD_MESSAGES_MAX, ASKED_BYTES_MAX, Staging, staged
@@ -65,8 +66,9 @@ async def _fetch_all(mirror: OpenMirror, progress: Progress, via: Via) -> None:
     try:
         for root in mirror.remote_paths:
             await _fetch(mirror, root, inventory, progress, via)
-    except MirrorRefused:  # a full disk, most of all
-        await mirror.writer.run(mirror.root.forget_aside)
+    except (MirrorRefused, StorageFailed) as error:
+        if wants_room(error):
+            await mirror.writer.run(mirror.root.forget_aside)
         raise
 
 
@@ -113,7 +115,7 @@ async def _tree(mirror: OpenMirror, root: str, staging: Staging, inventory: Inve
         error = leading_error(group)
         if error is None:
             raise
-        raise error from group
+        raise error from error.__cause__ or group  # the cause says whether a journal is full
 
 
 async def _read_as_listed(

@@ -2,7 +2,7 @@
 
 import apsw
 
-from relayfile.errors import RelayfileError, StorageFailed
+from relayfile.errors import MirrorRefused, RelayfileError, StorageFailed
 from relayfile.syncd.bring import MassDelete
 from relayfile.syncd.root import RootLost
 
@@ -17,6 +17,11 @@ def disk_error_of(raised: BaseException) -> OSError | None:
 def is_full(error: RelayfileError) -> bool:
     """Whether a journal failed that will work again as it is: there was no room, or somebody else held it."""
     return isinstance(error, StorageFailed) and isinstance(error.__cause__, apsw.FullError | apsw.BusyError)
+
+
+def wants_room(error: RelayfileError) -> bool:
+    """Whether a first pull may get further with more room: its disk took nothing more, or the journal's is full."""
+    return isinstance(error, MirrorRefused) or isinstance(error.__cause__, apsw.FullError)
 
 
 def rail_of(raised: BaseException) -> RootLost | MassDelete | None:

@@ -12,7 +12,7 @@ from contextlib import asynccontextmanager, contextmanager
 from typing import Final
 
 from relayfile import faults
-from relayfile.errors import DataCorrupted, MirrorRefused
+from relayfile.errors import DataCorrupted, MirrorRefused, StorageFailed
 from relayfile.syncd import descriptors, names
 from relayfile.syncd.open_mirror import OpenMirror
 from relayfile.syncd.progress import Progress
@@ -90,14 +90,18 @@ class Staging:
 
     async def close(self) -> None:
         """Let the thread finish what it has; its rows are kept if they can be."""
-        while self._under_way:
+        try:
+            while self._under_way:
+                try:
+                    await self._settle()
+                except (DataCorrupted, MirrorRefused, StorageFailed):
+                    continue  # the first failure is already on its way to the caller
+        finally:
             try:
-                await self._settle()
-            except (DataCorrupted, MirrorRefused):
-                continue  # the first failure is already on its way to the caller
-        with contextlib.suppress(OSError):  # after an end without failure, ``drain`` has met it
-            await self._write_back.end()
-        self._stage.close()
+                with contextlib.suppress(OSError):  # after an end without failure, ``drain`` has met it
+                    await self._write_back.end()
+            finally:  # in the thread, behind whatever still uses the directories
+                await self._mirror.writer.run(self._stage.close)
 
     def _write(
         self, files: Sequence[FileWithContent], disk_paths: Sequence[str] | None, barrier: int, now_us: int

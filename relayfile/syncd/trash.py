@@ -80,10 +80,11 @@ class Trash:
         What nobody listed may be a user's only copy: it counts as acknowledged only where ``hash_of`` its name is what
         the store had of some file. ``hash_of`` is asked for such names only; empty: it cannot be told.
         """
-        with transaction(self._db):
+        with storage_errors():
             known = {str(row[0]) for row in self._db.execute("SELECT name FROM trash")}
-            strays = {name: size for name, size in found.items() if name not in known}
-            hashes = {name: hash_of(name) for name in strays}
+        strays = {name: size for name, size in found.items() if name not in known}
+        hashes = {name: hash_of(name) for name in strays}  # before the transaction: a file may be of any size
+        with transaction(self._db):
             agreed = self._agreed(set(hashes.values())) if strays else set()
             self._db.executemany(
                 f"INSERT INTO trash ({_COLUMNS}) VALUES (?, ?, '', '', ?, ?, ?, 0, ?, ?)",

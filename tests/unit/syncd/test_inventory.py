@@ -6,15 +6,21 @@ import pathlib
 import random
 from typing import Any
 
+import apsw
 import pytest
 
-from relayfile.errors import MirrorRefused, Unavailable
+from relayfile.errors import MirrorRefused, StorageFailed, Unavailable
+from relayfile.syncd import inventory
 from relayfile.syncd.catch_up import relearn
+from relayfile.syncd.ignore import IgnoreRules
 from relayfile.syncd.inventory import HASH_BYTES, Inventory
+from relayfile.syncd.journal_pull import FirstPull
 from relayfile.syncd.open_mirror import OpenMirror
 from relayfile.syncd.progress import Progress, Via
 from relayfile.syncd.pull import first_pull
+from relayfile.syncd.rails import is_full
 from relayfile.syncd.stage import Stage
+from relayfile.syncd.walk import Walk
 from tests.fakes.mirror import opened, tree_of
 from tests.fakes.store import FakeStore
 
@@ -176,3 +182,52 @@ async def test_a_full_disk_costs_what_was_set_aside(tmp_path: pathlib.Path, monk
             assert staging(tmp_path) == ["tree"]
             await pull(mirror, store, Via.EXPORT)
     assert tree_of(tmp_path) == contents(store)
+
+
+def directories_held(path: pathlib.Path) -> list[str]:
+    """Below the staging directory, by this process."""
+    links = [pathlib.Path("/proc/self/fd", each) for each in os.listdir("/proc/self/fd")]
+    held = [str(link.readlink()) for link in links if link.is_symlink()]
+    return [each for each in held if each.startswith(f"{path}/mirror/.relayfile/staging/")]
+
+
+@VIA
+async def test_a_full_journal_costs_what_was_set_aside_and_no_descriptors(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, via: Via
+) -> None:
+    store = filled()
+    async with store.served() as address:
+        async with opened(address, tmp_path) as mirror:
+            await cut_half_way(mirror, store)
+        store.new_history()
+
+        def full(*_: Any) -> None:
+            raise StorageFailed(what="the journal") from apsw.FullError("full")
+
+        async with opened(address, tmp_path) as mirror:
+            with monkeypatch.context() as patch:
+                patch.setattr(FirstPull, "stage", full)
+                for _ in range(2):
+                    with pytest.raises(StorageFailed) as failed:
+                        await first_pull(mirror, Progress(0.0), via)
+                    assert is_full(failed.value), "it is tried again"
+                    assert directories_held(tmp_path) == []
+            assert staging(tmp_path) == ["tree"]
+            await pull(mirror, store, via)
+    assert tree_of(tmp_path) == contents(store)
+
+
+def test_a_step_of_the_thread_that_all_share_ends_by_bytes_too(tmp_path: pathlib.Path) -> None:
+    for index in range(4):
+        (tmp_path / f"f{index}").touch()
+        os.truncate(tmp_path / f"f{index}", 16 << 20)
+    base = os.open(tmp_path, os.O_RDONLY)
+    walk = Walk(base, "", IgnoreRules())
+    steps = [inventory._step(walk, base, 16 << 20) for _ in range(3)]
+    walk.close()
+    os.close(base)
+    assert [([place for _, place in found], more) for found, more in steps] == [
+        (["f0", "f1"], True),
+        (["f2", "f3"], True),
+        ([], False),
+    ]
