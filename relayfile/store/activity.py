@@ -9,8 +9,9 @@ from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
 from relayfile.clock import Clock
+from relayfile.model import Outcome
 from relayfile.store.engine import PlannedEntry, WorkspaceKey
-from relayfile.store.plan.writeback.rows import UNFINISHED, OperationRow, OperationState
+from relayfile.store.plan.writeback.rows import UNFINISHED, OperationKind, OperationRow, OperationState
 from relayfile.telemetry import StoreInstruments, WritebackInstruments
 
 WINDOW_S: Final = 60.0
@@ -42,6 +43,12 @@ class NodeActivity:
         self._clock = clock
         self._instruments = instruments
         self._writeback = writeback
+        for outcome in Outcome:  # from 0, so that the first of a kind is an increase to Prometheus
+            instruments.outcomes_total.labels(outcome.name.lower())
+        for kind in OperationKind:
+            for end in OperationState:
+                if end not in UNFINISHED:
+                    writeback.ends_total.labels(kind.name.lower(), end.name.lower())
         self._started_at = clock.monotonic()
         self._slices: deque[_Slice] = deque()
         self.revisions: dict[int, int] = {}

@@ -157,7 +157,7 @@ class StoreInstruments(Instruments):
     outcomes_total: Counter = counter("Changes that ended.", "outcome")
     revisions_total: Counter = counter("Revisions taken.")
     replays_total: Counter = counter("Dead letters that were tried again.", "result")
-    queue_changes: Gauge = gauge("Changes that wait for a commit.")
+    queue_changes: Gauge = gauge("Changes that wait for a commit; of a node only their bytes have a limit.")
     queue_bytes: Gauge = gauge("Bytes of content that wait for a commit.")
     queue_limit_bytes: Gauge = gauge("How many may; then streams are not read and calls are refused.")
     fenced_total: Counter = counter("Entries dropped because the shard had another owner.")
@@ -211,7 +211,10 @@ class SyncdInstruments(Instruments):
     files_pending: Gauge = gauge("Files that the store has and the disk not yet, of all mirrors. Read every 15 s.")
     edits_unsent: Gauge = gauge("Local edits that the store has not acknowledged, of all mirrors. Read every 15 s.")
     edits_unsent_oldest_seconds: Gauge = gauge("How long the oldest of them has waited. Read every 15 s.")
-    writer_queue_batches: Gauge = gauge("Batches that wait for the thread that writes files, or are being written.")
+    writer_queue_batches: Gauge = gauge(
+        "Batches that wait for the thread that writes files, or are being written. Without a limit of its own: whoever "
+        "hands one over waits for it."
+    )
     problems: Gauge = gauge("Listed problems of all mirrors.")
     staleness_seconds: Gauge = gauge(
         "Since a mirror last knew that it had everything; of at most 100 mirrors. Read every second.", "mirror"

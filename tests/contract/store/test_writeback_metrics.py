@@ -34,7 +34,8 @@ async def test_requests_ends_and_claims_are_counted(tmp_path: Path) -> None:
         await scene.reaches(done, SUCCEEDED, step_s=0.5)
         scene.target.replies = [Reply(422)]
         await scene.reaches(await scene.stage.write("/linear/issues/2.json", b"2"), DEAD_LETTERED, step_s=0.5)
-        assert told(figures.ends_total, "_total") == {("write", "succeeded"): 1, ("write", "dead_lettered"): 1}
+        ends = {labels: count for labels, count in told(figures.ends_total, "_total").items() if count}
+        assert ends == {("write", "succeeded"): 1, ("write", "dead_lettered"): 1}
         assert told(figures.claims_total, "_total") == {("write",): 3}
         results = told(figures.requests_total, "_total")
         assert results == {("linear", "failed"): 1, ("linear", "succeeded"): 1, ("linear", "refused"): 1}

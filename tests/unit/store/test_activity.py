@@ -47,3 +47,13 @@ def test_a_slice_holds_so_many_workspaces_and_goes_on_counting_them() -> None:
     busiest = figures.busiest(10_000)
     assert len(busiest) == activity.SLICE_WORKSPACES_MAX
     assert (busiest[0].key.workspace_id, busiest[0].changes_per_s) == ("w-0", 1.0)
+
+
+def test_what_ends_is_counted_from_nought() -> None:
+    """Prometheus sees no increase in a series that begins with what was counted: the first dead letters."""
+    registry = CollectorRegistry()
+    NodeActivity(ManualClock(), StoreInstruments.declare(registry), WritebackInstruments.declare(registry))
+    assert registry.get_sample_value("relayfile_store_outcomes_total", {"outcome": "dead_lettered"}) == 0
+    ends = {"kind": "write", "end": "dead_lettered"}
+    assert registry.get_sample_value("relayfile_writeback_ends_total", ends) == 0
+    assert registry.get_sample_value("relayfile_writeback_ends_total", {"kind": "write", "end": "pending"}) is None
