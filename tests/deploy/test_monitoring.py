@@ -22,7 +22,7 @@ DASHBOARDS = sorted((ROOT / "deploy/grafana").glob("*.json"))
 SERIES = {series: metric for metric in catalogue() for series in metric.series}
 NOT_OURS = {"up", "process_cpu_seconds_total", "process_resident_memory_bytes", "process_open_fds", "process_max_fds"}
 """What Prometheus and its client tell of every process."""
-OF_THE_SCRAPE = {"instance", "job", "le"}
+OF_THE_SCRAPE = {"instance", "job", "le", "namespace"}
 RULE_LIST = [rule for group in yaml.safe_load(RULES.read_text())["groups"] for rule in group["rules"]]
 RECORDED = {rule["record"] for rule in RULE_LIST if "record" in rule}
 ALERTS = [rule for rule in RULE_LIST if "alert" in rule]

@@ -97,12 +97,28 @@ def test_pods_are_spread_and_not_all_taken_at_once(workload: Workload) -> None:
 def test_no_two_store_nodes_of_production_share_a_machine() -> None:
     for directory in FULL:
         store = Workload(one(rendered(directory), "StatefulSet", "relayfile-store"), rendered(directory))
-        hard = {
-            each["topologyKey"]
-            for each in store.pod["topologySpreadConstraints"]
-            if each["whenUnsatisfiable"] == "DoNotSchedule"
-        }
-        assert hard == {"kubernetes.io/hostname"}
+        [term] = store.pod["affinity"]["podAntiAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]
+        assert term["topologyKey"] == "kubernetes.io/hostname"
+        assert selects(term["labelSelector"], store.labels)
+
+
+def test_connections_that_begin_anew_leave_time_for_what_does_not_resume() -> None:
+    for directory in FULL:
+        for workload in workloads(directory):
+            for container in workload.lasting if workload.is_ours else ():
+                variables = workload.environment(container)
+                assert parse_duration(str(variables["RELAYFILE_STREAM_AGE_MAX"])) > 0
+                grace_s = parse_duration(str(variables["RELAYFILE_STREAM_AGE_GRACE"]))
+                assert grace_s >= 12 * 3600, "backups, scrubs and audits are cut after it"
+
+
+def test_the_store_does_not_take_the_root_of_its_volume() -> None:
+    for name in OVERLAYS:
+        objects = rendered(f"overlays/{name}")
+        store = Workload(one(objects, "StatefulSet", "relayfile-store"), objects)
+        [container] = store.containers
+        mounts = {each["mountPath"] for each in container["volumeMounts"]}
+        assert store.environment(container)["RELAYFILE_DATA_DIR"] not in mounts, "lost+found is there"
 
 
 @pytest.mark.parametrize("workload", OURS)
