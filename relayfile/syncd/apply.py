@@ -23,10 +23,9 @@ from relayfile.syncd.reconcile import Action, Local, LocalKind, Mode, Step, reco
 from relayfile.syncd.root import Root
 from relayfile.syncd.rows import Conflict, DiskStat, Edit, Problem, Settled, TrashReason
 from relayfile.syncd.stage import reason_of
+from relayfile.syncd.swap import swap
 
 INCOMING: Final = "incoming"
-SWAPPING: Final = ".swapping"
-"""A staged file that may be the one from the mirror by now: `strays` looks at it after a kill."""
 _UNIQUE_BYTES: Final = 8
 SYNC_EACH_MAX: Final = 64
 """So many files are forced to disk one by one; for more, one barrier of the file system is cheaper."""
@@ -214,25 +213,14 @@ class Application:
 
     def _swap(self, incoming: int, name: str, directory: int, target: str, seen: DiskStat, wanted: Wanted) -> bool:
         """Put the new file in the place of ours; False when what came out was not what was seen."""
-        name = self._about_to_swap(incoming, name)
-        if not descriptors.exchange(incoming, name, directory, target):
-            self._trash(directory, target, wanted, seen, TrashReason.OVERWRITTEN)
-            descriptors.move_if_absent(incoming, name, directory, target)
-            return True
-        out = descriptors.look(incoming, name)
-        if out is not None and descriptors.stat_of(out).same_file(seen):
-            self._trash(incoming, name, wanted, seen, TrashReason.OVERWRITTEN)
-            return True
-        descriptors.exchange(incoming, name, directory, target)
-        os.unlink(name, dir_fd=incoming)
-        self._list(wanted, "LOCAL_EDIT_KEPT", _MESSAGES["LOCAL_EDIT_KEPT"])
-        return False
-
-    def _about_to_swap(self, incoming: int, name: str) -> str:
-        """A name that no later batch takes: what comes out of the mirror may have to stay under it."""
-        swapping = f"{name}-{os.urandom(_UNIQUE_BYTES).hex()}{SWAPPING}"
-        descriptors.move_if_absent(incoming, name, incoming, swapping)
-        return swapping
+        swapped = swap(incoming, name, directory, target, seen)
+        if swapped.out and not (
+            swapped.as_seen and self._trash(incoming, swapped.out, wanted, seen, TrashReason.OVERWRITTEN)
+        ):
+            self._set_aside(incoming, swapped.out, wanted)
+        if not swapped.placed:
+            self._list(wanted, "LOCAL_EDIT_KEPT", _MESSAGES["LOCAL_EDIT_KEPT"])
+        return swapped.placed
 
     def _keep_and_swap(
         self, action: Action, incoming: int, name: str, directory: int, wanted: Wanted, local: Local, seen: DiskStat
@@ -246,21 +234,20 @@ class Application:
             self._list(wanted, "LOCAL_EDIT_KEPT", _MESSAGES["LOCAL_EDIT_KEPT"])
             return False
         faults.point("syncd.conflict.after_keep_before_replace")
-        name = self._about_to_swap(incoming, name)
-        if not descriptors.exchange(incoming, name, directory, target):
-            out_name = f"out-{name}"
-            os.rename(target, out_name, src_dir_fd=directory, dst_dir_fd=incoming)
-            descriptors.move_if_absent(incoming, name, directory, target)
-            name = out_name
-        out = descriptors.look(incoming, name)
-        if out is not None and descriptors.stat_of(out).same_file(seen):
-            os.unlink(name, dir_fd=incoming)
-            return True
-        descriptors.exchange(incoming, name, directory, target)
-        os.unlink(name, dir_fd=incoming)
-        undo()
-        self._list(wanted, "LOCAL_EDIT_KEPT", _MESSAGES["LOCAL_EDIT_KEPT"])
-        return False
+        try:
+            swapped = swap(incoming, name, directory, target, seen)
+        except OSError:
+            if kept.is_seen(directory, target, seen):
+                undo()  # else every further try would keep it once more
+            raise
+        if swapped.as_seen and swapped.placed:
+            os.unlink(swapped.out, dir_fd=incoming)
+        elif swapped.out:
+            self._set_aside(incoming, swapped.out, wanted)
+        if not swapped.placed:
+            undo()
+            self._list(wanted, "LOCAL_EDIT_KEPT", _MESSAGES["LOCAL_EDIT_KEPT"])
+        return swapped.placed
 
     def _keep(
         self, action: Action, directory: int, target: str, wanted: Wanted, local: Local, seen: DiskStat
@@ -333,28 +320,53 @@ class Application:
             self._prune(parent)
 
     def _trash(self, directory: int, name: str, wanted: Wanted, seen: DiskStat, reason: TrashReason) -> bool:
-        """Move a file to the trash; False when it was not the one that was seen, and is back in its place."""
+        """Move a file to the trash and tell of it; False as in ``_take``."""
         trash_id = self._ids.pop()
         name_kept = suffixed(split(wanted.disk_path)[1], trash_id)
-        descriptors.move_if_absent(directory, name, self._root.trash_fd, name_kept)
-        out = descriptors.look(self._root.trash_fd, name_kept)
-        if out is None or not descriptors.stat_of(out).same_file(seen):
-            descriptors.move_if_absent(self._root.trash_fd, name_kept, directory, name)
-            self._list(wanted, "LOCAL_EDIT_KEPT", _MESSAGES["LOCAL_EDIT_KEPT"])
+        if not self._take(directory, name, name_kept, wanted, seen):
             return False
         self._trashed(wanted, name_kept, seen, reason, None, trash_id)
         return True
+
+    def _take(self, directory: int, name: str, name_kept: str, wanted: Wanted, seen: DiskStat) -> bool:
+        """Move a file to the trash; False when it was not the one that was seen, and is back in its place."""
+        trash = self._root.trash_fd
+        descriptors.move_if_absent(directory, name, trash, name_kept)
+        if kept.is_seen(trash, name_kept, seen):
+            return True
+        try:
+            descriptors.move_if_absent(trash, name_kept, directory, name)
+        except FileExistsError:  # saved once more since
+            self._set_aside(trash, name_kept, wanted)
+        self._list(wanted, "LOCAL_EDIT_KEPT", _MESSAGES["LOCAL_EDIT_KEPT"])
+        return False
+
+    def _set_aside(self, directory: int, name: str, wanted: Wanted) -> None:
+        """Keep in the trash what came out of the mirror unseen: it may be a user's only copy."""
+        found = descriptors.look(directory, name)
+        if found is None:
+            return
+        trash_id = f"{self._now_us:020}-{os.urandom(_UNIQUE_BYTES).hex()}"
+        name_kept = suffixed(split(wanted.disk_path)[1], trash_id)
+        descriptors.move_if_absent(directory, name, self._root.trash_fd, name_kept)
+        content_hash = self._root.trashed_hash(name_kept)
+        stat = descriptors.stat_of(found)
+        self._trashed(wanted, name_kept, stat, TrashReason.OVERWRITTEN, content_hash, trash_id)
 
     def _give_back(
         self, action: Action, directory: int, target: str, wanted: Wanted, local: Local, seen: DiskStat
     ) -> None:
         """A file that was changed in a read-only mirror, and that the store no longer has."""
         try:
-            self._keep(action, directory, target, wanted, local, seen)
+            undo = self._keep(action, directory, target, wanted, local, seen)
         except kept.Changed:
             self._list(wanted, "LOCAL_EDIT_KEPT", _MESSAGES["LOCAL_EDIT_KEPT"])
             return
-        os.unlink(target, dir_fd=directory)
+        out = suffixed(target, os.urandom(_UNIQUE_BYTES).hex())
+        if not self._take(directory, target, out, wanted, seen):
+            undo()
+            return
+        os.unlink(out, dir_fd=self._root.trash_fd)  # it is there already
         self._touched.add(split(wanted.disk_path)[0])
         self.done.settled.append(Settled(wanted.path, None))
         self.done.deleted_count += 1
@@ -374,7 +386,7 @@ class Application:
             name,
             wanted.path,
             wanted.disk_path,
-            changed or wanted.base or b"",
+            (wanted.base or b"") if changed is None else changed,
             seen.size,
             wanted.revision,
             reason,

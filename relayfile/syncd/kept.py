@@ -53,14 +53,14 @@ def hold(directory: int, name: str, seen: DiskStat, into: int, kept: str) -> Non
     try:
         os.link(name, kept, src_dir_fd=directory, dst_dir_fd=into, follow_symlinks=False)
     except FileExistsError:
-        if not _is(into, kept, seen):
+        if not is_seen(into, kept, seen):
             raise
     except OSError as error:
         if error.errno not in _NO_LINKS:
             raise
         _copy(directory, name, into, kept)
         return
-    if not _is(into, kept, seen):
+    if not is_seen(into, kept, seen):
         os.unlink(kept, dir_fd=into)
         raise Changed
     descriptors.force(into, kept)
@@ -90,7 +90,8 @@ def prune(directories: Directories, directory: str) -> None:
         directory = parent
 
 
-def _is(directory: int, name: str, seen: DiskStat) -> bool:
+def is_seen(directory: int, name: str, seen: DiskStat) -> bool:
+    """Whether the name has the very file that was ``seen``, unchanged."""
     stat = descriptors.look(directory, name)
     return stat is not None and descriptors.stat_of(stat).same_file(seen)
 

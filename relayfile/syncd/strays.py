@@ -13,13 +13,14 @@ from collections.abc import Iterator
 from typing import Final
 
 from relayfile.syncd import descriptors, kept
-from relayfile.syncd.apply import INCOMING, SWAPPING
+from relayfile.syncd.apply import INCOMING
 from relayfile.syncd.descriptors import split
 from relayfile.syncd.journal import Journal
 from relayfile.syncd.names import suffixed
 from relayfile.syncd.reconcile import ConflictKind
 from relayfile.syncd.root import Root
 from relayfile.syncd.rows import Conflict
+from relayfile.syncd.swap import SWAPPING
 
 _ID_HEX: Final = 16
 
