@@ -51,24 +51,7 @@ class Trash:
         if not trashed:
             return
         with transaction(self._db):
-            self._db.executemany(
-                f"INSERT OR REPLACE INTO trash ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                [
-                    (
-                        each.trash_id,
-                        int(each.reason),
-                        each.path,
-                        each.disk_path,
-                        each.name,
-                        each.content_hash,
-                        each.size,
-                        each.revision,
-                        each.acknowledged,
-                        now_us,
-                    )
-                    for each in trashed
-                ],
-            )
+            self._put([(each, now_us) for each in trashed])
             self._db.execute(
                 "UPDATE mirror SET trash_count = trash_count + ?, trash_bytes = trash_bytes + ?",
                 (len(trashed), sum(each.size for each in trashed)),
@@ -167,25 +150,29 @@ class Trash:
         if not entries:
             return
         with transaction(self._db):
-            self._db.executemany(
-                f"INSERT OR REPLACE INTO trash ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                [
-                    (
-                        each.trash_id,
-                        int(each.reason),
-                        each.path,
-                        each.disk_path,
-                        each.name,
-                        each.content_hash,
-                        each.size,
-                        each.revision,
-                        each.acknowledged,
-                        each.create_time_us,
-                    )
-                    for each in entries
-                ],
-            )
+            self._put([(each, each.create_time_us) for each in entries])
             self._count()
+
+    def _put(self, timed: Iterable[tuple[Trashed | TrashEntry, int]]) -> None:
+        """List files, each with the time since when it is in the trash."""
+        self._db.executemany(
+            f"INSERT OR REPLACE INTO trash ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            [
+                (
+                    each.trash_id,
+                    int(each.reason),
+                    each.path,
+                    each.disk_path,
+                    each.name,
+                    each.content_hash,
+                    each.size,
+                    each.revision,
+                    each.acknowledged,
+                    since_us,
+                )
+                for each, since_us in timed
+            ],
+        )
 
     def _agreed(self, hashes: set[bytes]) -> set[bytes]:
         """Those that the journal knows as a version that the store has, or had when both sides last agreed."""

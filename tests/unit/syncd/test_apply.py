@@ -1,32 +1,16 @@
 import hashlib
 import pathlib
-from collections.abc import Iterator
 
 import pytest
 
 from relayfile.syncd import descriptors
 from relayfile.syncd.apply import Application, Applied, Wanted
-from relayfile.syncd.root import Marker, Root, create_root
+from relayfile.syncd.root import Root
 from relayfile.syncd.rows import DiskStat
-
-MARKER = Marker("m1", "acme")
 
 
 def sha(content: bytes) -> bytes:
     return hashlib.sha256(content).digest()
-
-
-@pytest.fixture
-def root(tmp_path: pathlib.Path) -> Iterator[Root]:
-    create_root(str(tmp_path / "mirror"), MARKER, adopt_existing=False)
-    root = Root.open(str(tmp_path / "mirror"), MARKER)
-    yield root
-    root.close()
-
-
-@pytest.fixture
-def mirror(root: Root) -> pathlib.Path:
-    return pathlib.Path(root.path)
 
 
 def wanted(path: str, content: bytes | None, base: bytes | None = None, written: DiskStat | None = None) -> Wanted:

@@ -3,31 +3,18 @@
 import errno
 import os
 import pathlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 
 from relayfile.syncd import descriptors, kept
 from relayfile.syncd.apply import Application, Applied, Wanted
 from relayfile.syncd.reconcile import Mode
-from relayfile.syncd.root import Root, create_root
+from relayfile.syncd.root import Root
 from relayfile.syncd.rows import DiskStat
-from tests.unit.syncd.test_apply import MARKER, reasons, trashed, wanted, written_once
+from tests.unit.syncd.test_apply import reasons, trashed, wanted, written_once
 
 Exchange = Callable[[int, str, int, str], bool]
-
-
-@pytest.fixture
-def root(tmp_path: pathlib.Path) -> Iterator[Root]:
-    create_root(str(tmp_path / "mirror"), MARKER, adopt_existing=False)
-    root = Root.open(str(tmp_path / "mirror"), MARKER)
-    yield root
-    root.close()
-
-
-@pytest.fixture
-def mirror(root: Root) -> pathlib.Path:
-    return pathlib.Path(root.path)
 
 
 def save(path: pathlib.Path, content: bytes) -> None:
