@@ -8,7 +8,7 @@ import asyncio
 import contextlib
 import math
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import ExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
 
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_never
 
@@ -38,6 +38,7 @@ from relayfile.syncd.leaving import leave
 from relayfile.syncd.local import check_held, decide_held, take_local
 from relayfile.syncd.local_changes import LocalChanges
 from relayfile.syncd.open_mirror import OpenMirror
+from relayfile.syncd.opening import open_mirror
 from relayfile.syncd.patience import patiently
 from relayfile.syncd.problem_files import ProblemFiles
 from relayfile.syncd.progress import Phase, Progress, Via
@@ -46,7 +47,7 @@ from relayfile.syncd.push import Pusher
 from relayfile.syncd.rails import disk_error_of, is_full, rail_of
 from relayfile.syncd.resolve import Choice, Resolved, resolve
 from relayfile.syncd.restore import Restored, restore
-from relayfile.syncd.root import Marker, Root, RootLost
+from relayfile.syncd.root import Root, RootLost
 from relayfile.syncd.rows import Conflict, Cursor, FileState
 from relayfile.syncd.shown import Audited, MirrorRecord, MirrorState, Seen
 from relayfile.syncd.strays import take_in
@@ -75,6 +76,7 @@ class Mirror:
         self._open_journal = open_journal
         self._open_with = open_with
         self._turn = asyncio.Lock()
+        self._opening = asyncio.Lock()
         self._open: OpenMirror | None = None
         self._problem_files: ProblemFiles | None = None
         self._failures = 0
@@ -116,18 +118,21 @@ class Mirror:
         self._retired = True
         if self.progress is not None and self.progress.cancel is not None:
             self.progress.cancel()
-        async with self._turn:
+        async with self._turn, self._opening:
             if self._open is not None:
-                take_in(self._open.root, self._open.journal, self._clock.now_us())  # what is in no list is nobody's
+                await take_in(self._open)  # what is in no list is nobody's
                 self._open.root.unmark()
             self.close()
         self.display.state(MirrorState.STOPPED)
 
-    def look(self) -> None:
-        """Open a mirror that nobody has used since the start, so that it can show what it has; or its halt."""
-        if self._open is None and not self._turn.locked():
+    async def look(self) -> None:
+        """Open a mirror that nobody has used since the start, so that it can show what it has; or its halt.
+
+        Waits for whoever opens it, and for no work on it.
+        """
+        if self._open is None:
             try:
-                self._opened()
+                await self._opened()
             except RootLost as lost:
                 self.display.halted(lost)
             except (MirrorRefused, MirrorNotFound) as error:
@@ -199,7 +204,7 @@ class Mirror:
 
     async def change(self, record: MirrorRecord) -> None:
         """Be ``record`` from now on; nothing follows meanwhile. Files of dropped paths go to the trash, no other."""
-        async with self._turn:
+        async with self._turn, self._opening:
             self.close()
             self.display.record = record
         with contextlib.suppress(MirrorRefused):  # shown; the rest is done when the directory is back
@@ -382,7 +387,7 @@ class Mirror:
     async def _using(self) -> AsyncIterator[OpenMirror]:
         """The turn, with directory and journal open; rails that break become `MirrorRefused` and a halt."""
         async with self._turn, self._guarded():
-            yield self._opened()
+            yield await self._opened()
 
     @asynccontextmanager
     async def _guarded(self) -> AsyncIterator[None]:
@@ -403,24 +408,18 @@ class Mirror:
             await self._problem_files.agree()
         self.display.write_status(self._open)
 
-    def _opened(self) -> OpenMirror:
-        if self._retired:
-            raise MirrorNotFound(mirror=self.record.mirror_id)
-        if self._open is None:
-            root = Root.open(self.record.directory, Marker(self.record.mirror_id, self.record.workspace_id))
-            with ExitStack() as opening:  # what is left open would keep the lock, and the next attempt out
-                opening.callback(root.close)
-                journal = self._open_journal(root)
-                opening.callback(journal.close)
-                take_in(root, journal, self._clock.now_us())
-                self._open = self._open_with(root, journal)
-                opening.pop_all()
-            self._problem_files = ProblemFiles(root.own_fd, journal, self._open.writer)
-            if journal.decisions.waiting() is not None and (plan := delete_plan(self._open, {})) is not None:
-                self.display.halted(MassDelete(plan))  # as before the restart
-        self._open.root.check()
-        self.display.directory_back()
-        return self._open
+    async def _opened(self) -> OpenMirror:
+        async with self._opening:
+            if self._retired:
+                raise MirrorNotFound(mirror=self.record.mirror_id)
+            if self._open is None:
+                self._open = opened = await open_mirror(self.record, self._open_journal, self._open_with)
+                self._problem_files = ProblemFiles(opened.root.own_fd, opened.journal, opened.writer)
+                if opened.journal.decisions.waiting() is not None and (plan := delete_plan(opened, {})) is not None:
+                    self.display.halted(MassDelete(plan))  # as before the restart
+            self._open.root.check()
+            self.display.directory_back()
+            return self._open
 
     def _may_pass(self, raised: BaseException) -> bool:
         error = leading_error(raised)

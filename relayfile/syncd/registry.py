@@ -126,7 +126,7 @@ class Registry:
             read_only=wanted.read_only,
             token_file=wanted.token_file or old.token_file,
         )
-        mirror.look()
+        await mirror.look()
         if dropped(old.remote_paths, record.remote_paths) and (unsent := mirror.unsent()):
             raise UnsentEdits(mirror=old.directory, edits=unsent.edits, conflicts=unsent.conflicts)
         # The row first: after a kill the journal is made one of these paths when it is opened.
@@ -145,7 +145,7 @@ class Registry:
         ``UnsentEdits`` when there is any and not ``force``. Nobody else may ask for the mirror from then on.
         """
         record = mirror.record
-        mirror.look()
+        await mirror.look()
         unsent = mirror.unsent()
         if unsent and not force:
             raise UnsentEdits(mirror=record.directory, edits=unsent.edits, conflicts=unsent.conflicts)

@@ -54,10 +54,10 @@ class Requests:
         authorise_workspace(current_principal(), mirror.record.workspace_id)
         return mirror
 
-    def opened(self, mirror_id: str) -> OpenMirror:
+    async def opened(self, mirror_id: str) -> OpenMirror:
         """Directory and journal of the mirror, opened if need be; what keeps them closed is raised."""
         mirror = self.mirror(mirror_id)
-        mirror.look()
+        await mirror.look()
         if mirror.opened is not None:
             return mirror.opened
         halt = mirror.seen.halt

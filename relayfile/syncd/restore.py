@@ -19,6 +19,7 @@ from relayfile.syncd.reconcile import LocalKind
 from relayfile.syncd.root import Root
 from relayfile.syncd.rows import DiskStat, TrashReason
 from relayfile.syncd.stage import reason_of
+from relayfile.syncd.strays import take_in_trash
 from relayfile.syncd.trash import TrashEntry
 
 
@@ -51,7 +52,7 @@ async def restore(mirror: OpenMirror, trash_ids: Sequence[str], directory: str, 
     done = [each.trash_id for each in ended.values() if each.failure is None]
     mirror.journal.trash.forget(done)
     if in_the_way:  # listed, and moved or not: the list agrees with the directory again
-        mirror.journal.trash.take_in(mirror.root.trashed(), mirror.root.trashed_hash, mirror.clock.now_us())
+        await take_in_trash(mirror)
     missing = ("TRASH_NOT_FOUND", "There is no such entry in the trash, or no longer.")
     return [ended.get(each, Restored(each, failure=missing)) for each in trash_ids]
 

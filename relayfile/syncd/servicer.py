@@ -53,7 +53,7 @@ class MirrorService(EditsOfMirrors, ListsOfMirrors, WaitsForMirrors, MirrorServi
 
     async def GetMirror(self, request: mirror_pb2.GetMirrorRequest, _context: Context) -> mirror_pb2.GetMirrorResponse:
         mirror = self._requests.mirror(request.mirror_id)
-        mirror.look()
+        await mirror.look()
         return mirror_pb2.GetMirrorResponse(mirror=wire.mirror_message(mirror))
 
     async def ListMirrors(
@@ -71,7 +71,7 @@ class MirrorService(EditsOfMirrors, ListsOfMirrors, WaitsForMirrors, MirrorServi
             and (not request.directory or contains(mirror.record.directory, request.directory.rstrip("/") or "/"))
         ]
         for mirror in found[:size]:
-            mirror.look()
+            await mirror.look()
         token = wire.page_token(request, found[size - 1].record.mirror_id) if len(found) > size else ""
         return mirror_pb2.ListMirrorsResponse(
             mirrors=[wire.mirror_message(mirror) for mirror in found[:size]], next_page_token=token

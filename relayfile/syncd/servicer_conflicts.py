@@ -35,7 +35,7 @@ class EditsOfMirrors:
     ) -> mirror_pb2.ListConflictsResponse:
         size = page_size(request.page_size)
         after = wire_conflicts.conflicts_start(request)
-        mirror = self._requests.opened(request.mirror_id)
+        mirror = await self._requests.opened(request.mirror_id)
         found = mirror.journal.conflicts.page(after, size + 1, below=remote_directory(request.remote_path))
         return mirror_pb2.ListConflictsResponse(
             conflicts=[wire_conflicts.conflict_message(each) for each in found[:size]],
@@ -46,7 +46,7 @@ class EditsOfMirrors:
         self, request: mirror_pb2.ResolveConflictRequest, _context: Context
     ) -> mirror_pb2.ResolveConflictResponse:
         async def work(mirror: Mirror) -> mirror_pb2.ResolveConflictResponse:
-            journal = self._requests.opened(request.mirror_id).journal
+            journal = (await self._requests.opened(request.mirror_id)).journal
             answer = mirror_pb2.ResolveConflictResponse()
             choice = Choice(request.choice)
 

@@ -28,7 +28,7 @@ class ListsOfMirrors:
         after = wire_lists.problems_start(request)
         shown = self._requests.mirror(request.mirror_id)
         cycle_us = shown.cadence.next_cycle_us if shown.seen.state is MirrorState.FOLLOWING else 0
-        mirror = self._requests.opened(request.mirror_id)
+        mirror = await self._requests.opened(request.mirror_id)
         below = wire_lists.remote_directory(request.remote_path)
         found = mirror.journal.problems.page(after, size + 1, reason=request.reason, below=below)
         rows = mirror.journal.load([each.path for each in found])
@@ -48,7 +48,7 @@ class ListsOfMirrors:
         size = page_size(request.page_size)
         reason = wire_lists.trash_reason(request.reason)
         before = wire_lists.trash_start(request)
-        mirror = self._requests.opened(request.mirror_id)
+        mirror = await self._requests.opened(request.mirror_id)
         below = wire_lists.local_directory(request.local_path, "local_path")
         found = mirror.journal.trash.page(before, size + 1, below=below, reason=reason)
         return mirror_pb2.ListTrashResponse(

@@ -34,13 +34,13 @@ class WaitsForMirrors:
             raise InvalidArgument([FieldViolation("revision", "is negative")])
         wanted = Cursor(request.revision, request.history_id)
         if not request.revision:
-            now = await self._requests.opened(request.mirror_id).feed.workspace()
+            now = await (await self._requests.opened(request.mirror_id)).feed.workspace()
             if request.history_id not in ("", now.history_id):
                 raise CursorExpired(history_id=now.history_id, oldest=now.revision)
             wanted = now
         while True:
             mirror = self._requests.mirror(request.mirror_id)
-            mirror.look()
+            await mirror.look()
             here = mirror.on_disk()
             known = mirror.opened.journal.cursor if mirror.opened is not None else None
             if known is not None and known.history_id and not wanted.history_id:
@@ -65,7 +65,7 @@ class WaitsForMirrors:
             for gone in message.deleted_mirror_ids:
                 del shown[gone]
             for mirror_id, mirror in mirrors.items():
-                mirror.look()
+                await mirror.look()
                 now = wire.mirror_message(mirror)
                 raw = now.SerializeToString(deterministic=True)
                 if shown.get(mirror_id) != raw:

@@ -4,7 +4,7 @@ Bytes that the store has not acknowledged are never evicted.
 """
 
 import hashlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -40,6 +40,18 @@ class TrashEntry:
     create_time_us: int
 
 
+@dataclass(frozen=True, slots=True)
+class Stray:
+    """A file that is in the trash's directory and on no list."""
+
+    name: str
+    size: int
+    content_hash: bytes
+    """Empty when it cannot be told."""
+    acknowledged: bool
+    """These bytes are what the store has, or had, of some file: what nobody listed may be a user's only copy."""
+
+
 class Trash:
     """The list of what is in `.relayfile/trash/`, in the mirror's journal."""
 
@@ -57,34 +69,44 @@ class Trash:
                 (len(trashed), sum(each.size for each in trashed)),
             )
 
-    def take_in(self, found: Mapping[str, int], hash_of: Callable[[str], bytes], now_us: int) -> None:
-        """Make the list agree with the directory (name to bytes): a kill may have come between the two.
-
-        What nobody listed may be a user's only copy: it counts as acknowledged only where ``hash_of`` its name is what
-        the store had of some file. ``hash_of`` is asked for such names only; empty: it cannot be told.
-        """
+    def unlisted(self, found: Mapping[str, int]) -> list[str]:
+        """Take off the list what is not in the directory (``found``: name to bytes). Returns what is only there."""
         with storage_errors():
-            known = {str(row[0]) for row in self._db.execute("SELECT name FROM trash")}
-        strays = {name: size for name, size in found.items() if name not in known}
-        hashes = {name: hash_of(name) for name in strays}  # before the transaction: a file may be of any size
+            known = {str(row[0]): str(row[1]) for row in self._db.execute("SELECT name, trash_id FROM trash")}
+        gone = [trash_id for name, trash_id in known.items() if name not in found]
+        if gone:
+            self.forget(gone)
+        return [name for name in found if name not in known]
+
+    def agreed(self, hashes: Collection[bytes], after: str, limit: int) -> tuple[set[bytes], str]:
+        """Those that the journal knows as a version that the store has, or had when both sides last agreed.
+
+        Only what the next ``limit`` rows after the path ``after`` say, and the last of these; empty: it was the last.
+        """
+        query = "SELECT path, remote_hash, disk_hash FROM file WHERE path > ? ORDER BY path LIMIT ?"
+        with storage_errors():
+            rows = self._db.execute(query, (after, limit)).fetchall()
+        found = {each for row in rows for each in row[1:] if isinstance(each, bytes) and each in hashes}
+        return found, str(rows[-1][0]) if len(rows) == limit else ""
+
+    def add_strays(self, strays: Sequence[Stray], now_us: int) -> None:
+        """List what a kill left in the directory and on no list."""
         with transaction(self._db):
-            agreed = self._agreed(set(hashes.values())) if strays else set()
             self._db.executemany(
                 f"INSERT INTO trash ({_COLUMNS}) VALUES (?, ?, '', '', ?, ?, ?, 0, ?, ?)",
                 [
                     (
-                        _stray_id(name, now_us),
+                        _stray_id(each.name, now_us),
                         int(TrashReason.OVERWRITTEN),
-                        name,
-                        content_hash,
-                        strays[name],
-                        content_hash in agreed,
+                        each.name,
+                        each.content_hash,
+                        each.size,
+                        each.acknowledged,
                         now_us,
                     )
-                    for name, content_hash in hashes.items()
+                    for each in strays
                 ],
             )
-            self._db.executemany("DELETE FROM trash WHERE name = ?", [(name,) for name in known - found.keys()])
             self._count()
 
     def totals(self) -> tuple[int, int]:
@@ -173,11 +195,6 @@ class Trash:
                 for each, since_us in timed
             ],
         )
-
-    def _agreed(self, hashes: set[bytes]) -> set[bytes]:
-        """Those that the journal knows as a version that the store has, or had when both sides last agreed."""
-        query = "SELECT remote_hash, disk_hash FROM file"
-        return {each for row in self._db.execute(query) for each in row if each is not None and each in hashes}
 
     def _count(self) -> None:
         self._db.execute("UPDATE mirror SET trash_count = (SELECT count(*) FROM trash)")

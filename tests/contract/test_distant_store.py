@@ -52,7 +52,7 @@ async def timed_pull(node: TestNode, address: str, directory: pathlib.Path, via:
     )
     async with serving(address, directory, settings, metadata=node.client.metadata) as registry:
         mirror = add(registry, directory, follow=False)
-        mirror.look()
+        await mirror.look()
         assert mirror.opened is not None
         await mirror.opened.feed.workspace()
         started = asyncio.get_running_loop().time()

@@ -1,12 +1,16 @@
 """What a kill left on disk and on no list: it is listed when the mirror is opened again, and nothing is thrown away."""
 
+import asyncio
+import os
 import pathlib
+import threading
+from collections.abc import Iterator
 from unittest import mock
 
 import pytest
 
 from relayfile import faults
-from relayfile.errors import StorageFailed
+from relayfile.errors import StorageFailed, UnsentEdits
 from relayfile.syncd import descriptors, strays
 from relayfile.syncd.local import take_local
 from relayfile.syncd.local_changes import LocalChanges
@@ -71,7 +75,7 @@ async def test_a_kept_version_that_a_kill_left_unlisted_is_listed_and_can_be_cho
             assert listed(mirror) == []
         async with serving(address, tmp_path) as registry:
             (mirror,) = registry
-            mirror.look()
+            await mirror.look()
             [conflict] = listed(mirror)
             assert (conflict.path, conflict.disk_path, conflict.kept_name) == ("/d/a", "d/a", f"d/a@{revision}")
             assert (conflict.kind, conflict.remote_revision) == (ConflictKind.BOTH_MODIFIED, revision)
@@ -94,7 +98,7 @@ async def test_a_version_that_was_kept_and_not_replaced_is_no_conflict_before_it
             assert (tmp_path / "mirror" / ".relayfile" / "conflicts" / f"d/a@{revision}").read_bytes() == b"mine"
         async with serving(address, tmp_path) as registry:
             (mirror,) = registry
-            mirror.look()
+            await mirror.look()
             assert listed(mirror) == [], "the file still has its name"
             later = store.put("/d/a", "theirs, later")
             await pull(mirror)
@@ -117,12 +121,12 @@ async def test_whatever_lies_among_the_kept_versions_is_listed_once(tmp_path: pa
         (kept.parent / "link").symlink_to(tmp_path)
         async with serving(address, tmp_path) as registry:
             (mirror,) = registry
-            mirror.look()
+            await mirror.look()
             first = listed(mirror)
             assert [(each.kept_name, each.local_size) for each in first] == [(name, 4)]
         async with serving(address, tmp_path) as registry:
             (mirror,) = registry
-            mirror.look()
+            await mirror.look()
             assert listed(mirror) == first
             assert (await mirror.resolve(first, Choice.THEIRS)).ended
             assert not kept.exists()
@@ -178,7 +182,7 @@ async def test_a_mirror_that_could_not_be_opened_does_not_lock_itself_out(tmp_pa
             await pull(mirror)
         async with serving(address, tmp_path) as registry:
             (mirror,) = registry
-            failing = mock.patch("relayfile.syncd.mirror.take_in", side_effect=StorageFailed(what="it is full"))
+            failing = mock.patch("relayfile.syncd.opening.take_in", side_effect=StorageFailed(what="it is full"))
             with failing, pytest.raises(StorageFailed):
                 await pull(mirror)
             await pull(mirror)
@@ -215,3 +219,95 @@ async def test_an_edit_that_cannot_go_back_to_its_place_is_kept_from_later_batch
         await registry.forget(mirror, force=True)
         own = tmp_path / "mirror" / ".relayfile"
         assert b"saved at the last moment" in [path.read_bytes() for path in own.rglob("*") if path.is_file()]
+
+
+def leave_strays(tmp_path: pathlib.Path, count: int) -> None:
+    own = tmp_path / "mirror" / ".relayfile"
+    (own / "conflicts" / "d").mkdir(parents=True, exist_ok=True)
+    for number in range(count):
+        (own / "trash" / f"a~{number:04}").write_text(f"{number}")
+        (own / "conflicts" / "d" / f"a@{number + 1}").write_text(f"{number}")
+
+
+async def test_strays_are_looked_for_and_hashed_in_the_writers_thread(tmp_path: pathlib.Path) -> None:
+    store = filled()
+    async with store.served() as address:
+        async with serving(address, tmp_path) as registry:
+            await pull(add(registry, tmp_path, follow=False, read_only=False))
+        leave_strays(tmp_path, 600)
+        threads: list[int] = []
+        chunks, look = descriptors.chunks, descriptors.look
+
+        def noted_chunks(directory: int, name: str) -> Iterator[bytes]:
+            threads.append(threading.get_ident())
+            return chunks(directory, name)
+
+        def noted_look(directory: int, name: str) -> os.stat_result | None:
+            if name.startswith("a"):
+                threads.append(threading.get_ident())
+            return look(directory, name)
+
+        async with serving(address, tmp_path) as registry:
+            (mirror,) = registry
+            with (
+                mock.patch.object(descriptors, "chunks", noted_chunks),
+                mock.patch.object(descriptors, "look", noted_look),
+            ):
+                await mirror.look()
+            assert len(threads) >= 4 * 600
+            assert threading.get_ident() not in threads, "every other mirror and call of the process waits for the loop"
+            assert mirror.opened is not None
+            assert mirror.opened.journal.trash.totals()[0] == mirror.opened.journal.conflicts.count() == 600
+
+
+async def test_whoever_looks_while_a_mirror_is_opened_sees_it_opened(tmp_path: pathlib.Path) -> None:
+    store = filled()
+    async with store.served() as address:
+        async with serving(address, tmp_path) as registry:
+            await pull(add(registry, tmp_path, follow=False, read_only=False))
+        leave_strays(tmp_path, 1)
+        reads, may_go_on = threading.Event(), threading.Event()
+        chunks = descriptors.chunks
+
+        def held(directory: int, name: str) -> Iterator[bytes]:
+            reads.set()
+            may_go_on.wait()
+            return chunks(directory, name)
+
+        async with serving(address, tmp_path) as registry:
+            (mirror,) = registry
+            with mock.patch.object(descriptors, "chunks", held):
+                try:
+                    opening = asyncio.create_task(mirror.look())
+                    await asyncio.to_thread(reads.wait)
+                    forgetting = asyncio.create_task(registry.forget(mirror, force=False))
+                    await asyncio.sleep(0)
+                    assert mirror.opened is None
+                    assert not opening.done()
+                    assert not forgetting.done()
+                finally:
+                    may_go_on.set()
+                await opening
+                with pytest.raises(UnsentEdits):
+                    await forgetting
+            assert mirror.opened is not None
+
+
+async def test_a_trash_that_somebody_emptied_is_forgotten_and_one_that_was_partly_listed_goes_on(
+    tmp_path: pathlib.Path,
+) -> None:
+    store = filled()
+    async with store.served() as address:
+        async with serving(address, tmp_path) as registry:
+            await pull(add(registry, tmp_path, follow=False, read_only=False))
+        leave_strays(tmp_path, 5)
+        async with serving(address, tmp_path) as registry:
+            (mirror,) = registry
+            await mirror.look()
+            assert len(trashed(mirror)) == 5
+        for path in (tmp_path / "mirror" / ".relayfile" / "trash").glob("a~000[0-2]"):
+            path.unlink()
+        async with serving(address, tmp_path) as registry:
+            (mirror,) = registry
+            await mirror.look()
+            assert sorted(each.name for each in trashed(mirror)) == ["a~0003", "a~0004"]

@@ -9,7 +9,7 @@ import pytest
 from relayfile.syncd.apply import Trashed
 from relayfile.syncd.journal import Journal
 from relayfile.syncd.rows import Cursor, RemoteFile, TrashReason
-from relayfile.syncd.trash import Trash
+from relayfile.syncd.trash import Stray, Trash
 
 
 @pytest.fixture
@@ -49,15 +49,15 @@ def test_i5_what_a_kill_left_unlisted_leaves_only_if_the_store_had_it(tmp_path: 
     journal.learn([RemoteFile("/a", 1, old, 3)], Cursor(1, "h"))
     hashes = {"a~1": old, "a~2": edited, "a~3": b""}
 
-    def hash_of(name: str) -> bytes:
-        assert not journal.trash._db.in_transaction, "nobody waits for the journal while a large file is read"
-        return hashes[name]
-
-    journal.trash.take_in(dict.fromkeys(hashes, 3), hash_of, 1_000)
+    assert journal.trash.unlisted(dict.fromkeys(hashes, 3)) == list(hashes)
+    agreed, after = journal.trash.agreed(set(hashes.values()), "", 100)
+    assert (agreed, after) == ({old}, "")
+    assert journal.trash.agreed(set(hashes.values()), "", 1) == ({old}, "/a")
+    journal.trash.add_strays([Stray(name, 3, each, each in agreed) for name, each in hashes.items()], 1_000)
     found = {each.name: (each.content_hash, each.acknowledged) for each in journal.trash.page(None, 10)}
     assert found == {"a~1": (old, True), "a~2": (edited, False), "a~3": (b"", False)}
     assert [each.name for each in journal.trash.evict(bytes_max=0, made_before_us=2_000, limit=100)] == ["a~1"]
     assert journal.trash.totals() == (2, 6)
-    journal.trash.take_in({"a~2": 3}, hashes.__getitem__, 2_000)
+    assert journal.trash.unlisted({"a~2": 3}) == []
     assert [each.create_time_us for each in journal.trash.page(None, 10)] == [1_000]
     journal.close()
