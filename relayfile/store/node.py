@@ -11,7 +11,6 @@ import msgspec
 from prometheus_client import CollectorRegistry
 
 from relayfile.clock import Clock
-from relayfile.errors import Unavailable
 from relayfile.store.activity import NodeActivity
 from relayfile.store.buckets import BucketBuilder
 from relayfile.store.commit import CommitLimits, Committer
@@ -27,6 +26,7 @@ from relayfile.store.operations.feed import OperationFeed
 from relayfile.store.ownership import Ownership, StaticPlacement
 from relayfile.store.plan.limits import PlanLimits
 from relayfile.store.plan.rows import WorkspaceRow
+from relayfile.store.retention import Retention
 from relayfile.store.routes import RouteWriter
 from relayfile.store.streams.pausing import ChangePauses, PauseNews
 from relayfile.store.streams.sessions import Reports
@@ -34,11 +34,6 @@ from relayfile.store.turns import LoopTurns
 from relayfile.store.watch import RevisionFeed
 from relayfile.store.writes import FileMutations, FileWriter
 from relayfile.telemetry import StoreInstruments, Tracing, WritebackInstruments
-
-EXPIRED_ROWS_PER_BATCH = 500
-"""Small, so that a commit waits little behind it."""
-EXPIRY_STEP_PAUSE_S = 0.01
-"""Between the steps of one sweep, for commits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +76,7 @@ class Node:
         self.feed.on_commit = self.activity.committed
         self.holds = CursorHolds(clock)
         self.turns = LoopTurns(clock)
+        self._retention = Retention(engine, self.holds, clock, self.turns, policy.expiry_interval_s)
         self.committer = Committer(engine, ownership, self.feed, clock, instruments, policy.commit, tracing)
         self.committer.on_submit = self.turns.called
         context = PlanContext(engine, clock, new_id)
@@ -134,7 +130,7 @@ class Node:
         """Write, replay, and remove what expired, until cancelled. Raises `StorageFailed` when the process must end."""
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self.committer.run(), name="store-committer")
-            tasks.create_task(self._remove_expired(), name="store-expiry")
+            tasks.create_task(self._retention.run(), name="store-expiry")
             tasks.create_task(self.dead_letters.run(), name="store-replays")
             tasks.create_task(self.operations.run(), name="store-operations")
             tasks.create_task(BucketBuilder(self.engine, self.committer).run(), name="store-buckets")
@@ -149,15 +145,3 @@ class Node:
         key = self.ownership.local_key(workspace_id)
         mutation = Asked(NewWorkspace(files_max, total_bytes_max), mark)
         return await self.committer.submit(key, self._create_workspaces, mutation, change_count=1, byte_count=0)
-
-    async def _remove_expired(self) -> None:
-        while True:
-            try:
-                sweep = await self.engine.remove_expired(
-                    self.clock.now_us(), EXPIRED_ROWS_PER_BATCH, self.holds.oldest()
-                )
-                pause_s = self.policy.expiry_interval_s if sweep.is_complete else EXPIRY_STEP_PAUSE_S
-            except Unavailable:
-                # The disk is full, and removing needs room too; it is tried again in the next round.
-                pause_s = self.policy.expiry_interval_s
-            await asyncio.sleep(pause_s)
