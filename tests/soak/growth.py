@@ -1,4 +1,8 @@
-"""Whether a process grows: its memory, descriptors and threads over time, read from /proc."""
+"""Whether a process grows: its memory, descriptors and threads over time, read from /proc.
+
+Threads of Relayfile all run from the start (`relayfile.threads`), so one more under any name is a leak. gRPC's pools
+are elastic, and are judged by a bound.
+"""
 
 import asyncio
 import time
@@ -11,6 +15,15 @@ from statistics import linear_regression, mean
 
 SAMPLE_S = 2.0
 WINDOW_S = 600.0
+GRPC_POOLS = frozenset({"event_engine", "grpc_global_tim"})
+"""Names, as the kernel cuts them, of gRPC's threads whose number follows the load: the workers of
+`src/core/lib/event_engine/thread_pool/work_stealing_thread_pool.cc`, and the timers of
+`src/core/lib/iomgr/timer_manager.cc`, of which another starts while all run callbacks. The workers' one "lifeguard" is
+not among them."""
+GRPC_POOL_MORE_MAX = 4
+"""Of one of these names, over the most of the first third. The workers' pool starts another, at most one a second, only
+while all are busy, and ends one that was idle for 20 s (`kTimeBetweenThrottledThreadStarts`, `kIdleThreadLimit` there):
+beside kills a moment of a crowded machine adds one or two. A leak of one in four minutes is over it in half an hour."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +33,8 @@ class Sample:
     at_s: float
     memory_bytes: int
     descriptors: int
-    threads: int
+    threads: Mapping[str, int]
+    """By name."""
 
 
 @dataclass(slots=True)
@@ -43,7 +57,7 @@ class Growth:
                 time.monotonic(),
                 int(facts["VmRSS"].split()[0]) * 1024,
                 len(list(Path(f"/proc/{self.pid}/fd").iterdir())),
-                int(facts["Threads"]),
+                self.threads,
             )
         )
 
@@ -65,8 +79,28 @@ class Growth:
         at_s = [sample.at_s for sample in kept]
         return {
             name: _slope(at_s, [getattr(sample, name) for sample in kept]) * WINDOW_S
-            for name in ("memory_bytes", "descriptors", "threads")
+            for name in ("memory_bytes", "descriptors")
         }
+
+    def more_threads(self) -> dict[str, int]:
+        """See `grown_threads`."""
+        return grown_threads([sample.threads for sample in self.samples])
+
+
+def grown_threads(looks: Sequence[Mapping[str, int]]) -> dict[str, int]:
+    """Name -> how many more there were at once after the first third than ever in it, of those with more than they may
+    have: none, and `GRPC_POOL_MORE_MAX` of gRPC's elastic pools. `looks`: threads by name, in the order of time."""
+    first = max(1, len(looks) // 3)
+    known, later = _most(looks[:first]), _most(looks[first:])
+    more = {name: count - known[name] for name, count in later.items()}
+    return {name: count for name, count in more.items() if count > (GRPC_POOL_MORE_MAX if name in GRPC_POOLS else 0)}
+
+
+def _most(looks: Sequence[Mapping[str, int]]) -> Counter[str]:
+    most: Counter[str] = Counter()
+    for look in looks:
+        most |= Counter(look)
+    return most
 
 
 def _slope(at_s: Sequence[float], values: Sequence[int]) -> float:
