@@ -4,7 +4,8 @@ Owns the stream's rhythm. It reads the log page by page, and only when it is lev
 feed, which carries nothing and only wakes. While the peer does not read, nothing is read either. A mark tells what the
 roots hold at a revision up to which everything was sent: with the first level page, during traffic at most every
 100 ms, 50 ms after a burst, and at least once per interval. A reader that is behind for longer gets marks without
-roots, as a cursor and a sign of life: the snapshot is then ahead of what was sent.
+roots, as a cursor and a sign of life: the snapshot is then ahead of what was sent. So does one whose roots take longer
+to be summed up than the interval, because it may read only a part of them; events are sent meanwhile.
 """
 
 import asyncio
@@ -21,6 +22,7 @@ from relayfile.store.plan.rows import EventRow
 from relayfile.store.servicers.checks import Checks
 from relayfile.store.servicers.event_filter import Predicate, check_filter, chosen, compile_filter
 from relayfile.store.servicers.event_reading import LogPage, expired, read_log, start_of_log
+from relayfile.store.servicers.mark_totals import MarkTotals
 from relayfile.store.servicers.reading import Reading, Snapshot
 from relayfile.store.servicers.wire import fill_event, fill_totals
 from relayfile.v1 import event_pb2
@@ -71,7 +73,7 @@ class _Found:
     """Those of the page that were asked for and that the caller may see."""
     marked: bool
     trees: Sequence[Tree | None] = ()
-    """None: the caller may not read all of the root, and did not ask for what it may."""
+    """None: the caller may not read all of the root, and did not ask for what it may. Empty: not known."""
 
 
 class EventWatch:
@@ -101,22 +103,26 @@ class EventWatch:
     async def _following(
         self, question: _Question, position: _Position, hold: Hold
     ) -> AsyncGenerator[event_pb2.WatchEventsResponse, None]:
-        while True:
-            async with self._reading.snapshot(question.key) as snapshot:
-                if snapshot.workspace.history_id != position.history_id:
-                    raise await expired(snapshot)
-                found = await self._read(snapshot, question, position)
-            message = self._message(question, position, found)
-            position.cursor = found.page.cursor
-            if message is not None:
-                yield message
-            hold.cursor = position.cursor  # only now: what is not sent may have to be sent again
-            if found.page.level:
-                position.quiet = not await self._news(question, position)
-            elif message is None:
-                await asyncio.sleep(0)
+        totals = MarkTotals(self._reading, question.key, question.access, question.roots, partial=question.partial)
+        try:
+            while True:
+                async with self._reading.snapshot(question.key) as snapshot:
+                    if snapshot.workspace.history_id != position.history_id:
+                        raise await expired(snapshot)
+                    found = await self._read(snapshot, question, position, totals)
+                message = self._message(question, position, found)
+                position.cursor = found.page.cursor
+                if message is not None:
+                    yield message
+                hold.cursor = position.cursor  # only now: what is not sent may have to be sent again
+                if found.page.level:
+                    position.quiet = not await self._news(question, position, totals)
+                elif message is None:
+                    await asyncio.sleep(0)
+        finally:
+            await totals.close()
 
-    async def _read(self, snapshot: Snapshot, question: _Question, position: _Position) -> _Found:
+    async def _read(self, snapshot: Snapshot, question: _Question, position: _Position, totals: MarkTotals) -> _Found:
         page = await read_log(snapshot, position.cursor)
         sight = await question.access.sight(snapshot.view)
         events = await sight.events(chosen(page.events, question.passes))
@@ -124,12 +130,9 @@ class EventWatch:
             return _Found(page, events, marked=False)
         if not page.level:
             return _Found(page, events, marked=True)
-        trees = [
-            await self._reading.totals.tree(sight, root, self._reading.turns)
-            if question.partial
-            else await sight.whole_tree(root)
-            for root in question.roots
-        ]
+        trees = await totals.of(sight, has_events=bool(events))
+        if trees is None:
+            return _Found(page, events, marked=self._is_overdue(question, position))
         return _Found(page, events, marked=True, trees=trees)
 
     def _mark_is_due(self, question: _Question, position: _Position, page: LogPage) -> bool:
@@ -140,8 +143,14 @@ class EventWatch:
             return False
         return page.cursor != position.marked_revision and (position.quiet or since >= BUSY_MARK_S)
 
+    def _is_overdue(self, question: _Question, position: _Position) -> bool:
+        """Whether a sign of life cannot wait for the totals."""
+        if position.marked_at == float("-inf"):
+            return self._begin(position)
+        return self._clock.monotonic() - position.marked_at >= question.interval_s
+
     def _begin(self, position: _Position) -> bool:
-        """A stream that starts behind has its first interval from now."""
+        """A stream that starts behind, or whose totals take long, has its first interval from now."""
         position.marked_at = self._clock.monotonic()
         return False
 
@@ -152,7 +161,7 @@ class EventWatch:
         for event in found.events:
             fill_event(message.events.add(), event)
         if found.marked:
-            position.marked_revision = found.page.cursor if found.page.level else -1
+            position.marked_revision = found.page.cursor if found.trees else -1
             position.marked_at = self._clock.monotonic()
             message.mark.revision = found.page.cursor
             message.mark.history_id = position.history_id
@@ -164,13 +173,15 @@ class EventWatch:
                     root.partial = tree.partial
         return message
 
-    async def _news(self, question: _Question, position: _Position) -> bool:
+    async def _news(self, question: _Question, position: _Position, totals: MarkTotals) -> bool:
         """Wait until something may have to be sent; False when that is only a mark."""
         left = question.interval_s - (self._clock.monotonic() - position.marked_at)
-        patience = min(left, QUIET_S) if position.cursor != position.marked_revision else left
+        owes_mark = position.cursor != position.marked_revision and not totals.is_gathering
+        patience = min(left, QUIET_S) if owes_mark else left
         try:
-            async with asyncio.timeout(max(patience, 0)):
-                await self._reading.feed.wait(question.key.workspace_id, position.cursor)
+            async with asyncio.timeout(max(patience, 0)) as until:
+                with totals.interrupting(until):
+                    await self._reading.feed.wait(question.key.workspace_id, position.cursor)
             return True
         except TimeoutError:
             return False

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 
 from relayfile.errors import ExportRefused, InvalidArgument
 from relayfile.paths import TreePath, contains
-from relayfile.store.access import ReadAccess
+from relayfile.store.access import ReadAccess, Tree
 from relayfile.store.engine import WorkspaceKey
-from relayfile.store.plan.rows import DirectoryRow, FileRow
+from relayfile.store.plan.rows import FileRow
 from relayfile.store.servicers.archive import Archive, archive_of
 from relayfile.store.servicers.checks import Checks
 from relayfile.store.servicers.have import HASH_BYTES, HASHES_MAX, HaveSet
@@ -165,9 +165,8 @@ class TreeExport:
         return _Progress(key, path, after, ReadAccess.current()), archive
 
     async def _opening(self, progress: _Progress) -> file_pb2.ExportTreeResponse:
-        async with self._reading.snapshot(progress.key) as (view, workspace):
-            sight = await progress.access.sight(view)
-            tree = (await self._reading.totals.tree(sight, progress.path, self._reading.turns)).row
+        async with self._reading.described(progress.key, progress.access, [progress.path]) as (snapshot, [found]):
+            tree, workspace = found.row, snapshot.workspace
         if tree is not None and tree.file_count > self._limits.files_max:
             raise ExportRefused(why=f"the tree has {tree.file_count} files, at most {self._limits.files_max} are sent")
         message = file_pb2.ExportTreeResponse(revision=workspace.revision, history_id=workspace.history_id)
@@ -192,7 +191,7 @@ class TreeExport:
         self, progress: _Progress, have: Known, per_message: RowsPerMessage
     ) -> tuple[file_pb2.ExportTreeResponse, Packed, file_pb2.ExportEnd | None]:
         """(a message without files, the next files with their contents, the end if they are the last)."""
-        tree: DirectoryRow | None = None
+        tree: Tree | None = None
         turns = self._reading.turns
         async with AsyncExitStack() as stack:
             async with turns.piece():
@@ -203,8 +202,8 @@ class TreeExport:
                 packed = await pack(snapshot.view, seen, have, self._limits.message_bytes_target)
             whole = len(packed.rows) == len(seen)
             progress.at_end = at_end and whole
-            if progress.at_end:  # of the same snapshot, in pieces of its own
-                tree = (await self._reading.totals.tree(sight, progress.path, turns)).row
+            if progress.at_end:
+                tree = await self._reading.totals.remembered(sight, progress.path)
             revision, history_id = snapshot.workspace.revision, snapshot.workspace.history_id
         per_message.learn(len(rows) if whole else len(packed.rows))
         if whole and rows:
@@ -214,8 +213,11 @@ class TreeExport:
         message = file_pb2.ExportTreeResponse(revision=revision, history_id=history_id)
         if not progress.at_end:
             return message, packed, None
+        if tree is None:  # in snapshots of its own, the last of which is the export's
+            async with self._reading.described(progress.key, progress.access, [progress.path]) as (last, [tree]):
+                revision = last.workspace.revision
         end = file_pb2.ExportEnd(revision=revision)
-        fill_totals(end.totals, tree)
+        fill_totals(end.totals, tree.row)
         return message, packed, end
 
 

@@ -1,23 +1,27 @@
 """Snapshots of a workspace for the read services: found, waited for, and never held while a peer is waited for.
 
 Owns the rules that every read follows: an unknown or deleted workspace is `WorkspaceNotFound`, `min_revision` is waited
-for up to the call's deadline, and a view is left before anything is sent.
+for up to the call's deadline, and a view is left before anything is sent, or before turns are waited for.
 """
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import NamedTuple, Protocol
+from functools import partial
+from typing import Final, NamedTuple, Protocol
 
 from relayfile.clock import SystemClock
 from relayfile.errors import DeadlineExpired, WorkspaceNotFound
 from relayfile.page_token import SealedTokens
-from relayfile.store.access import PartialTotals
+from relayfile.store.access import PartialTotals, ReadAccess, Sight, Tree
 from relayfile.store.engine import Engine, WorkspaceKey, WorkspaceView
 from relayfile.store.ownership import Ownership
 from relayfile.store.plan.rows import WorkspaceRow
 from relayfile.store.turns import LoopTurns
+
+GATHERINGS_MAX: Final = 3
+"""Of one total. Each lists only what changed during the one before; what still changes is left to a snapshot."""
 
 
 class Feed(Protocol):
@@ -41,6 +45,13 @@ class Snapshot(NamedTuple):
 
     view: WorkspaceView
     workspace: WorkspaceRow
+
+
+class Described(NamedTuple):
+    """A snapshot, and what directories hold in it for one caller."""
+
+    snapshot: Snapshot
+    trees: Sequence[Tree]
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +83,32 @@ class Reading:
             if workspace is None or workspace.deleted_us is not None:
                 raise WorkspaceNotFound(workspace=key.workspace_id)
             yield Snapshot(view, workspace)
+
+    @asynccontextmanager
+    async def sight(self, key: WorkspaceKey, access: ReadAccess) -> AsyncIterator[Sight]:
+        """A snapshot as one caller sees it."""
+        async with self.snapshot(key) as snapshot:
+            yield await access.sight(snapshot.view)
+
+    async def gather(self, key: WorkspaceKey, access: ReadAccess, paths: Sequence[str]) -> None:
+        """See `PartialTotals.gather`."""
+        await self.totals.gather(partial(self.sight, key, access), paths, self.turns)
+
+    @asynccontextmanager
+    async def described(self, key: WorkspaceKey, access: ReadAccess, paths: Sequence[str]) -> AsyncIterator[Described]:
+        """A snapshot with the totals of `paths` in it. What takes long is found out before it is taken."""
+        for _ in range(GATHERINGS_MAX):
+            async with self.snapshot(key) as snapshot:
+                sight = await access.sight(snapshot.view)
+                found = [await self.totals.remembered(sight, path) for path in paths]
+                trees = [tree for tree in found if tree is not None]
+                if len(trees) == len(paths):
+                    yield Described(snapshot, trees)
+                    return
+            await self.gather(key, access, paths)
+        async with self.snapshot(key) as snapshot:
+            sight = await access.sight(snapshot.view)
+            yield Described(snapshot, [await self.totals.tree(sight, path, self.turns) for path in paths])
 
     async def reached(self, key: WorkspaceKey, min_revision: int, call: TimeLeft) -> None:
         """Wait until the workspace has `min_revision`; `DeadlineExpired` when it does not come in time."""

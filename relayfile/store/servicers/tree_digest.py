@@ -4,12 +4,13 @@ Owns which children are named: all of a directory of at most 20,000, or those of
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from relayfile.errors import PermissionDenied
 from relayfile.paths import TreePath
-from relayfile.store.access import ReadAccess
+from relayfile.store.access import ReadAccess, Tree
 from relayfile.store.engine import TreeView, WorkspaceKey
 from relayfile.store.plan import digest
 from relayfile.store.plan.buckets import BUCKETS, BUILT, BucketRow
@@ -45,15 +46,14 @@ class TreeDigest:
         key = self.reading.key(request.workspace_id)
         await self.reading.reached(key, request.min_revision, call)
         for _ in range(_SLICED_ATTEMPTS):
-            async with self.reading.snapshot(key) as snapshot:
-                answer, tree = await self._begin(snapshot, request, path)
+            async with self._begun(key, request, path) as (_, answer, tree):
+                pass
             if not request.children or tree is None or _about(tree, buckets) > CHILDREN_MAX:
                 return answer
             if await self._add_in_slices(answer, key, path, buckets):
                 return answer
         # Commits keep coming in between: everything in one snapshot, at the cost of a pause for other calls.
-        async with self.reading.snapshot(key) as snapshot:
-            answer, tree = await self._begin(snapshot, request, path)
+        async with self._begun(key, request, path) as (snapshot, answer, _):
             directory = await snapshot.view.directory(path)
             if directory is not None:
                 rows, _ = await _entries(snapshot.view, path, buckets, "", directory.entry_count + 1)
@@ -76,26 +76,22 @@ class TreeDigest:
                 return True
             await asyncio.sleep(0)
 
-    async def _begin(
-        self, snapshot: Snapshot, request: file_pb2.GetTreeDigestRequest, path: TreePath
-    ) -> tuple[file_pb2.GetTreeDigestResponse, DirectoryRow | None]:
-        """An answer without children, and what is at the path for the caller."""
-        sight = await ReadAccess.current().sight(snapshot.view)
-        tree = (
-            await self.reading.totals.tree(sight, path, self.reading.turns)
-            if request.partial
-            else await sight.whole_tree(path)
-        )
-        if tree is None:
-            raise PermissionDenied(why=f"it may read only part of {path[:256]!r}, whose digest is served as `partial`")
-        workspace = snapshot.workspace
-        answer = file_pb2.GetTreeDigestResponse(
-            revision=workspace.revision, history_id=workspace.history_id, partial=tree.partial
-        )
-        fill_directory(answer.directory, path, tree.row)
-        if request.buckets and not tree.partial:
-            await _add_buckets(answer, snapshot.view, tree.row)
-        return answer, tree.row
+    @asynccontextmanager
+    async def _begun(
+        self, key: WorkspaceKey, request: file_pb2.GetTreeDigestRequest, path: TreePath
+    ) -> AsyncIterator[tuple[Snapshot, file_pb2.GetTreeDigestResponse, DirectoryRow | None]]:
+        """A snapshot, an answer of it without children, and what is at the path for the caller."""
+        access = ReadAccess.current()
+        if request.partial:
+            async with self.reading.described(key, access, [path]) as (snapshot, [tree]):
+                yield snapshot, await _answer(snapshot, request, path, tree), tree.row
+            return
+        async with self.reading.snapshot(key) as snapshot:
+            whole = await (await access.sight(snapshot.view)).whole_tree(path)
+            if whole is None:
+                why = f"it may read only part of {path[:256]!r}, whose digest is served as `partial`"
+                raise PermissionDenied(why=why)
+            yield snapshot, await _answer(snapshot, request, path, whole), whole.row
 
     async def _seen(self, snapshot: Snapshot, rows: Sequence[_Row]) -> Sequence[_Row]:
         """Entries as the caller sees them, directories with the totals of what it may read."""
@@ -111,6 +107,19 @@ class TreeDigest:
             elif await sight.allows(row.path, row):
                 seen.append(row)
         return seen
+
+
+async def _answer(
+    snapshot: Snapshot, request: file_pb2.GetTreeDigestRequest, path: TreePath, tree: Tree
+) -> file_pb2.GetTreeDigestResponse:
+    workspace = snapshot.workspace
+    answer = file_pb2.GetTreeDigestResponse(
+        revision=workspace.revision, history_id=workspace.history_id, partial=tree.partial
+    )
+    fill_directory(answer.directory, path, tree.row)
+    if request.buckets and not tree.partial:
+        await _add_buckets(answer, snapshot.view, tree.row)
+    return answer
 
 
 def _asked(request: file_pb2.GetTreeDigestRequest, checks: Checks) -> Buckets:
