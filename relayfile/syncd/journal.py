@@ -161,6 +161,11 @@ class Journal:
                 str(row[0]) for row in self._db.execute(f"SELECT path {which} ORDER BY path LIMIT ?", (limit,))
             ]
 
+    def has_pending(self) -> bool:
+        """Whether any file waits to be written or removed; asked after each request, whatever else is unsettled."""
+        query = f"SELECT EXISTS (SELECT 1 FROM {UNSETTLED} WHERE state <> 1 AND state = 2)"
+        return bool(one(self._db, query)[0])
+
     def unsettled(self) -> Unsettled:
         with storage_errors():
             query = f"SELECT state, count(*), sum(size) FROM {UNSETTLED} WHERE state <> 1 AND remote_hash IS NOT NULL"

@@ -114,6 +114,7 @@ CREATE TABLE IF NOT EXISTS outbox (
   create_us      INTEGER NOT NULL
 ) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS outbox_order ON outbox (state, sequence);
+CREATE INDEX IF NOT EXISTS outbox_acknowledged ON outbox (revision) WHERE state = 3;
 CREATE INDEX IF NOT EXISTS outbox_inode ON outbox (inode) WHERE inode IS NOT NULL;
 CREATE TABLE IF NOT EXISTS conflict (
   conflict_id     TEXT    PRIMARY KEY,

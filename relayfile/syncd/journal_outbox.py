@@ -6,7 +6,7 @@ learned from its event only, because the digest stands at the cursor. In between
 ahead. Changes are part of the transaction around them.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -110,6 +110,19 @@ class Outbox:
         query = _SELECT + "WHERE outbox.state = ? AND outbox.path > ? ORDER BY outbox.path LIMIT ?"
         with storage_errors():
             return [_entry(row) for row in self._db.execute(query, (int(state), after, limit))]
+
+    def held(self) -> Iterator[tuple[str, bytes, int]]:
+        """Deletes that wait for somebody's decision, by path: with what the file was, hash and bytes; read singly."""
+        query = (
+            "SELECT path, coalesce(file.disk_hash, x''), CASE WHEN file.inode IS NULL THEN 0 ELSE file.disk_size END "
+            "FROM outbox LEFT JOIN file USING (path) WHERE outbox.state = ? ORDER BY path"
+        )
+        with storage_errors():
+            for path, base_hash, size in self._db.execute(query, (int(EntryState.HELD),)):
+                assert isinstance(path, str), path
+                assert isinstance(base_hash, bytes), path
+                assert isinstance(size, int), path
+                yield path, base_hash, size
 
     def last_sequence(self) -> int:
         """Of the edit that was seen last."""
@@ -306,7 +319,9 @@ class Outbox:
 
     def told(self) -> None:
         """Acknowledged edits up to the cursor have had their events: their rows say what the store has."""
-        query = "SELECT path FROM outbox WHERE state = 3 AND revision <= (SELECT revision FROM mirror)"
+        # Named: SQLite would take the other index, and read every edit that still waits for its event.
+        query = "SELECT path FROM outbox INDEXED BY outbox_acknowledged WHERE state = 3 "
+        query += "AND revision <= (SELECT revision FROM mirror)"
         for (path,) in self._db.execute(query).fetchall():
             self._db.execute("DELETE FROM outbox WHERE path = ?", (path,))
             self._settle_row(str(path))

@@ -6,11 +6,13 @@ deletes at once are held until somebody decides (I4). Refuses to send and to fet
 """
 
 import hashlib
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
 from relayfile.errors import InvalidArgument
+from relayfile.paths import ancestors
 from relayfile.syncd import names, safety
 from relayfile.syncd.bring import DeletePlan, MassDelete
 from relayfile.syncd.descriptors import Directories, split
@@ -32,7 +34,6 @@ from relayfile.syncd.stage import reason_of
 
 _PATHS: Final = 2_000
 _HELD_SHOWN: Final = 100
-_HELD_ROWS: Final = 1_000_000
 _PLAN_HEX: Final = 32
 _ROTTEN: Final = (
     "LOCAL_EDIT_KEPT",
@@ -118,9 +119,25 @@ def decide_held(mirror: OpenMirror, plan_id: str, *, restore: bool) -> bool:
 
 
 def held_plan(mirror: OpenMirror) -> DeletePlan | None:
-    """The deletes that wait for a decision, also since before a restart."""
-    held = mirror.journal.outbox.in_state(EntryState.HELD, "", _HELD_ROWS)
-    return _plan(mirror, held) if held else None
+    """The deletes that wait for a decision, also since before a restart. Made anew of all of them, however many."""
+    journal = mirror.journal
+    mark = hashlib.sha256()
+    sample: list[str] = []
+    below: Counter[str] = Counter()
+    count = size = 0
+    for path, base_hash, base_bytes in journal.outbox.held():
+        count, size = count + 1, size + base_bytes
+        mark.update(path.encode() + b"\0" + base_hash + b"\0")
+        below.update(ancestors(path))
+        if len(sample) < _HELD_SHOWN:
+            sample.append(path)
+    if not count:
+        return None
+    tracked = sum(total.file_count for total in journal.sums.values())
+    emptied = (directory for directory in safety.crowded(below) if not journal.has_local_below(directory))
+    rule = safety.refusal(count, tracked, mirror.settings.delete_files_max, emptied) or "OVER_COUNT"
+    plan_id = f"missing-{mark.hexdigest()[:_PLAN_HEX]}"
+    return DeletePlan(rule, count, size, tracked, tuple(sample), plan_id, from_directory=True)
 
 
 async def _take(mirror: OpenMirror, disk_paths: Sequence[str], *, verify: bool) -> Taken:
@@ -262,21 +279,6 @@ def _hold(mirror: OpenMirror, before: int) -> None:
     emptied = (directory for directory in asked if not journal.has_local_below(directory))
     if safety.refusal(len(deletes), tracked, mirror.settings.delete_files_max, emptied) is not None:
         outbox.hold(each.path for each in deletes)
-
-
-def _plan(mirror: OpenMirror, held: Sequence[Entry]) -> DeletePlan:
-    journal = mirror.journal
-    tracked = sum(total.file_count for total in journal.sums.values())
-    asked = safety.directories_to_ask(each.path for each in held)
-    emptied = (directory for directory in asked if not journal.has_local_below(directory))
-    rule = safety.refusal(len(held), tracked, mirror.settings.delete_files_max, emptied) or "OVER_COUNT"
-    size = sum(each.base_stat.size for each in held if each.base_stat is not None)
-    sample = tuple(each.path for each in held[:_HELD_SHOWN])
-    mark = hashlib.sha256()
-    for each in held:
-        mark.update(each.path.encode() + b"\0" + (each.base_hash or b"") + b"\0")
-    plan_id = f"missing-{mark.hexdigest()[:_PLAN_HEX]}"
-    return DeletePlan(rule, len(held), size, tracked, sample, plan_id, from_directory=True)
 
 
 def _look_at(root_fd: int, places: Sequence[_Place], verify: bool, bytes_max: int) -> list[_Look]:

@@ -48,7 +48,7 @@ from relayfile.syncd.rails import disk_error_of, is_full, rail_of
 from relayfile.syncd.resolve import Choice, Resolved, resolve
 from relayfile.syncd.restore import Restored, restore
 from relayfile.syncd.root import Root, RootLost
-from relayfile.syncd.rows import Conflict, Cursor, FileState
+from relayfile.syncd.rows import Conflict, Cursor
 from relayfile.syncd.shown import Audited, MirrorRecord, MirrorState, Seen
 from relayfile.syncd.strays import take_in
 from relayfile.syncd.unsent import Unsent, unsent
@@ -106,8 +106,7 @@ class Mirror:
         if self._open is None or not self._open.journal.cursor.history_id:
             return None
         journal = self._open.journal
-        pending = journal.unsettled().files.get(FileState.PENDING, 0) or journal.pending_deletes(1)
-        return None if pending else journal.cursor
+        return None if journal.has_pending() else journal.cursor
 
     def unsent(self) -> Unsent:
         """What only this mirror has; nothing when it cannot be opened: then nobody can tell."""

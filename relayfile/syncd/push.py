@@ -34,7 +34,7 @@ from relayfile.syncd.open_mirror import OpenMirror
 from relayfile.syncd.parcel import pack, repack
 from relayfile.syncd.progress import Progress
 from relayfile.syncd.reconcile import Mode
-from relayfile.syncd.rows import Answered, EditKind, Entry, EntryState, FileState, Problem
+from relayfile.syncd.rows import Answered, EditKind, Entry, EntryState, Problem
 from relayfile.telemetry import get_logger
 from relayfile.telemetry.conventions import MIRROR, messaging
 
@@ -206,7 +206,7 @@ class Pusher:
         if mirror.rights.refused:
             self._withdraw_all()
         await self._look_again([entry.disk_path for entry, _ in pairs])
-        if mirror.journal.unsettled().files.get(FileState.PENDING) or mirror.journal.pending_deletes(1):
+        if mirror.journal.has_pending():
             await bring_all(mirror, Progress(mirror.clock.monotonic()))
         mirror.rights.told()
 

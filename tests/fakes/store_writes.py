@@ -82,8 +82,8 @@ class Writes:
             return _failed(FileNotFound(path=path))
         if there is not None and item.if_revision != there.revision:
             return _failed(RevisionConflict(expected=item.if_revision, current=there.revision))
-        why = self._obstacle(item.move.to_path if action == "move" else path)
-        if action != "delete" and why:
+        why = "" if action == "delete" else self._obstacle(item.move.to_path if action == "move" else path)
+        if why:
             return _failed(InvalidPath(path=path, why=why))
         if action == "delete":
             self.delete(path)
