@@ -1,12 +1,13 @@
 """The scrub that nobody has to order: contents compared with their hashes, slowly and for ever.
 
-Owns when a scrub of the node begins, at what rate it reads, that a restart goes on with it, and what of it is told: one
-line for each finding, metrics, and what `GetStats` shows. The looking is the auditor's. A scrub that fails is told, and
-goes on after the pause. Where SQLite itself finds the file damaged the engine has ended all writing already, and with
-the next commit the node ends.
+Owns when a scrub of the node begins, at what rate it reads, that a restart goes on with it, and what of it is told:
+one line for each of the first findings, metrics, and what `GetStats` shows. The looking is the auditor's. A scrub that
+fails is told, and goes on after the pause. Where SQLite itself finds the file damaged the engine has ended all writing
+already, and with the next commit the node ends.
 """
 
 import asyncio
+import sys
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 from typing import Final
@@ -22,8 +23,9 @@ FIRST_AFTER_S: Final = 600.0
 """Longest rest between the start of the process and its first scrub: a node that starts every day is scrubbed too."""
 KEPT_EVERY_S: Final = 60.0
 """A restart looks again at what was looked at since its place was written down."""
-FINDINGS_MAX: Final = 100
-"""That end a scrub: a disk is broken then, and a line for each content of it helps nobody."""
+FINDINGS_TOLD_MAX: Final = 100
+"""Of one scrub, each by a line. A disk is broken then, and a line for each content of it helps nobody: further ones are
+counted, so that contents after them are looked at too."""
 
 _log = get_logger(__name__)
 
@@ -63,7 +65,7 @@ class BackgroundScrub:
         self._clock = clock
         self._interval_s = interval_s
         self._order = AuditOrder(
-            checks=(Check.CONTENT,), findings_max=FINDINGS_MAX, content_bytes_per_second_max=bytes_per_second_max
+            checks=(Check.CONTENT,), findings_max=sys.maxsize, content_bytes_per_second_max=bytes_per_second_max
         )
         self._instruments = instruments
         self._place = place
@@ -137,6 +139,10 @@ class BackgroundScrub:
         self.state.finding_count += 1
         # At once: a scrub may take days.
         self._instruments.findings.set(max(self.state.finding_count, self.state.last_finding_count))
+        if self.state.finding_count > FINDINGS_TOLD_MAX:
+            if self.state.finding_count == FINDINGS_TOLD_MAX + 1:
+                _log.error("scrub finds more than it tells: the rest is counted", told=FINDINGS_TOLD_MAX)
+            return
         _log.error(
             "scrub finding",
             workspace=finding.workspace_id,

@@ -1,7 +1,9 @@
 """The scrub in the background: when it begins, what it tells, that a failure is not the end."""
 
 import asyncio
+import sys
 from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -11,7 +13,7 @@ from structlog.testing import capture_logs
 
 from relayfile.clock import ManualClock
 from relayfile.errors import StorageFailed, Unavailable
-from relayfile.store.integrity.background import FINDINGS_MAX, FIRST_AFTER_S, KEPT_EVERY_S, BackgroundScrub
+from relayfile.store.integrity.background import FINDINGS_TOLD_MAX, FIRST_AFTER_S, KEPT_EVERY_S, BackgroundScrub
 from relayfile.store.integrity.finding import AuditEnd, AuditOrder, Check, Finding, Place, Tally
 from relayfile.store.integrity.place import FILE_NAME, PlaceFile
 from relayfile.store.integrity.seam import Audited
@@ -20,7 +22,7 @@ from relayfile.telemetry import ScrubInstruments
 DAMAGE = Finding(Check.CONTENT, 3, "acme", "/a.txt", "CONTENT_MISMATCH", "its bytes are others than its hash says")
 
 
-ORDER = AuditOrder("", (Check.CONTENT,), False, FINDINGS_MAX, 65_536)
+ORDER = AuditOrder("", (Check.CONTENT,), False, sys.maxsize, 65_536)
 
 
 class Auditor:
@@ -39,6 +41,20 @@ class Auditor:
         for item in given:
             yield item
             self.on_item()
+
+
+class Limited(Auditor):
+    """Ends as the real one does at as many findings as are ordered."""
+
+    async def run(self, order: AuditOrder) -> AsyncGenerator[Audited, None]:
+        count = 0
+        async with aclosing(super().run(order)) as items:
+            async for item in items:
+                yield item
+                count += isinstance(item, Finding)
+                if count >= order.findings_max:
+                    yield AuditEnd(Tally(content_count=count), count, is_truncated=True)
+                    return
 
 
 @dataclass(slots=True)
@@ -135,6 +151,42 @@ async def test_a_restart_goes_on_where_the_scrub_was(made: Maker, tmp_path: Path
     assert registry.get_sample_value("relayfile_scrub_findings") == 1
     await scrub.once()
     assert again.orders[1] == ORDER, "the next one is of everything"
+    assert not list(tmp_path.iterdir())
+
+
+async def test_many_findings_do_not_end_it_and_a_restart_goes_on_after_them(made: Maker) -> None:
+    place = Place(3, "acme", "/b.txt")
+    there = Tally(content_count=FINDINGS_TOLD_MAX, content_bytes=10, place=place)
+    auditor = Auditor([*[DAMAGE] * FINDINGS_TOLD_MAX, there, DAMAGE, there])
+    scrub, registry = made(auditor)
+
+    def on_item() -> None:
+        made.clock.advance(KEPT_EVERY_S)
+        if scrub.state.finding_count > FINDINGS_TOLD_MAX:
+            raise asyncio.CancelledError  # the process ends before the place after the last one is written down
+
+    auditor.on_item = on_item
+    with pytest.raises(asyncio.CancelledError), capture_logs() as logs:
+        await scrub.once()
+    assert [line["event"] for line in logs if line["log_level"] == "error"].count("scrub finding") == FINDINGS_TOLD_MAX
+
+    again = Auditor([DAMAGE, DAMAGE, AuditEnd(Tally(content_count=2), 2)])
+    scrub, registry = made(again)
+    with capture_logs() as logs:
+        await scrub.once()
+    assert again.orders == [replace(ORDER, after=place)]
+    [line] = [line for line in logs if line["log_level"] == "error"]
+    assert line["told"] == FINDINGS_TOLD_MAX
+    assert scrub.state.last_finding_count == FINDINGS_TOLD_MAX + 2
+    assert registry.get_sample_value("relayfile_scrub_findings") == FINDINGS_TOLD_MAX + 2
+
+
+async def test_contents_after_more_damage_than_is_told_are_looked_at(made: Maker, tmp_path: Path) -> None:
+    end = Tally(content_count=2 * FINDINGS_TOLD_MAX)
+    scrub, _ = made(Limited([*[DAMAGE] * (2 * FINDINGS_TOLD_MAX), end, AuditEnd(end)]))
+    with capture_logs():
+        await scrub.once()
+    assert scrub.state.last_finding_count == scrub.state.content_count == 2 * FINDINGS_TOLD_MAX
     assert not list(tmp_path.iterdir())
 
 
