@@ -15,6 +15,8 @@ from relayfile.model import NO_SEMANTICS, Failure, MemberKind, RawDelivery
 from relayfile.status import from_rpc_error
 from relayfile.store.engine import AdminActionFilter
 from relayfile.store.plan.entry import WITHOUT_OBJECT, Fold, Member
+from relayfile.store.servicers import operation_reading
+from relayfile.store.sqlite import operation_lists
 from relayfile.v1 import dead_letter_pb2, dead_letter_pb2_grpc, event_pb2, types_pb2, writeback_pb2
 from relayfile.wire import from_us
 from tests.support.store_node import Client
@@ -65,6 +67,45 @@ async def test_lists_go_page_by_page_newest_first(stage: Stage) -> None:
         listed += [each.operation_id for each in answer.operations]
         token = answer.next_page_token
     assert (listed, token) == (ids[::-1], "")
+
+
+async def canceled_page(stage: Stage, token: str = "") -> writeback_pb2.ListOperationsResponse:
+    """Of what no index tells."""
+    chosen = writeback_pb2.OperationFilter(states=[CANCELED], kinds=[WRITE])
+    request = writeback_pb2.ListOperationsRequest(workspace_id="acme", filter=chosen, page_size=2, page_token=token)
+    return await stage.client.writeback.ListOperations(request, metadata=stage.client.metadata)
+
+
+async def with_old_ones_canceled(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The oldest three of nine, newest first; the store looks at two rows at a time."""
+    ids = (await some(stage, 9))[:3]
+    cancel = writeback_pb2.CancelOperationsRequest(
+        workspace_id="acme", operation_ids=ids, reason="not now", request_id="r"
+    )
+    await stage.client.writeback.CancelOperations(cancel, metadata=stage.client.metadata)
+    monkeypatch.setattr(operation_lists, "LOOKED_AT_MAX", 2)
+    return ids[::-1]
+
+
+async def test_pages_are_full_however_few_match(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    ids = await with_old_ones_canceled(stage, monkeypatch)
+    first = await canceled_page(stage)
+    await some(stage, 2)  # what is new meanwhile moves nothing
+    last = await canceled_page(stage, first.next_page_token)
+    assert [[each.operation_id for each in page.operations] for page in (first, last)] == [ids[:2], ids[2:]]
+    assert not last.next_page_token
+
+
+async def test_a_page_ends_after_so_many_looks_and_the_next_goes_on(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ids = await with_old_ones_canceled(stage, monkeypatch)
+    monkeypatch.setattr(operation_reading, "LOOKS_MAX", 2)
+    pages = [await canceled_page(stage)]
+    while pages[-1].next_page_token:
+        pages.append(await canceled_page(stage, pages[-1].next_page_token))
+    assert not pages[0].operations, "four rows were looked at"
+    assert [each.operation_id for page in pages for each in page.operations] == ids
 
 
 async def test_a_page_token_belongs_to_its_filter(stage: Stage) -> None:
