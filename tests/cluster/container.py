@@ -59,6 +59,10 @@ class Container:
     def is_running(self) -> bool:
         return self._process is not None and self._process.poll() is None
 
+    @property
+    def has_succeeded(self) -> bool:
+        return self._process is not None and self._process.poll() == 0
+
     async def ended(self) -> int | None:
         """Wait for its end: the exit code; None when it was never started."""
         if self._process is None:

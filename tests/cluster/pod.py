@@ -51,9 +51,10 @@ class Pod:
 
     @property
     def is_ready(self) -> bool:
-        """Whether every container that says so is ready."""
+        """Whether the init containers are through and every container that says so is ready."""
         probed = [each.name for each in self.containers if each.readiness is not None]
-        return all(self._ready.get(name, False) for name in probed) and not self.exit_codes
+        is_through = all(each.container.has_succeeded for each in self._first if not each.is_sidecar)
+        return is_through and all(self._ready.get(name, False) for name in probed) and not self.exit_codes
 
     @property
     def containers(self) -> list[Container]:
@@ -84,9 +85,12 @@ class Pod:
                 await asyncio.wait((starting,))
                 await self._stop()
         finally:
-            for container in self.containers:
+            # An init container may still run: of a pod that is deleted while it starts.
+            every = [*(each.container for each in self._first), *self._containers]
+            for container in every:
                 container.signal(signal.SIGKILL)
-            self.exit_codes = [await each.ended() for each in self.containers]
+            codes = {container: await container.ended() for container in every}
+            self.exit_codes = [codes[each] for each in self.containers]
             self.changed()
 
     # ... its start
@@ -141,6 +145,8 @@ class Pod:
             if self.restarts > RESTARTS_MAX:
                 raise AssertionError(f"{self.name}: {container.name} ends again and again: {container.tail()}")
             await asyncio.sleep(PAUSE_S)
+            if self.deleted.is_set():
+                return
             container.start()
 
     # ... its end

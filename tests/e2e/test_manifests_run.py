@@ -200,11 +200,13 @@ async def test_development_mirrors_a_webhook_beside_an_agent(tmp_path: Path) -> 
     authority = Authority(tmp_path / "authority")
     authority.secrets["relayfile-webhook-secrets"] = {"demo.github": SECRET}
     async with running(rendered("overlays/dev"), tmp_path, authority.secrets) as cluster:
-        await cluster.start()
+        await cluster.start("relayfile-store", "relayfile-ingest", "relayfile-syncd")
         issue = Issue(1, "seen by the agent")
         async with Sender(f"http://{cluster.service('relayfile-ingest')}:7430") as sender:
             answer = await sender.post(issue.delivery("demo", SECRET))
         assert answer.status == 200, answer.body
+        # The first webhook makes the workspace, which the agent's pod waits for.
+        await cluster.start("relayfile-agent-example")
         [agent] = cluster.pods("relayfile-agent-example")
         mirrored = cluster.volume(agent, "workspace") / f"demo{issue.path}"
         for _ in range(600):
