@@ -52,7 +52,7 @@ def screen(figures: Figures, width: int = 0, height: int = 0) -> list[Line]:
     lines = [*head, *(line for section in _fitted(sections, room) for line in (section.heading, *section.rows))]
     if height:
         lines = lines[:height]
-    return [Line(_cut(line.text, width), line.style) for line in lines] if width else lines
+    return [Line(_cut(_shown(line.text), width), line.style) for line in lines]
 
 
 def _fitted(sections: Sequence[Section], room: int) -> list[Section]:
@@ -293,4 +293,11 @@ def _tail(text: str, width: int) -> str:
 
 
 def _cut(text: str, width: int) -> str:
-    return text if len(text) <= width else f"{text[: width - 3]}..."
+    if not width or len(text) <= width:
+        return text
+    return f"{text[: width - 3]}..." if width > 3 else text[:width]
+
+
+def _shown(text: str) -> str:
+    """A directory's name may have what moves a cursor or clears a screen."""
+    return text if text.isprintable() else "".join(each if each.isprintable() else "?" for each in text)

@@ -231,6 +231,19 @@ async def test_the_screen_holds_what_matters_in_80_by_24() -> None:
     assert everything.count("following") == 300
 
 
+@pytest.mark.parametrize("width", [0, *range(1, 12), 80])
+async def test_no_terminal_is_too_narrow_and_no_name_moves_its_cursor(width: int) -> None:
+    clock = ManualClock()
+    made = system(clock)
+    hostile = mirror(1)
+    hostile.directory = "/srv/\x1b[2J\x9b31m\r\nNODE"
+    made.mirrors = part("syncd", says([hostile]), clock)
+    lines = screen(await seen(made, clock), width, 0)
+    assert all(line.text.isprintable() for line in lines)
+    assert not width or max(len(line.text) for line in lines) <= width
+    assert width or any("/srv/?[2J?31m??NODE" in line.text for line in lines)
+
+
 async def test_shards_that_nobody_serves_are_the_first_thing_said_of_nodes() -> None:
     clock = ManualClock()
     made = system(clock)
