@@ -3,11 +3,12 @@
 from uuid import uuid4
 
 from opentelemetry.sdk.resources import Resource
-from opentelemetry.sdk.trace import SpanProcessor, TracerProvider
+from opentelemetry.sdk.trace import SpanLimits, SpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.sampling import ALWAYS_ON
 from prometheus_client import CollectorRegistry
 
 from relayfile import __version__
+from relayfile.errors import SettingError
 from relayfile.settings.groups import CommonSettings
 from relayfile.telemetry.metrics import TraceInstruments
 from relayfile.telemetry.span_export import SpanQueue, otlp_sender
@@ -19,12 +20,14 @@ def configure_tracing(
 ) -> Tracing:
     """The tracing that the settings ask for: none without a collector. ``processor`` replaces the exporter in tests.
 
-    Call it in the process that will trace: the exporter starts a thread.
+    Call it in the process that will trace: the exporter starts a thread. ``SettingError`` for a limit of the SDK
+    (``OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT`` and its like) that is no number.
     """
     instruments = TraceInstruments.declare(registry)
     if processor is None and not settings.otlp_endpoint:
         return Tracing()
     provider = TracerProvider(
+        span_limits=_limits(),
         sampler=ALWAYS_ON,  # only what is sampled becomes a span at all
         resource=Resource.create(
             {
@@ -42,3 +45,14 @@ def configure_tracing(
     queue = SpanQueue(otlp_sender(settings.otlp_endpoint), settings.trace_queue_spans_max, instruments)
     provider.add_span_processor(queue)
     return Tracing(provider, settings.trace_sample_ratio, has_room=queue.has_room, close=queue.close)
+
+
+def _limits() -> SpanLimits:
+    """As the SDK reads them from the environment."""
+    try:
+        return SpanLimits()
+    except ValueError as error:
+        variable, _, problem = str(error).partition(" ")
+        raise SettingError(
+            variable=variable, problem=problem, way_out="set it to a number from 0 on, or do not set it"
+        ) from error

@@ -24,7 +24,17 @@ class TraceContext(NamedTuple):
 
 def is_traceparent(text: str) -> bool:
     """Whether ``text`` is a version-00 ``traceparent`` (or the start of a later version's)."""
-    return len(text) >= LENGTH and _FORM.match(text[:LENGTH]) is not None and (len(text) == LENGTH or text[:2] != "00")
+    return (
+        len(text) >= LENGTH
+        and _FORM.match(text[:LENGTH]) is not None
+        and (len(text) == LENGTH or (text[:2] != "00" and text[LENGTH] == "-"))
+    )
+
+
+def as_ours(text: str) -> str:
+    """A well-formed ``traceparent`` in version 00, the only one that travels on: nobody after us knows what a later one
+    says behind its ids, and that may be of any length."""
+    return text if text[:2] == "00" else f"00{text[2:LENGTH]}"
 
 
 def is_sampled(traceparent: str) -> bool:

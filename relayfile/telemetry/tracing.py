@@ -60,7 +60,9 @@ class Tracing:
         has_room: Callable[[], bool] = lambda: True,
         close: Callable[[], None] = lambda: None,
     ) -> None:
-        self._tracer = provider.get_tracer("relayfile") if provider is not None else None
+        tracer = provider.get_tracer("relayfile") if provider is not None else None
+        # With OTEL_SDK_DISABLED the SDK gives one that records nothing, and whose ids are zeros.
+        self._tracer = tracer if not isinstance(tracer, trace.NoOpTracer) else None
         self._ratio = ratio
         self._has_room = has_room
         self._close = close
@@ -73,7 +75,7 @@ class Tracing:
     def unrecorded(self, incoming: str) -> str | None:
         """The context that a request passes on when nothing of it is recorded; None: it is to be recorded, by
         ``start`` with ``decided``."""
-        known = incoming if incoming and w3c.is_traceparent(incoming) else ""
+        known = w3c.as_ours(incoming) if incoming and w3c.is_traceparent(incoming) else ""
         if known:
             return None if w3c.is_sampled(known) and self.records else known
         return None if self._tracer is not None and random.random() < self._ratio and self.records else w3c.unsampled()

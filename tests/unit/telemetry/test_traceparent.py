@@ -32,6 +32,7 @@ def test_what_is_no_traceparent(text: str) -> None:
 
 def test_a_later_version_may_say_more() -> None:
     assert w3c.is_traceparent("01" + SAMPLED[2:] + "-more")
+    assert not w3c.is_traceparent("01" + SAMPLED[2:] + "more")
 
 
 def test_the_decision_is_one_bit() -> None:

@@ -1,13 +1,17 @@
+import pytest
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import SpanKind, StatusCode
 from prometheus_client import CollectorRegistry
 
+from relayfile.errors import SettingError
 from relayfile.settings import StoreSettings, load
 from relayfile.telemetry import Tracing, configure_tracing, outgoing
 from relayfile.telemetry import traceparent as w3c
 from relayfile.telemetry.conventions import RPC_STATUS, SERVER_FAULTS, messaging, rpc
+from relayfile.v1 import types_pb2
+from relayfile.wire import EnvelopeRules, check_envelope
 
 SAMPLED = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 DECLINED = SAMPLED[:-1] + "0"
@@ -35,6 +39,41 @@ def test_without_a_collector_the_context_travels_on_and_nothing_is_recorded() ->
     with tracing.batch("commit", [SAMPLED]) as batch:
         assert batch.traceparent == ""
     tracing.close()
+
+
+def test_of_a_later_version_only_the_ids_travel_on() -> None:
+    later = "cc" + DECLINED[2:] + "-" + "x" * 8_000
+    with configure_tracing("test", load(StoreSettings, {}), CollectorRegistry()).begin("request", later) as span:
+        assert span.traceparent == DECLINED
+    # A peer takes what was accepted with it, when ingest hands over.
+    refused = check_envelope(types_pb2.Envelope(traceparent=span.traceparent), EnvelopeRules(1, 1, service=True))
+    assert refused is not None
+    assert "envelope.traceparent" not in [each.field for each in refused.violations]
+    tracing, exporter = traced("0")
+    with tracing.begin("request", "cc" + SAMPLED[2:] + "-more"):
+        pass
+    (recorded,) = exporter.get_finished_spans()
+    assert ids(recorded)[0] == w3c.parse(SAMPLED).trace_id
+    tracing.close()
+
+
+def test_an_sdk_that_is_switched_off_is_as_no_collector(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OTEL_SDK_DISABLED", "true")
+    tracing, _ = traced("1")
+    assert not tracing.records
+    with tracing.begin("request", "") as span:
+        assert w3c.is_traceparent(span.traceparent), "its ids are no zeros"
+    with tracing.begin("request", SAMPLED) as span:
+        assert span.traceparent == SAMPLED
+    tracing.close()
+
+
+@pytest.mark.parametrize("value", ["many", "-1"])
+def test_a_limit_of_the_sdk_that_is_none_is_refused_by_name(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+    monkeypatch.setenv("OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT", value)
+    with pytest.raises(SettingError, match="OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT must be a non-negative integer") as refused:
+        traced("1")
+    assert refused.value.variable == "OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT"
 
 
 def test_one_trace_from_request_to_commit() -> None:
