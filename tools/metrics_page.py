@@ -10,8 +10,8 @@ What `/metrics` on a process's admin port tells, beside the usual figures of a P
 [monitoring](monitoring.md). Labels have few values: never a workspace, a path or a caller, so that a scrape costs the
 same however much is stored; what one workspace does is told by `relayfile status` and `GetStats`. A histogram has the
 suffixes `_bucket`, `_sum` and `_count`; a scraper that asks for OpenMetrics gets exemplars with the histograms of
-durations: the trace of one that was recorded (`trace_id`, `span_id`). `rpc` and `trace` are every process's, `ingest`,
-`store` with `writeback` and `scrub`, and `syncd` that process's.
+durations but `relayfile_store_receive_to_commit_seconds`: the trace of one that was recorded (`trace_id`, `span_id`).
+`rpc` and `trace` are every process's, `ingest`, `store` with `writeback` and `scrub`, and `syncd` that process's.
 This page is generated (`make docs`).
 
 | metric | type | unit | labels | meaning |

@@ -297,6 +297,7 @@ def _listener(
     def refused(status: int, reason: str) -> None:
         rejected.add(foundation.clock.now_us(), workspace="", provider="", reason=reason, http_status=status)
 
-    limits = HttpLimits(settings.header_bytes_max, settings.request_timeout_s, settings.connections_max)
+    idle_grace_s = min(settings.idle_grace_s, settings.shutdown_grace_s / 2)  # the rest is for what was accepted
+    limits = HttpLimits(settings.header_bytes_max, settings.request_timeout_s, settings.connections_max, idle_grace_s)
     protocol = bounded_protocol(limits, refused, express)
     return HttpListener(front, settings.http_address, protocol=protocol, keep_alive_s=settings.idle_timeout_s)

@@ -119,6 +119,14 @@ class IngestSettings(ClusterSettings):
         "how long an HTTP connection without a request is kept; load balancers in front should let go of it earlier",
         env="RELAYFILE_IDLE_TIMEOUT",
     )
+    idle_grace_s: float = duration(
+        "3s",
+        "0s",
+        "10m",
+        "how long a stopping process keeps an HTTP connection for one more request, whose answer says that it is the "
+        "last one (connection: close); longer than senders pause, and at most half of SHUTDOWN_GRACE",
+        env="RELAYFILE_IDLE_GRACE",
+    )
     accept_deadline_s: float = duration(
         "2500ms",
         "10ms",

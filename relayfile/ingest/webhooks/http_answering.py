@@ -61,10 +61,10 @@ class PromptCycle:
 
     __slots__ = ("_protocol", "disconnected", "keep_alive", "message_event", "response_complete", "response_started")
 
-    def __init__(self, protocol: "BoundedProtocol") -> None:
+    def __init__(self, protocol: "BoundedProtocol", *, keep_alive: bool) -> None:
         self._protocol = protocol
         self.disconnected = False
-        self.keep_alive = True
+        self.keep_alive = keep_alive
         self.message_event = _NOBODY_WAITS
         self.response_started = False
         self.response_complete = False

@@ -61,6 +61,8 @@ class HttpLimits:
     request_timeout_s: float
     """For a request to arrive whole, and for answers to be read."""
     connections_max: int
+    idle_grace_s: float = 0.0
+    """While the listener stops: how long an idle connection is kept for one request more."""
 
 
 class _HeadTooLarge(Exception):
@@ -89,6 +91,8 @@ class BoundedProtocol(HttpToolsProtocol):
         """Of a request that waits for its turn to go the short way."""
         self._idle_since_s = 0.0
         self._idleness: asyncio.TimerHandle | None = None
+        self._is_last = False
+        """The listener stops: the next answer says that it is the last one of this connection."""
         self._head_bytes = 0
         self._unparsed_bytes = 0
         """Received since the head began that is not known to be whole."""
@@ -125,9 +129,19 @@ class BoundedProtocol(HttpToolsProtocol):
         self.parser = None  # type: ignore[assignment]  # nothing is fed to it any more
 
     def shutdown(self) -> None:
-        """As uvicorn's; what has arrived is answered."""
+        """End the connection with its next answer, which says so; without a request after the grace.
+
+        To close an idle one at once, as uvicorn does, loses the request that is on its way: its sender learns nothing.
+        """
         self._have_turn()
-        super().shutdown()
+        self._is_last = True
+        cycle: RequestResponseCycle | None = self.cycle
+        if cycle is not None and not cycle.response_complete:
+            cycle.keep_alive = False
+            return
+        if self._idleness is not None:
+            self._idleness.cancel()
+        self._idleness = self.loop.call_later(self._limits.idle_grace_s, self._close_unused)
 
     def data_received(self, data: bytes) -> None:
         self._have_turn()
@@ -249,7 +263,7 @@ class BoundedProtocol(HttpToolsProtocol):
     def _go_short_way(self, body: bytes) -> None:
         """The request is whole. Its place is taken first, because the answer may come at once."""
         assert self._express is not None
-        cycle = PromptCycle(self)
+        cycle = PromptCycle(self, keep_alive=not self._is_last)
         before, self.cycle = self.cycle, cast(RequestResponseCycle, cycle)
         if self._express.take(self.url, self.headers, body, cycle.reply):
             self._pieces = None
@@ -272,6 +286,8 @@ class BoundedProtocol(HttpToolsProtocol):
         self.url, self.headers, self.expect_100_continue = url, headers, expect_100_continue
         self.scope["headers"] = headers
         super().on_headers_complete()
+        if self._is_last:
+            self.cycle.keep_alive = False
         if self.scope["method"] == "POST":
             self.cycle.transport = cast(asyncio.Transport, WholeAnswer(self.transport))
 
@@ -297,12 +313,23 @@ class BoundedProtocol(HttpToolsProtocol):
         if self.transport.is_closing():
             return
         left_s = float(self.timeout_keep_alive)
-        if cycle is not None and cycle.response_complete and not self._is_arriving and self._whole_body is None:
+        if cycle is not None and self._has_no_request():
             left_s += self._idle_since_s - self.loop.time()
         if left_s > 0:
             self._idleness = self.loop.call_later(left_s, self._close_when_idle)
         else:
             self.transport.close()
+
+    def _close_unused(self) -> None:
+        """The grace is over. A request that is under way, or arrives, ends the connection by its answer."""
+        self._idleness = None
+        if self._has_no_request():
+            self.transport.close()
+
+    def _has_no_request(self) -> bool:
+        cycle: RequestResponseCycle | None = self.cycle
+        is_answered = cycle is None or cycle.response_complete
+        return is_answered and not self._is_arriving and self._whole_body is None
 
     def _add_to_head(self, size: int) -> None:
         self._head_bytes += size

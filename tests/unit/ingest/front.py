@@ -94,6 +94,8 @@ class Front:
     clock: ManualClock
     signer: TokenSigner
     registry: CollectorRegistry
+    stop: Callable[[], Awaitable[None]]
+    """Stops the listener, as SIGTERM does."""
 
 
 def app_deliveries(apps: str, providers: ProviderRegistry, routes: Mapping[str, Mapping[str, str]]) -> AppDeliveries:
@@ -177,6 +179,7 @@ async def running_front(
     public_url: str = "",
     is_prompt: bool = True,
     keep_alive_s: float = 75,
+    idle_grace_s: float = 0.0,
     apps: str = "",
     routes: Mapping[str, Mapping[str, str]] = MappingProxyType({}),
 ) -> AsyncIterator[Front]:
@@ -191,12 +194,21 @@ async def running_front(
         apps=apps,
         routes=routes,
     )
-    limits = HttpLimits(head_bytes_max, request_timeout_s, connections_max)
+    limits = HttpLimits(head_bytes_max, request_timeout_s, connections_max, idle_grace_s)
     protocol = bounded_protocol(limits, made.refused, made.express if is_prompt else None)
     listener = HttpListener(made.app, "127.0.0.1:0", protocol=protocol, keep_alive_s=keep_alive_s)
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(listener.serve())
-        yield Front(listener.address, made.intake, made.store, made.rejected, made.clock, made.signer, made.registry)
+        yield Front(
+            listener.address,
+            made.intake,
+            made.store,
+            made.rejected,
+            made.clock,
+            made.signer,
+            made.registry,
+            listener.stop,
+        )
         await listener.stop()
 
 
