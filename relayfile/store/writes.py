@@ -15,7 +15,15 @@ import msgspec
 
 from relayfile.auth import Principal
 from relayfile.auth.scopes import grants
-from relayfile.errors import ERRORS, DeadlineExpired, Overloaded, RelayfileError, RevisionConflict, WorkspaceNotFound
+from relayfile.errors import (
+    ERRORS,
+    DeadlineExpired,
+    HistoryMismatch,
+    Overloaded,
+    RelayfileError,
+    RevisionConflict,
+    WorkspaceNotFound,
+)
 from relayfile.paths import ROOT
 from relayfile.store.access import ReadAccess, WriteAccess
 from relayfile.store.access.reading import READ
@@ -69,6 +77,8 @@ class WriteBatch:
     """Its one mutation is the request: when it is refused the request is, and may succeed when it is repeated."""
     access: WriteAccess | None = None
     """Of the caller; None is held to no rules."""
+    history_id: str = ""
+    """Of the revisions that its mutations expect; empty: the workspace's, whichever that is."""
     answer: "asyncio.Future[BatchAnswer] | None" = None
     """What its caller waits for, once it is queued."""
 
@@ -148,8 +158,8 @@ class FileMutations:
         self, key: WorkspaceKey, batches: Sequence[WriteBatch]
     ) -> tuple[Plan | None, Sequence[BatchAnswer | Exception]]:
         # Asked once: a caller may leave while others have their turn below.
-        live = [None if batch.is_withdrawn else batch for batch in batches]
-        mutations = [each for batch in live if batch is not None for each in batch.mutations]
+        live = [DeadlineExpired(what="its turn") if batch.is_withdrawn else batch for batch in batches]
+        mutations = [each for batch in live if isinstance(batch, WriteBatch) for each in batch.mutations]
         loaded = await self._context.engine.load_rounds(key, write_needs(mutations), partial(_more_needs, mutations))
         now_us = self._context.clock.now_us()
         is_first = loaded.workspace is None
@@ -157,7 +167,8 @@ class FileMutations:
             loaded.workspace = WorkspaceRow(self._context.new_id(), 0, now_us)
         if loaded.workspace is None or loaded.workspace.deleted_us is not None:
             return None, [WorkspaceNotFound(workspace=key.workspace_id)] * len(batches)
-        mutations = await self._permitted(key, loaded, [batch for batch in live if batch is not None])
+        live = [_of_history(batch, loaded.workspace.history_id) for batch in live]
+        mutations = await self._permitted(key, loaded, [batch for batch in live if isinstance(batch, WriteBatch)])
         planner = MutationPlanner(key.workspace_id, loaded, now_us=now_us, limits=self._limits)
         for start in range(0, len(mutations), MUTATIONS_AT_ONCE):
             if start:
@@ -180,13 +191,13 @@ class FileMutations:
             return [await _judged(view, batch.access, each, loaded) for batch in batches for each in batch.mutations]
 
     async def _answers(
-        self, key: WorkspaceKey, live: Sequence[WriteBatch | None], planned: MutationsPlan, revision: int
+        self, key: WorkspaceKey, live: Sequence[WriteBatch | RelayfileError], planned: MutationsPlan, revision: int
     ) -> list[BatchAnswer | Exception]:
         answers: list[BatchAnswer | Exception] = []
         start = 0
         for batch in live:
-            if batch is None:
-                answers.append(DeadlineExpired(what="its turn"))
+            if isinstance(batch, RelayfileError):
+                answers.append(batch)
                 continue
             end = start + len(batch.mutations)
             results = planned.results[start:end]
@@ -214,6 +225,13 @@ class FileMutations:
             content = await self._context.engine.content_chunk(key, met.file.content_id, 0, PREVIEW_BYTES_MAX)
         preview = _preview((content or b"")[:PREVIEW_BYTES_MAX])
         return RevisionConflict(expected=conflict.expected, current=conflict.current, preview=preview)
+
+
+def _of_history(batch: WriteBatch | RelayfileError, history_id: str) -> WriteBatch | RelayfileError:
+    """The batch, unless it speaks of revisions that were lost: a number of them may be another version's by now."""
+    if isinstance(batch, RelayfileError) or batch.history_id in ("", history_id):
+        return batch
+    return HistoryMismatch(expected=batch.history_id, current=history_id)
 
 
 async def _judged(view: TreeView, access: WriteAccess | None, mutation: FileMutation, loaded: Slice) -> FileMutation:
@@ -264,8 +282,8 @@ class FileWriter:
     async def mutate(self, workspace_id: str, batch: WriteBatch, mark: RequestMark | None) -> BatchAnswer:
         """A result for each mutation, once they are durable; a refusal of a single one is raised.
 
-        `WorkspaceNotFound`, `Overloaded`, `RequestIdReused`; `NotOwner` elsewhere. A caller that is cancelled withdraws
-        the batch: it has no effect unless it was being committed.
+        `WorkspaceNotFound`, `HistoryMismatch`, `Overloaded`, `RequestIdReused`; `NotOwner` elsewhere. A caller that is
+        cancelled withdraws the batch: it has no effect unless it was being committed.
         """
         if self._committer.is_full:
             raise Overloaded(what="queue of changes that wait for the disk", retry_after_s=RETRY_AFTER_S)

@@ -79,7 +79,10 @@ async def descend(
         return False
     begun = descent.begun
     assert begun is not None, "a mirror has a remote path"
-    if expired or begun.history_id != mirror.journal.cursor.history_id:
+    if begun.history_id != mirror.journal.cursor.history_id:
+        mirror.journal.outbox.other_history()
+        expired = True
+    if expired:
         mirror.journal.move_cursor(begun)  # the events since then are learned again
     return True
 

@@ -11,7 +11,7 @@ from typing import Final
 import grpc
 import grpc.aio
 
-from relayfile.errors import DataCorrupted, FileNotFound, RevisionConflict
+from relayfile.errors import CursorExpired, DataCorrupted, FileNotFound, HistoryMismatch, RevisionConflict
 from relayfile.status import code_of, from_rpc_error
 from relayfile.syncd.rows import EditKind, Entry
 from relayfile.v1 import file_pb2, types_pb2
@@ -53,6 +53,8 @@ class Parcel:
     request_id: str
     entries: Sequence[Entry]
     contents: Sequence[bytes]
+    history_id: str
+    """Of the revisions that the entries change."""
 
     @property
     def is_upload(self) -> bool:
@@ -80,23 +82,36 @@ class Delivery:
         self._timeout_s = call_timeout_s
 
     async def deliver(self, parcel: Parcel) -> list[Answer]:
-        """An answer to each entry, in order. An error concerns all of them, and nothing is known of any."""
+        """An answer to each entry, in order. An error concerns all of them, and nothing is known of any.
+
+        ``CursorExpired`` when the store has another history: then none of them was done.
+        """
         try:
             return await (self._upload(parcel) if parcel.is_upload else self._write(parcel))
-        except grpc.aio.AioRpcError as error:
-            raise from_rpc_error(error) from error
+        except (grpc.aio.AioRpcError, HistoryMismatch) as raised:
+            error = from_rpc_error(raised) if isinstance(raised, grpc.aio.AioRpcError) else raised
+            if isinstance(error, HistoryMismatch):
+                raise CursorExpired(history_id=error.current, oldest=0) from raised
+            raise error from raised
 
-    async def held(self, paths: Sequence[str]) -> tuple[dict[str, types_pb2.FileMeta], int]:
-        """What the store has at these paths, and at which revision of the workspace."""
+    async def held(self, paths: Sequence[str], history_id: str) -> tuple[dict[str, types_pb2.FileMeta], int]:
+        """What the store has at these paths, and at which revision of the workspace.
+
+        ``CursorExpired`` when that is a revision of another history.
+        """
         request = file_pb2.BatchGetFilesRequest(workspace_id=self._workspace_id, paths=paths)
         try:
             answer = await self._files.BatchGetFiles(request, metadata=self._metadata(), timeout=self._timeout_s)
         except grpc.aio.AioRpcError as error:
             raise from_rpc_error(error) from error
+        if answer.history_id != history_id:
+            raise CursorExpired(history_id=answer.history_id, oldest=0)
         return {file.path: file for file in answer.files}, answer.revision
 
     async def _write(self, parcel: Parcel) -> list[Answer]:
-        request = file_pb2.WriteFilesRequest(workspace_id=self._workspace_id, request_id=parcel.request_id)
+        request = file_pb2.WriteFilesRequest(
+            workspace_id=self._workspace_id, request_id=parcel.request_id, history_id=parcel.history_id
+        )
         for entry, content in zip(parcel.entries, parcel.contents, strict=True):
             if entry.kind is EditKind.MOVED_AWAY:
                 continue  # told by the move itself
@@ -127,6 +142,7 @@ class Delivery:
             path=entry.path,
             if_revision=entry.if_revision,
             request_id=parcel.request_id,
+            history_id=parcel.history_id,
         )
         timeout_s = self._timeout_s + len(content) / _UPLOAD_BYTES_PER_S
         try:

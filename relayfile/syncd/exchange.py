@@ -3,6 +3,7 @@
 import asyncio
 from typing import Final
 
+from relayfile.errors import CursorExpired
 from relayfile.syncd.bring import bring_all
 from relayfile.syncd.catch_up import catch_up
 from relayfile.syncd.local import check_held
@@ -18,7 +19,11 @@ async def exchange(mirror: OpenMirror, turn: asyncio.Lock, progress: Progress) -
     """With ``turn``, the mirror's: a collision is settled by the event behind it. ``MassDelete`` while deletes wait."""
     check_held(mirror)
     for _ in range(_ROUNDS_MAX):
-        if await Pusher(mirror, turn).drain():
+        try:
+            sent = await Pusher(mirror, turn).drain()
+        except CursorExpired:
+            sent = True  # the store has another history since it was last heard: that is heard of now
+        if sent:
             await catch_up(mirror, progress)
         else:
             await bring_all(mirror, progress)  # nothing to hear of, so no round trip for it

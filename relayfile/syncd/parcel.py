@@ -40,14 +40,16 @@ async def pack(mirror: OpenMirror, alone: AbstractSet[str]) -> tuple[Parcel | No
         return None, stale
     request_id = mirror.ids.new_id()
     entries = [replace(entry, request_id=request_id, state=EntryState.SENT) for entry, _ in ready]
-    return Parcel(request_id, entries, [content for _, content in ready]), stale
+    return Parcel(request_id, entries, [content for _, content in ready], mirror.journal.cursor.history_id), stale
 
 
 async def repack(mirror: OpenMirror, entries: Sequence[Entry]) -> Parcel | None:
     """The parcel of a request whose answer is not known, byte for byte; None when the disk no longer has it."""
     contents = await mirror.writer.run(read_all, mirror.root.fd, entries)
     whole = [content for content in contents if content is not None]
-    return Parcel(entries[0].request_id, entries, whole) if len(whole) == len(entries) else None
+    if len(whole) != len(entries):
+        return None
+    return Parcel(entries[0].request_id, entries, whole, mirror.journal.cursor.history_id)
 
 
 def _chosen(due: Sequence[Entry], movable: Sequence[Entry], alone: AbstractSet[str]) -> list[Entry]:

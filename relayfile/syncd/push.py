@@ -17,6 +17,7 @@ from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_nev
 
 from relayfile import faults
 from relayfile.errors import (
+    CursorExpired,
     DeadlineExpired,
     PermissionDenied,
     QuotaExceeded,
@@ -67,7 +68,8 @@ class Pusher:
         """Files that were changed whenever they were about to be sent: how often in a row."""
 
     async def run(self) -> None:
-        """Send what is queued, for ever. Ends only with an error that is not about the store, or a safety rail."""
+        """Send what is queued, for ever. Ends only with an error that is not about the store, or a safety rail, or
+        ``CursorExpired`` when the store has another history."""
         rights = self._mirror.rights
         while True:
             rights.edited.clear()
@@ -153,6 +155,8 @@ class Pusher:
             ) as span:
                 span.set(MIRROR, self._mirror.root.marker.mirror_id)
                 answers = await self._mirror.delivery.deliver(parcel)
+        except CursorExpired:
+            raise  # not to these edits: whoever hears of another history sends none of its numbers again
         except RequestIdReused:
             answers = [Answer(Outcome.COLLIDED, 0, RequestIdReused.reason)] * len(parcel.entries)
         except RelayfileError as error:
@@ -252,7 +256,7 @@ class Pusher:
     async def _resolve(self, entries: Sequence[Entry]) -> None:
         """A request without an answer that cannot be repeated, because a file changed since: ask what became of it."""
         mirror = self._mirror
-        files, revision = await mirror.delivery.held([each.path for each in entries])
+        files, revision = await mirror.delivery.held([each.path for each in entries], mirror.journal.cursor.history_id)
         arrived = []
         missing = []
         for entry in entries:
@@ -276,7 +280,7 @@ class Pusher:
         """
         mirror = self._mirror
         outbox = mirror.journal.outbox
-        files, revision = await mirror.delivery.held([each.path for each in entries])
+        files, revision = await mirror.delivery.held([each.path for each in entries], mirror.journal.cursor.history_id)
         rows = mirror.journal.load([each.path for each in entries])
         for entry in entries:
             file, row = files.get(entry.path), rows.get(entry.path)
@@ -307,7 +311,7 @@ class Pusher:
 
 def _passes(raised: BaseException) -> bool:
     """Whether trying the same request again may help: the store was not reached, or could not say."""
-    if not isinstance(raised, RelayfileError) or isinstance(raised, QuotaExceeded):
+    if not isinstance(raised, RelayfileError) or isinstance(raised, QuotaExceeded | CursorExpired):
         return False
     return (
         code_of(raised) in RETRYABLE

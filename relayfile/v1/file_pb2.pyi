@@ -798,6 +798,7 @@ class WriteFileRequest(_message.Message):
     FORCE_FIELD_NUMBER: _builtins.int
     SEMANTICS_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
+    HISTORY_ID_FIELD_NUMBER: _builtins.int
     workspace_id: _builtins.str
     """The workspace. Required."""
     path: _builtins.str
@@ -812,6 +813,10 @@ class WriteFileRequest(_message.Message):
     """Write whatever is there."""
     request_id: _builtins.str
     """Makes a repeat within 7 days return the first answer."""
+    history_id: _builtins.str
+    """The history that the revisions above are of. When not empty: only if the workspace has it (it was not restored from
+    a backup since), else FAILED_PRECONDITION / `HISTORY_MISMATCH`, and nothing is done.
+    """
     @_builtins.property
     def semantics(self) -> _types_pb2.Semantics:
         """New semantics; absent keeps the old ones."""
@@ -827,10 +832,11 @@ class WriteFileRequest(_message.Message):
         force: _builtins.bool = ...,
         semantics: _types_pb2.Semantics | None = ...,
         request_id: _builtins.str = ...,
+        history_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_if_revision", b"_if_revision", "if_revision", b"if_revision", "semantics", b"semantics"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_if_revision", b"_if_revision", "content", b"content", "content_type", b"content_type", "force", b"force", "if_revision", b"if_revision", "path", b"path", "request_id", b"request_id", "semantics", b"semantics", "workspace_id", b"workspace_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_if_revision", b"_if_revision", "content", b"content", "content_type", b"content_type", "force", b"force", "history_id", b"history_id", "if_revision", b"if_revision", "path", b"path", "request_id", b"request_id", "semantics", b"semantics", "workspace_id", b"workspace_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__if_revision: _TypeAlias = _typing.Literal["if_revision"]  # noqa: Y015
     _WhichOneofArgType__if_revision: _TypeAlias = _typing.Literal["_if_revision", b"_if_revision"]  # noqa: Y015
@@ -1010,10 +1016,15 @@ class WriteFilesRequest(_message.Message):
     WORKSPACE_ID_FIELD_NUMBER: _builtins.int
     ITEMS_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
+    HISTORY_ID_FIELD_NUMBER: _builtins.int
     workspace_id: _builtins.str
     """The workspace. Required."""
     request_id: _builtins.str
     """Makes a repeat within 7 days return the first answer."""
+    history_id: _builtins.str
+    """The history that the revisions above are of. When not empty: only if the workspace has it (it was not restored from
+    a backup since), else FAILED_PRECONDITION / `HISTORY_MISMATCH`, and nothing is done.
+    """
     @_builtins.property
     def items(self) -> _containers.RepeatedCompositeFieldContainer[Global___WriteFilesItem]:
         """At most 1,000 items and 1 MiB."""
@@ -1024,10 +1035,11 @@ class WriteFilesRequest(_message.Message):
         workspace_id: _builtins.str = ...,
         items: _abc.Iterable[Global___WriteFilesItem] | None = ...,
         request_id: _builtins.str = ...,
+        history_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["items", b"items", "request_id", b"request_id", "workspace_id", b"workspace_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["history_id", b"history_id", "items", b"items", "request_id", b"request_id", "workspace_id", b"workspace_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1186,6 +1198,7 @@ class DeleteFileRequest(_message.Message):
     IF_REVISION_FIELD_NUMBER: _builtins.int
     FORCE_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
+    HISTORY_ID_FIELD_NUMBER: _builtins.int
     workspace_id: _builtins.str
     """The workspace. Required."""
     path: _builtins.str
@@ -1196,6 +1209,10 @@ class DeleteFileRequest(_message.Message):
     """Delete whatever is there."""
     request_id: _builtins.str
     """Makes a repeat within 7 days return the first answer."""
+    history_id: _builtins.str
+    """The history that the revisions above are of. When not empty: only if the workspace has it (it was not restored from
+    a backup since), else FAILED_PRECONDITION / `HISTORY_MISMATCH`, and nothing is done.
+    """
     def __init__(
         self,
         *,
@@ -1204,10 +1221,11 @@ class DeleteFileRequest(_message.Message):
         if_revision: _builtins.int | None = ...,
         force: _builtins.bool = ...,
         request_id: _builtins.str = ...,
+        history_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_if_revision", b"_if_revision", "if_revision", b"if_revision"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_if_revision", b"_if_revision", "force", b"force", "if_revision", b"if_revision", "path", b"path", "request_id", b"request_id", "workspace_id", b"workspace_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_if_revision", b"_if_revision", "force", b"force", "history_id", b"history_id", "if_revision", b"if_revision", "path", b"path", "request_id", b"request_id", "workspace_id", b"workspace_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__if_revision: _TypeAlias = _typing.Literal["if_revision"]  # noqa: Y015
     _WhichOneofArgType__if_revision: _TypeAlias = _typing.Literal["_if_revision", b"_if_revision"]  # noqa: Y015
@@ -1253,6 +1271,7 @@ class MoveFileRequest(_message.Message):
     IF_REVISION_FIELD_NUMBER: _builtins.int
     FORCE_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
+    HISTORY_ID_FIELD_NUMBER: _builtins.int
     workspace_id: _builtins.str
     """The workspace. Required."""
     path: _builtins.str
@@ -1265,6 +1284,10 @@ class MoveFileRequest(_message.Message):
     """Move whatever is there."""
     request_id: _builtins.str
     """Makes a repeat within 7 days return the first answer."""
+    history_id: _builtins.str
+    """The history that the revisions above are of. When not empty: only if the workspace has it (it was not restored from
+    a backup since), else FAILED_PRECONDITION / `HISTORY_MISMATCH`, and nothing is done.
+    """
     def __init__(
         self,
         *,
@@ -1274,10 +1297,11 @@ class MoveFileRequest(_message.Message):
         if_revision: _builtins.int | None = ...,
         force: _builtins.bool = ...,
         request_id: _builtins.str = ...,
+        history_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_if_revision", b"_if_revision", "if_revision", b"if_revision"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_if_revision", b"_if_revision", "force", b"force", "if_revision", b"if_revision", "path", b"path", "request_id", b"request_id", "to_path", b"to_path", "workspace_id", b"workspace_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_if_revision", b"_if_revision", "force", b"force", "history_id", b"history_id", "if_revision", b"if_revision", "path", b"path", "request_id", b"request_id", "to_path", b"to_path", "workspace_id", b"workspace_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__if_revision: _TypeAlias = _typing.Literal["if_revision"]  # noqa: Y015
     _WhichOneofArgType__if_revision: _TypeAlias = _typing.Literal["_if_revision", b"_if_revision"]  # noqa: Y015

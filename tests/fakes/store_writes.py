@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, TypeVar, cast
 
 from relayfile.errors import (
     FileNotFound,
+    HistoryMismatch,
     InvalidPath,
     PermissionDenied,
     RelayfileError,
@@ -123,7 +124,7 @@ class FileWrites:
             results = [store.apply(item) for item in request.items]
             return file_pb2.WriteFilesResponse(results=results, revision=store.revision)
 
-        return await self._once("WriteFiles", request.request_id, fingerprint, write)
+        return await self._once("WriteFiles", request, fingerprint, write)
 
     async def UploadFile(self, request_iterator, context):  # type: ignore[no-untyped-def]  # as generated
         store = self._store
@@ -139,10 +140,16 @@ class FileWrites:
                 raise RevisionConflict(expected=item.if_revision, current=result.current_revision)
             return file_pb2.UploadFileResponse(file=result.file, changed=result.changed)
 
-        return await self._once("UploadFile", head.request_id, content, write)
+        return await self._once("UploadFile", head, content, write)
 
-    async def _once(self, call: str, request_id: str, fingerprint: bytes, write: Callable[[], T]) -> T:
-        store = self._store
+    async def _once(
+        self,
+        call: str,
+        request: file_pb2.WriteFilesRequest | file_pb2.WriteFileRequest,
+        fingerprint: bytes,
+        write: Callable[[], T],
+    ) -> T:
+        store, request_id = self._store, request.request_id
         store.calls.append(call)
         await store.lag()
         if store.knobs.refuse_writes:
@@ -153,6 +160,8 @@ class FileWrites:
         known = store.requests.get(request_id)
         if known is not None and known[0] != fingerprint:
             raise RequestIdReused(request_id=request_id)
+        if known is None and request.history_id not in ("", store.history_id):
+            raise HistoryMismatch(expected=request.history_id, current=store.history_id)
         answer = write() if known is None else cast("T", known[1])
         store.requests[request_id] = (fingerprint, answer)
         await store.notify()

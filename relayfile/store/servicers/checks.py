@@ -13,6 +13,7 @@ from relayfile.paths import PATH_BYTES_MAX, TreePath, check_write_path, normalis
 from relayfile.placement import check_any_workspace_id
 from relayfile.wire import time_refusal, to_us
 
+HISTORY_ID_BYTES_MAX = 128
 REQUEST_ID_BYTES_MAX = 128
 REASON_BYTES_MAX = 1_000
 
@@ -83,6 +84,10 @@ class Checks:
         """An id that the caller chose; none is fine."""
         length = len(value.encode())
         self.require(length <= REQUEST_ID_BYTES_MAX, field, f"is longer than {REQUEST_ID_BYTES_MAX} bytes")
+
+    def history_id(self, value: str, field: str = "history_id") -> None:
+        """The history of a workspace that the caller knows; none is fine."""
+        self.at_most(len(value.encode()), HISTORY_ID_BYTES_MAX, field, "bytes")
 
     def reason(self, value: str, field: str = "reason") -> None:
         """Why an administrative action was ordered; none is fine."""

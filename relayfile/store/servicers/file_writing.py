@@ -57,9 +57,8 @@ class Mutating(Protocol):
         ...
 
 
-Conditioned: TypeAlias = (
-    file_pb2.WriteFileRequest | file_pb2.DeleteFileRequest | file_pb2.MoveFileRequest | file_pb2.WriteFilesItem
-)
+Single: TypeAlias = file_pb2.WriteFileRequest | file_pb2.DeleteFileRequest | file_pb2.MoveFileRequest
+Conditioned: TypeAlias = Single | file_pb2.WriteFilesItem
 """What has `if_revision`."""
 
 
@@ -91,6 +90,7 @@ class FileWriting:
         path = checks.file_path(request.path, f"{prefix}path")
         _check_condition(checks, request, lowest=MUST_NOT_EXIST, prefix=prefix)
         checks.request_id(request.request_id, f"{prefix}request_id")
+        checks.history_id(request.history_id, f"{prefix}history_id")
         return path, _checked_meta(checks, request, prefix)
 
     async def put(
@@ -109,7 +109,7 @@ class FileWriting:
         write = FileWrite(
             path, content, by, _expected(request), request.force, request.content_type, semantics, content_sha256
         )
-        return await self._one(request.workspace_id, write, access, mark)
+        return await self._one(request, write, access, mark)
 
     async def delete(self, request: file_pb2.DeleteFileRequest) -> file_pb2.DeleteFileResponse:
         checks = Checks()
@@ -117,12 +117,13 @@ class FileWriting:
         path = checks.file_path(request.path)
         _check_condition(checks, request, lowest=1)
         checks.request_id(request.request_id)
+        checks.history_id(request.history_id)
         checks.done()
         access = WriteAccess.current()
         _require_scopes(access, path)
         mark = mark_of(_METHOD + "DeleteFile", request)
         delete = FileDelete(path, _author(access, path), _expected(request), request.force)
-        result = await self._one(request.workspace_id, delete, access, mark)
+        result = await self._one(request, delete, access, mark)
         return file_pb2.DeleteFileResponse(revision=result.revision, operation_id=result.operation_id)
 
     async def move(self, request: file_pb2.MoveFileRequest) -> file_pb2.MoveFileResponse:
@@ -132,12 +133,13 @@ class FileWriting:
         _check_targets(checks, path, to_path, "to_path")
         _check_condition(checks, request, lowest=1)
         checks.request_id(request.request_id)
+        checks.history_id(request.history_id)
         checks.done()
         access = WriteAccess.current()
         _require_scopes(access, path, to_path)
         mark = mark_of(_METHOD + "MoveFile", request)
         move = FileMove(path, to_path, _author(access, path), _expected(request), request.force)
-        result = await self._one(request.workspace_id, move, access, mark)
+        result = await self._one(request, move, access, mark)
         answer = file_pb2.MoveFileResponse(operation_id=result.operation_id)
         assert result.file is not None, "it was moved"
         fill_file(answer.file, result.file)
@@ -149,6 +151,7 @@ class FileWriting:
         checks.require(bool(request.items), "items", "is empty")
         checks.at_most(len(request.items), ITEMS_MAX, "items", "items")
         checks.request_id(request.request_id)
+        checks.history_id(request.history_id)
         checks.done()
         checked: list[FileMutation | None] = []
         for place, item in enumerate(request.items):
@@ -159,7 +162,7 @@ class FileWriting:
         self._require_size("content of all items", sum(len(item.write.content) for item in request.items))
         access = WriteAccess.current()
         mutations = [each._replace(by=_item_author(access, each)) for each in checked if each is not None]
-        batch = WriteBatch(tuple(mutations), is_single=False, access=access)
+        batch = WriteBatch(tuple(mutations), is_single=False, access=access, history_id=request.history_id)
         answered = await self.files.mutate(request.workspace_id, batch, mark_of(_METHOD + "WriteFiles", request))
         answer = file_pb2.WriteFilesResponse(revision=answered.revision)
         for place, result in enumerate(answered.results):
@@ -169,10 +172,10 @@ class FileWriting:
         return answer
 
     async def _one(
-        self, workspace_id: str, mutation: FileMutation, access: WriteAccess, mark: RequestMark | None
+        self, request: Single, mutation: FileMutation, access: WriteAccess, mark: RequestMark | None
     ) -> FileResult:
-        batch = WriteBatch((mutation,), access=access)
-        [result] = (await self.files.mutate(workspace_id, batch, mark)).results
+        batch = WriteBatch((mutation,), access=access, history_id=request.history_id)
+        [result] = (await self.files.mutate(request.workspace_id, batch, mark)).results
         assert isinstance(result, FileResult), "a refusal is raised"
         return result
 

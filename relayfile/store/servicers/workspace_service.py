@@ -29,9 +29,6 @@ if TYPE_CHECKING:
     from relayfile.interception import Context
 
 
-HISTORY_ID_BYTES_MAX = 128
-
-
 class WorkspaceMaker(Protocol):
     """Creates workspaces, durably."""
 
@@ -105,7 +102,7 @@ class WorkspaceService(workspace_pb2_grpc.WorkspaceServiceServicer):
     ) -> workspace_pb2.DeleteWorkspaceResponse:
         checks = Checks()
         _check_new_name(checks, request.workspace_id)
-        checks.at_most(len(request.history_id.encode()), HISTORY_ID_BYTES_MAX, "history_id", "bytes")
+        checks.history_id(request.history_id)
         checks.reason(request.reason)
         checks.request_id(request.request_id)
         checks.done()
