@@ -30,7 +30,7 @@ BANNED_NAMES = {"base", "common", "helper", "helpers", "manager", "misc", "util"
 TASKS_WITHOUT_GROUP: dict[str, str] = {
     "relayfile/ingest/sending/node_stream.py": "a group whose tasks fail while it is cancelled forgets that it was",
     "relayfile/ingest/spool/adopt.py": "the pipeline is at work for as long as it is drained, and is waited for",
-    "relayfile/store/servicers/mark_totals.py": "a watch stream reads on while its totals are gathered; it ends with it",
+    "relayfile/store/servicers/mark_totals.py": "a watch reads on while its totals are gathered, and ends them",
 }
 
 CLOCK_READS = {
