@@ -158,6 +158,7 @@ class FileMutations:
         self, key: WorkspaceKey, batches: Sequence[WriteBatch]
     ) -> tuple[Plan | None, Sequence[BatchAnswer | Exception]]:
         # Asked once: a caller may leave while others have their turn below.
+        live: list[WriteBatch | RelayfileError]
         live = [DeadlineExpired(what="its turn") if batch.is_withdrawn else batch for batch in batches]
         mutations = [each for batch in live if isinstance(batch, WriteBatch) for each in batch.mutations]
         loaded = await self._context.engine.load_rounds(key, write_needs(mutations), partial(_more_needs, mutations))

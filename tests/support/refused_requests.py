@@ -40,8 +40,17 @@ _FILE: Final[Sequence[Special]] = [
 ]
 
 
+def _histories(prefix: str = "") -> Sequence[Special]:
+    """Of a change that may say which history its revisions are of."""
+    return [
+        ("of another history", OTHER_HISTORY, {"history_id": "1" * 32}),
+        ("a history that is none", invalid(f"{prefix}history_id"), {"history_id": "x" * 9_999}),
+    ]
+
+
 def _write(prefix: str) -> Sequence[Special]:
     return [
+        *_histories(prefix),
         ("no condition", UNCONDITIONAL, {"force": False}),
         ("a file that must be new", CONFLICT, {"if_revision": 0, "path": HERE, "force": False}),
         ("a revision of the future", CONFLICT, {"if_revision": FAR, "path": HERE, "force": False}),
@@ -56,6 +65,7 @@ def _write(prefix: str) -> Sequence[Special]:
 
 
 _CHANGE: Final[Sequence[Special]] = [
+    *_histories(),
     ("no condition", UNCONDITIONAL, {"force": False}),
     ("zero", invalid("if_revision"), {"if_revision": 0}),
     ("a revision of the future", CONFLICT, {"if_revision": FAR, "force": False}),
@@ -92,6 +102,7 @@ _SPECIAL: Final[Mapping[str, Sequence[Special]]] = {
     ],
     "FileService/WriteFile": [*_write(""), ("over a MiB", TOO_LARGE, {"content": b"x" * ((1 << 20) + 1)})],
     "FileService/UploadFile": [*_write("head."), ("content in the head", invalid("head.content"), {"content": b"x"})],
+    "FileService/WriteFiles": _histories(),
     "FileService/DeleteFile": _CHANGE,
     "FileService/MoveFile": [
         *_CHANGE,
@@ -110,10 +121,7 @@ _SPECIAL: Final[Mapping[str, Sequence[Special]]] = {
     "WorkspaceService/CreateWorkspace": [
         ("a system workspace", invalid("workspace_id"), {"workspace_id": "_app/x"}),
     ],
-    "WorkspaceService/DeleteWorkspace": [
-        ("of another history", OTHER_HISTORY, {"history_id": "1" * 32}),
-        ("a history that is none", invalid("history_id"), {"history_id": "x" * 9_999}),
-    ],
+    "WorkspaceService/DeleteWorkspace": _histories(),
     "DeadLetterService/ReplayDeadLetters": [
         ("too many", invalid("filter", "dead_letter_ids"), {"dead_letter_ids": [ID] * 10_001})
     ],
