@@ -2,11 +2,12 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, closing
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+import apsw
 import grpc.aio
 from prometheus_client import CollectorRegistry
 
@@ -106,6 +107,16 @@ class TestNode:
     async def stop(self) -> None:
         """No more answers; the data stays open."""
         await self.server.stop(0)
+
+    async def alter(self, statement: str, *bindings: int | str) -> None:
+        """Change the rows below the running node, which writes too: beside the loop, where it waits for its turn."""
+
+        def altered() -> None:
+            with closing(apsw.Connection(str(self.database))) as connection:
+                connection.set_busy_timeout(10_000)
+                connection.execute(statement, bindings)
+
+        await asyncio.to_thread(altered)
 
     def caller(
         self,

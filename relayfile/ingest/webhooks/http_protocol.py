@@ -133,8 +133,8 @@ class BoundedProtocol(HttpToolsProtocol):
 
         To close an idle one at once, as uvicorn does, loses the request that is on its way: its sender learns nothing.
         """
-        self._have_turn()
         self._is_last = True
+        self._have_turn()
         cycle: RequestResponseCycle | None = self.cycle
         if cycle is not None and not cycle.response_complete:
             cycle.keep_alive = False

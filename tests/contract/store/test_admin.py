@@ -4,7 +4,6 @@ import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 
-import apsw
 import grpc
 import grpc.aio
 import pytest
@@ -69,9 +68,7 @@ async def test_damage_comes_as_findings_before_the_result(nodes: list[TestNode])
     owner, _ = home(nodes, "acme")
     await owner.writer.create_workspace("acme")
     await owner.writer.put("acme", FILES)
-    connection = apsw.Connection(str(owner.database))
-    connection.execute("UPDATE content SET data = CAST('TEXT 9' AS BLOB) WHERE data = CAST('text 9' AS BLOB)")
-    connection.close()
+    await owner.alter("UPDATE content SET data = CAST('TEXT 9' AS BLOB) WHERE data = CAST('text 9' AS BLOB)")
     assert (await audit(owner, checks=[admin_pb2.AUDIT_CHECK_REFERENCES]))[-1].result.clean
     request = admin_pb2.ScrubRequest(workspace_id="acme", findings_max=5)
     found, end = [each async for each in owner.client.admin.Scrub(request, metadata=owner.client.metadata)]

@@ -5,7 +5,6 @@ import hashlib
 from collections.abc import AsyncIterator
 from pathlib import Path
 
-import apsw
 import grpc.aio
 import pytest
 
@@ -131,9 +130,7 @@ async def test_a_copy_is_one_moment_while_others_write(node: TestNode, monkeypat
 
 
 async def test_what_does_not_agree_with_itself_is_no_copy(node: TestNode) -> None:
-    connection = apsw.Connection(str(node.database))
-    connection.execute("UPDATE directory SET digest = zeroblob(32) WHERE path = '/docs/3'")
-    connection.close()
+    await node.alter("UPDATE directory SET digest = zeroblob(32) WHERE path = '/docs/3'")
     target = admin_pb2.BACKUP_TARGET_NODE_DIRECTORY
     assert isinstance(await refusal(node, target=target, directory_name="bad"), DataCorrupted)
     assert not list((node.database.parent / "backups").iterdir())

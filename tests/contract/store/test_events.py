@@ -6,7 +6,6 @@ import random
 from collections.abc import AsyncIterable, AsyncIterator
 from pathlib import Path
 
-import apsw
 import grpc.aio
 import pytest
 
@@ -140,8 +139,7 @@ class TestWatchEvents:
         error = await refusal(watching(node.client, after=3))
         assert isinstance(error, errors.InvalidArgument)
         assert error.violations[0].field == "history_id"
-        with apsw.Connection(str(node.database)) as connection:
-            connection.execute("DELETE FROM event WHERE revision <= 10")
+        await node.alter("DELETE FROM event WHERE revision <= 10")
         error = await refusal(watching(node.client, after=9, history_id=history))
         assert isinstance(error, errors.CursorExpired)
         assert error.oldest == 11

@@ -5,7 +5,6 @@ from collections.abc import AsyncIterable, AsyncIterator, Iterable
 from pathlib import Path
 from typing import Any
 
-import apsw
 import grpc
 import grpc.aio
 import pytest
@@ -457,8 +456,7 @@ async def test_a_content_that_is_gone_aborts_its_reader(tree: TestNode) -> None:
     call = aiter(tree.client.files.ReadFile(request, metadata=tree.client.metadata))
     await anext(call)
     await tree.writer.put(W, {"/huge": b"new"})
-    with apsw.Connection(str(tree.database)) as connection:
-        connection.execute("DELETE FROM content WHERE length(data) = ?", (size,))
+    await tree.alter("DELETE FROM content WHERE length(data) = ?", size)
     error = await refused(call)
     assert isinstance(error, errors.RevisionConflict)
     assert (error.expected, error.current) == (before, tree.writer.trees[W].revision)

@@ -6,7 +6,6 @@ from collections.abc import AsyncIterator
 from hashlib import sha256
 from pathlib import Path
 
-import apsw
 import pytest
 
 from relayfile.clock import ManualClock
@@ -76,9 +75,7 @@ async def test_what_was_freed_waits_again_for_an_edit_that_came_before_it_was_re
     await stage.deliver(b'{"n":0}', path=ISSUE, at_us=T)
     await stage.write(ISSUE, b'{"n":9}')
     assert await stage.deliver(b'{"n":1}', at_us=T + 1) is Outcome.APPLIED
-    connection = apsw.Connection(str(stage.node.database))
-    connection.execute("UPDATE held_change SET held_us = 0")
-    connection.close()
+    await stage.node.alter("UPDATE held_change SET held_us = 0")
     await stage.tend()
     assert await stage.read(ISSUE) == b'{"n":9}'
     stage.clock.advance(31)
