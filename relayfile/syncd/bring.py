@@ -142,7 +142,7 @@ async def _fetch(mirror: OpenMirror, rows: Sequence[FileRow], progress: Progress
         error: RelayfileError | None = leading_error(group)
         if error is None:
             raise
-        raise error from group
+        raise error from error.__cause__ or group  # the cause says whether a journal is full
 
 
 async def _fetch_batch(mirror: OpenMirror, batch: Sequence[FileRow], progress: Progress) -> None:

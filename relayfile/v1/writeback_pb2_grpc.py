@@ -97,6 +97,10 @@ class WritebackServiceServicer:
 
     def ListOperations(self, request, context):
         """Lists operations of a workspace, newest first. Needs `ops:read`.
+
+        A page looks at 100,000 operations at most. Where a filter has no index of its own (kinds or ended states alone, or
+        a directory with more than 20,000 operations below it) and few of them match, it may be short, or even empty, and
+        still name a next page: only an empty `next_page_token` is the end.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

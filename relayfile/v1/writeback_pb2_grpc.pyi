@@ -37,7 +37,12 @@ class WritebackServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> WritebackServiceAsyncStub: ...
     ListOperations: _grpc.UnaryUnaryMultiCallable[_writeback_pb2.ListOperationsRequest, _writeback_pb2.ListOperationsResponse]
-    """Lists operations of a workspace, newest first. Needs `ops:read`."""
+    """Lists operations of a workspace, newest first. Needs `ops:read`.
+
+    A page looks at 100,000 operations at most. Where a filter has no index of its own (kinds or ended states alone, or
+    a directory with more than 20,000 operations below it) and few of them match, it may be short, or even empty, and
+    still name a next page: only an empty `next_page_token` is the end.
+    """
     GetOperation: _grpc.UnaryUnaryMultiCallable[_writeback_pb2.GetOperationRequest, _writeback_pb2.GetOperationResponse]
     """Describes one operation. Needs `ops:read`."""
     WatchOperations: _grpc.UnaryStreamMultiCallable[_writeback_pb2.WatchOperationsRequest, _writeback_pb2.WatchOperationsResponse]
@@ -75,7 +80,12 @@ class WritebackServiceAsyncStub(WritebackServiceStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     ListOperations: _aio.UnaryUnaryMultiCallable[_writeback_pb2.ListOperationsRequest, _writeback_pb2.ListOperationsResponse]  # type: ignore[assignment]
-    """Lists operations of a workspace, newest first. Needs `ops:read`."""
+    """Lists operations of a workspace, newest first. Needs `ops:read`.
+
+    A page looks at 100,000 operations at most. Where a filter has no index of its own (kinds or ended states alone, or
+    a directory with more than 20,000 operations below it) and few of them match, it may be short, or even empty, and
+    still name a next page: only an empty `next_page_token` is the end.
+    """
     GetOperation: _aio.UnaryUnaryMultiCallable[_writeback_pb2.GetOperationRequest, _writeback_pb2.GetOperationResponse]  # type: ignore[assignment]
     """Describes one operation. Needs `ops:read`."""
     WatchOperations: _aio.UnaryStreamMultiCallable[_writeback_pb2.WatchOperationsRequest, _writeback_pb2.WatchOperationsResponse]  # type: ignore[assignment]
@@ -116,7 +126,12 @@ class WritebackServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _writeback_pb2.ListOperationsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_writeback_pb2.ListOperationsResponse, _abc.Awaitable[_writeback_pb2.ListOperationsResponse]]:
-        """Lists operations of a workspace, newest first. Needs `ops:read`."""
+        """Lists operations of a workspace, newest first. Needs `ops:read`.
+
+        A page looks at 100,000 operations at most. Where a filter has no index of its own (kinds or ended states alone, or
+        a directory with more than 20,000 operations below it) and few of them match, it may be short, or even empty, and
+        still name a next page: only an empty `next_page_token` is the end.
+        """
 
     @_abc_1.abstractmethod
     def GetOperation(

@@ -14,6 +14,7 @@ from relayfile.syncd import inventory
 from relayfile.syncd.catch_up import relearn
 from relayfile.syncd.ignore import IgnoreRules
 from relayfile.syncd.inventory import HASH_BYTES, Inventory
+from relayfile.syncd.journal import Journal
 from relayfile.syncd.journal_pull import FirstPull
 from relayfile.syncd.open_mirror import OpenMirror
 from relayfile.syncd.progress import Progress, Via
@@ -214,6 +215,27 @@ async def test_a_full_journal_costs_what_was_set_aside_and_no_descriptors(
                     assert directories_held(tmp_path) == []
             assert staging(tmp_path) == ["tree"]
             await pull(mirror, store, via)
+    assert tree_of(tmp_path) == contents(store)
+
+
+async def test_a_journal_that_is_full_while_batches_are_fetched_is_known_for_it(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = filled()
+    async with store.served() as address, opened(address, tmp_path) as mirror:
+        await pull(mirror, store, Via.EXPORT)
+        for path, content in contents(store).items():
+            store.put(path, content + b"more")
+
+        def full(*_: Any) -> None:
+            raise StorageFailed(what="the journal") from apsw.FullError("full")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Journal, "settle", full)
+            with pytest.raises(StorageFailed) as failed:
+                await relearn(mirror, Progress(0.0), everything=True)
+            assert is_full(failed.value), "it is tried again"
+        await relearn(mirror, Progress(0.0))
     assert tree_of(tmp_path) == contents(store)
 
 
