@@ -1,6 +1,6 @@
 """How fast syncd alone pulls: files of 1 KiB from a fake store's ready-made messages into an empty directory.
 
-    python -m tests.bench.micro_pull [files] [--profile]
+    python -m tests.bench.micro_pull [files] [--via tree] [--profile]
 
 Not a bar of its own: P5 measures the whole system. The fake runs in a process of its own.
 """
@@ -39,13 +39,13 @@ def serve(files: int, ready: multiprocessing.connection.Connection) -> None:
     uvloop.run(main())
 
 
-async def pull(address: str, directory: pathlib.Path, files: int) -> None:
+async def pull(address: str, directory: pathlib.Path, files: int, via: Via) -> None:
     clock = SystemClock()
     settings = SyncdSettings(data_dir=directory)
     async with opened(address, directory, settings=settings) as mirror:
         started, cpu = clock.monotonic(), os.times()
         progress = Progress(started)
-        await first_pull(mirror, progress, Via.EXPORT)
+        await first_pull(mirror, progress, via)
         elapsed = clock.monotonic() - started
         now = os.times()
         assert mirror.journal.sums["/"].file_count == files
@@ -66,6 +66,7 @@ def main() -> None:
     parser.add_argument("files", type=int, nargs="?", default=50_000)
     parser.add_argument("--profile", action="store_true")
     parser.add_argument("--directory", default=None)
+    parser.add_argument("--via", choices=["export", "tree"], default="export")
     options = parser.parse_args()
     ours, theirs = multiprocessing.Pipe()
     context = multiprocessing.get_context("spawn")
@@ -76,7 +77,7 @@ def main() -> None:
         profile = cProfile.Profile()
         if options.profile:
             profile.enable()
-        uvloop.run(pull(address, pathlib.Path(directory), options.files))
+        uvloop.run(pull(address, pathlib.Path(directory), options.files, Via[options.via.upper()]))
         if options.profile:
             profile.disable()
             pstats.Stats(profile).sort_stats("tottime").print_stats(25)
