@@ -21,16 +21,11 @@ from relayfile.store.servicers.export import ExportLimits, TreeExport
 from relayfile.store.servicers.reading import Reading
 from relayfile.store.servicers.tree_listing import TreeListing
 from relayfile.v1 import file_pb2
-from tests.support.store_node import LIMITS, TestNode, started_nodes
+from tests.support.store_node import LIMITS, NoDeadline, TestNode, started_nodes
 from tests.support.tokens import EVERYBODY
 
 W = "bench"
 CONTENT = os.urandom(512).hex().encode()
-
-
-class _NoDeadline:
-    def time_remaining(self) -> float | None:
-        return None
 
 
 async def _start() -> AsyncIterator[file_pb2.ExportTreeRequest]:
@@ -41,14 +36,14 @@ async def _pages(node: TestNode) -> int:
     set_current_principal(EVERYBODY)
     listing = TreeListing(Reading(node.engine, node.feed, node.ownership, 1), 5_000, 20_000)
     request = file_pb2.ListTreeRequest(workspace_id=W)
-    return sum([len(page.entries) async for page in listing.pages(request, _NoDeadline())])
+    return sum([len(page.entries) async for page in listing.pages(request, NoDeadline())])
 
 
 async def _messages(node: TestNode, *, serialise: bool) -> int:
     reading = Reading(node.engine, node.feed, node.ownership, 1)
     export = TreeExport(reading, ExportLimits(1 << 30, 8, LIMITS.message_bytes_target))
     files = 0
-    async for message in export.messages(_start(), _NoDeadline()):
+    async for message in export.messages(_start(), NoDeadline()):
         files += len(message.files)
         if serialise:
             message.SerializeToString()

@@ -131,6 +131,13 @@ class TestNode:
         return Client(address or self.address, token)
 
 
+class NoDeadline:
+    """The call of somebody who waits for ever, where a servicer's parts are asked without a server."""
+
+    def time_remaining(self) -> float | None:
+        return None
+
+
 def _claim(workspaces: str | Sequence[str]) -> str | tuple[str, ...]:
     return workspaces if isinstance(workspaces, str) else tuple(workspaces)
 

@@ -16,7 +16,7 @@ from relayfile.store.servicers.reading import Reading
 from relayfile.store.servicers.tree_listing import SLICE_ENTRIES, TreeListing
 from relayfile.store.turns import SHARED_ROWS_MAX, LoopTurns
 from relayfile.v1 import file_pb2, types_pb2
-from tests.support.store_node import LIMITS, TestNode, started_nodes
+from tests.support.store_node import LIMITS, NoDeadline, TestNode, started_nodes
 from tests.support.tokens import EVERYBODY
 
 W = "acme"
@@ -39,11 +39,6 @@ class NotedTurns(LoopTurns):
         async with super().piece(own_s):
             self.piece_count += 1
             yield
-
-
-class NoDeadline:
-    def time_remaining(self) -> float | None:
-        return None
 
 
 @pytest.fixture

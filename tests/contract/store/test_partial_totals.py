@@ -23,7 +23,7 @@ from relayfile.store.servicers.tree_digest import TreeDigest
 from relayfile.store.sqlite.view import SqliteView
 from relayfile.store.turns import SHARED_ROWS_MAX, LoopTurns
 from relayfile.v1 import event_pb2, file_pb2, types_pb2
-from tests.support.store_node import LIMITS, TestNode, started_nodes
+from tests.support.store_node import LIMITS, NoDeadline, TestNode, started_nodes
 
 W = "acme"
 EVE = Principal(subject="eve", workspaces=frozenset({W}), scopes=(EVERY_SCOPE,), expires_at_us=1 << 60)
@@ -46,11 +46,6 @@ class SharedTurns(LoopTurns):
         await asyncio.sleep(0)
         if self.meanwhile is not None:
             await self.meanwhile()
-
-
-class NoDeadline:
-    def time_remaining(self) -> float | None:
-        return None
 
 
 @pytest.fixture
