@@ -1,4 +1,4 @@
-"""One call, and one stream, to a node: its token, its deadline, and trying again what may be tried again.
+"""One call, and one stream, to a node: its token, its caller's trace, its deadline, and trying again what may be.
 
 Every mutation carries a request id, so that a repeat returns the first answer: whatever a peer calls unavailable is
 tried again until the call's deadline. Owns retries; refuses to know any service.
@@ -14,6 +14,7 @@ from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, sto
 
 from relayfile.client.recommended import backoff
 from relayfile.client.token import TokenSource
+from relayfile.client.trace_context import trace_context
 from relayfile.errors import (
     DeadlineExpired,
     Draining,
@@ -152,8 +153,9 @@ class Calls:
 
     async def _translated(self, attempt: Callable[[Metadata], Awaitable[Message]], *, renew: bool) -> Message:
         token = await self._tokens.token(renew=renew)
+        shown = (("authorization", f"Bearer {token}"),) if token else ()
         try:
-            return await attempt((("authorization", f"Bearer {token}"),) if token else ())
+            return await attempt((*shown, *trace_context()))
         except grpc.aio.AioRpcError as error:
             if error.code() is grpc.StatusCode.CANCELLED:
                 # Who cancels a call of ours gets no status. A node that stops ends like this what takes longer than it

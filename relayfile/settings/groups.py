@@ -80,7 +80,9 @@ class CommonSettings(TlsSettings):
     log_format: LogFormat = choice("json", ("json", "console"), "json for machines, console for eyes")
     otlp_endpoint: str = optional_endpoint("gRPC address of an OpenTelemetry collector; empty: spans are not exported")
     trace_sample_ratio: float = ratio(0.1, "share of new traces that is recorded; a caller's own decision is kept")
-    trace_queue_spans_max: int = count(8192, 64, 1_000_000, "finished spans that wait for export; more are dropped")
+    trace_queue_spans_max: int = count(
+        8192, 64, 1_000_000, "finished spans that wait for export, four links counted as one more; the rest is dropped"
+    )
     shutdown_grace_s: float = duration(
         "20s", "0s", "10m", "how long a stopping process may drain; keep it below the orchestrator's kill timeout"
     )

@@ -11,7 +11,8 @@ from relayfile import __version__
 from relayfile.errors import SettingError
 from relayfile.settings.groups import CommonSettings
 from relayfile.telemetry.metrics import TraceInstruments
-from relayfile.telemetry.span_export import SpanQueue, otlp_sender
+from relayfile.telemetry.otlp import OtlpSender
+from relayfile.telemetry.span_export import SpanQueue
 from relayfile.telemetry.tracing import Tracing
 
 
@@ -42,7 +43,8 @@ def configure_tracing(
     if processor is not None:
         provider.add_span_processor(processor)
         return Tracing(provider, settings.trace_sample_ratio, close=provider.shutdown)
-    queue = SpanQueue(otlp_sender(settings.otlp_endpoint), settings.trace_queue_spans_max, instruments)
+    sender = OtlpSender(settings.otlp_endpoint)
+    queue = SpanQueue(sender.send, settings.trace_queue_spans_max, instruments, abandon=sender.close)
     provider.add_span_processor(queue)
     return Tracing(provider, settings.trace_sample_ratio, has_room=queue.has_room, close=queue.close)
 

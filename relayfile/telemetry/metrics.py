@@ -108,8 +108,10 @@ class TraceInstruments(Instruments):
     """What becomes of spans; all zero without a collector."""
 
     prefix: ClassVar[str] = "trace"
-    spans_total: Counter = counter("Spans that ended: exported, or dropped for want of room or a collector.", "result")
-    queue_spans: Gauge = gauge("Finished spans that wait for their export.")
+    spans_total: Counter = counter(
+        "Spans that ended: exported, or dropped for want of room or of a collector that takes them.", "result"
+    )
+    queue_spans: Gauge = gauge("Finished spans that wait for their export; every four links of one count as one more.")
     queue_limit_spans: Gauge = gauge("How many may wait (RELAYFILE_TRACE_QUEUE_SPANS_MAX).")
 
 

@@ -1,14 +1,18 @@
 """What a client tries again, for how long, and with which token."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import grpc
 import pytest
 from grpc import aio
+from opentelemetry import context as otel_context
+from opentelemetry import trace
+from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags, TraceState
 
-from relayfile.client import ClientLimits, FixedToken, TokenFile
+from relayfile.client import ClientLimits, FixedToken, TokenFile, trace_context
 from relayfile.client.calls import Calls, Metadata
 from relayfile.errors import (
     DeadlineExpired,
@@ -145,3 +149,53 @@ async def test_leaving_a_stream_closes_it() -> None:
     assert await anext(messages) == 0
     await messages.aclose()
     assert stream.canceled
+
+
+@contextmanager
+def current_span(*, sampled: bool = True, state: str = "") -> Iterator[None]:
+    """A program's own span, of which only the context matters here."""
+    flags = TraceFlags(TraceFlags.SAMPLED if sampled else TraceFlags.DEFAULT)
+    span = NonRecordingSpan(SpanContext(0xAB, 0xCD, False, flags, TraceState.from_header([state] if state else [])))
+    token = otel_context.attach(trace.set_span_in_context(span))
+    try:
+        yield
+    finally:
+        otel_context.detach(token)
+
+
+@pytest.mark.parametrize(("sampled", "flags"), [(True, "01"), (False, "00")])
+async def test_a_call_says_which_span_it_belongs_to_also_when_that_is_not_recorded(sampled: bool, flags: str) -> None:
+    node = Node(Unavailable(what="node"), "answer to ")
+    with current_span(sampled=sampled):
+        await calls("t").unary(node, "x")
+    context = ("traceparent", f"00-{0xAB:032x}-{0xCD:016x}-{flags}")
+    assert node.seen == [(("authorization", "Bearer t"), context)] * 2
+
+
+async def test_what_vendors_added_to_the_trace_goes_along() -> None:
+    node = Node("answer to ")
+    with current_span(state="vendor=1,other=a:b"):
+        await calls().unary(node, "x")
+    assert dict(node.seen[0]) == {
+        "traceparent": f"00-{0xAB:032x}-{0xCD:016x}-01",
+        "tracestate": "vendor=1,other=a:b",
+    }
+
+
+async def test_a_stream_belongs_to_the_span_in_which_it_is_opened() -> None:
+    opened: list[Metadata] = []
+
+    def open_stream(metadata: Metadata) -> Stream:
+        opened.append(metadata)
+        return Stream(0)
+
+    with current_span():
+        assert [each async for each in calls().messages(open_stream, ended=lambda each: each == 9)] == list(range(10))
+    assert [dict(each) for each in opened] == [{"traceparent": f"00-{0xAB:032x}-{0xCD:016x}-01"}]
+
+
+async def test_without_a_span_nothing_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trace_context, "_W3C", None)  # who used it would fail
+    node = Node("answer to ")
+    await calls("t").unary(node, "x")
+    assert node.seen == [(("authorization", "Bearer t"),)]
