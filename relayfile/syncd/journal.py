@@ -310,7 +310,9 @@ class Journal:
         if old is None:
             return False
         gone = f"UPDATE file SET remote_hash = NULL, size = 0, {_MOVES_ON}, revision = ?, state = ? WHERE path = ?"
-        if old.state is FileState.OUTGOING and not self.outbox.met(old, revision, None):
+        # Without a base an edit that waits is a new file again, also where `bring` was about to compare the versions.
+        ahead = old.state is FileState.OUTGOING or old.disk_hash is None
+        if ahead and not self.outbox.met(old, revision, None):
             self._db.execute(gone, (revision, int(FileState.OUTGOING), old.path))
             return False
         if old.disk_hash is None or old.state is FileState.IGNORED:
@@ -373,6 +375,8 @@ def _upgrade(db: apsw.Connection, path: Path) -> None:
         for step in range(found, _FORMAT):
             db.execute(_UPGRADES[step])
         db.execute(resources.files("relayfile.syncd").joinpath("journal.sql").read_text())
+        # Earlier releases lost the row of an edit at times: it is not sent, and hides its file from every look.
+        db.execute("DELETE FROM outbox WHERE state IN (1, 4, 5) AND path NOT IN (SELECT path FROM file)")
         db.execute("INSERT OR IGNORE INTO mirror (id, format) VALUES (1, ?)", (_FORMAT,))
         db.execute("UPDATE mirror SET format = ?", (_FORMAT,))
 

@@ -11,9 +11,9 @@ import apsw
 import pytest
 
 from relayfile.clock import ManualClock
-from relayfile.errors import MirrorRefused
+from relayfile.errors import MirrorRefused, PullStalled
 from relayfile.settings import SyncdSettings
-from relayfile.syncd import parcel, place
+from relayfile.syncd import parcel, patience, place
 from relayfile.syncd.bring import evict_trash
 from relayfile.syncd.local import take_local
 from relayfile.syncd.local_changes import LocalChanges
@@ -61,6 +61,39 @@ def restored(store: FakeStore, **changed: bytes) -> None:
     store.fill(files)
     store.events.clear()
     store.oldest = store.revision
+
+
+async def test_a_new_file_whose_rival_went_before_it_was_fetched_is_sent(tmp_path: pathlib.Path) -> None:
+    store = filled()
+    async with store.served() as address, serving(address, tmp_path) as registry:
+        mirror = add(registry, tmp_path, follow=False, read_only=False)
+        await pull(mirror)
+        (tmp_path / "mirror" / "new").write_bytes(b"mine")
+        store.put("/new", "theirs")
+        store.knobs.cut_after_messages = 0
+        with mock.patch.object(patience, "_FIRST_DELAY_S", 0.0), pytest.raises(PullStalled):
+            await pull(mirror)
+        store.knobs.cut_after_messages = None
+        store.delete("/new")
+        await pull(mirror)
+        assert store.files["/new"].content == b"mine"
+        assert equal(mirror, store, tmp_path)
+
+
+async def test_an_edit_without_a_row_in_a_journal_of_old_is_seen_anew(tmp_path: pathlib.Path) -> None:
+    store = filled()
+    async with store.served() as address:
+        async with serving(address, tmp_path) as registry:
+            mirror = add(registry, tmp_path, follow=False, read_only=False)
+            await pull(mirror)
+            (tmp_path / "mirror" / "new").write_bytes(b"mine")
+            await take_local(use(mirror), LocalChanges(("new",)))
+            use(mirror).journal._db.execute("DELETE FROM file WHERE path = '/new'")
+        async with serving(address, tmp_path) as registry:
+            [mirror] = registry
+            await pull(mirror)
+            assert store.files["/new"].content == b"mine"
+            assert equal(mirror, store, tmp_path)
 
 
 async def test_a_clock_that_is_set_back_delays_no_edit(tmp_path: pathlib.Path) -> None:
