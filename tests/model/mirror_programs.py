@@ -67,6 +67,8 @@ class Sync(NamedTuple):
     write_failures: int = 0
     cut: bool = False
     away: bool = False
+    parted: int | None = None
+    """At the n-th call the store is no longer reached, until syncd has given up."""
 
 
 class Crash(NamedTuple):
@@ -80,7 +82,8 @@ _directories = strategies.sampled_from(DIRECTORIES)
 _nothing = strategies.just("")
 EDITS: Final = strategies.one_of(
     strategies.builds(Edit, strategies.sampled_from(["write", "write", "unlink"]), _paths, _nothing),
-    strategies.builds(Edit, strategies.just("rename"), _paths, _paths),
+    strategies.builds(Edit, strategies.sampled_from(["rename", "link"]), _paths, _paths),
+    strategies.builds(Edit, strategies.just("link_outside"), _paths, _nothing),
     strategies.builds(Edit, strategies.just("rename_directory"), _directories, _directories),
     strategies.builds(Edit, strategies.just("remove_directory"), _directories, _nothing),
     strategies.builds(Edit, strategies.sampled_from(["put", "put", "delete", "twin"]), _paths, _nothing),
@@ -97,6 +100,7 @@ SYNCS: Final = strategies.builds(
     write_failures=strategies.sampled_from([0, 0, 0, 1]),
     cut=strategies.sampled_from([False, False, False, True]),
     away=strategies.sampled_from([False, False, False, False, True]),
+    parted=strategies.one_of(strategies.none(), strategies.none(), strategies.integers(1, 8)),
 )
 _rounds = strategies.tuples(
     strategies.lists(EDITS, min_size=1, max_size=6),
@@ -144,6 +148,10 @@ class World:
         self.root = directory / "mirror"
         self.store = WatchedStore()
         self.owed: set[bytes] = set()
+        self._outside = directory / "outside"
+        self._outside.mkdir()
+        self.outside: dict[pathlib.Path, bytes] = {}
+        """Files that have a second name in the directory, and what the user last had in them."""
         self._number = 0
 
     def do(self, edit: Edit) -> None:
@@ -169,6 +177,25 @@ class World:
             self._gone(target)
             self._moves(source)
             source.rename(target)
+
+    def link(self, path: str, other: str) -> None:
+        """Two names of one file: who writes through one changes both."""
+        source, target = self.root / path[1:], self.root / other[1:]
+        if source.is_file() and not target.exists():
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.hardlink_to(source)
+
+    def link_outside(self, path: str) -> None:
+        """A file of somebody else's, outside, has a name here too."""
+        target = self.root / path[1:]
+        if not target.exists():
+            content = self._new("outside")
+            self.owed.add(content)
+            outside = self._outside / f"{len(self.outside)}"
+            outside.write_bytes(content)
+            self.outside[outside] = content
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.hardlink_to(outside)
 
     def rename_directory(self, path: str, other: str) -> None:
         source, target = self.root / path, self.root / other
@@ -211,6 +238,10 @@ class World:
         kept = {path.read_bytes() for path in own.rglob("*") if path.is_file() and not path.is_symlink()}
         return self.owed - kept - set(tree_of(self.directory).values()) - self.store.versions
 
+    def touched_outside(self) -> set[pathlib.Path]:
+        """Files outside that the user did not change, and that are changed."""
+        return {path for path, content in self.outside.items() if path.read_bytes() != content}
+
     def kept_names(self) -> set[str]:
         """Versions in `.relayfile/conflicts`."""
         top = self.root / ".relayfile" / "conflicts"
@@ -226,6 +257,9 @@ class World:
         self._gone(target)
         self.owed.add(content)
         target.write_bytes(content)
+        for outside in self.outside:
+            if outside.samefile(target):
+                self.outside[outside] = content
 
     def _gone(self, path: pathlib.Path) -> None:
         """The user wants no more what is there."""
@@ -286,6 +320,7 @@ class Machine:
                         self.happened[step.kill] += 1
                         return
             assert not self.world.lost(), f"{step} lost {self.world.lost()}"
+            assert not self.world.touched_outside(), f"{step} changed {self.world.touched_outside()}"
 
     async def _sync(self, mirror: Mirror, sync: Sync) -> None:
         knobs = self.world.store.knobs
@@ -296,6 +331,9 @@ class Machine:
             nonlocal calls
             while left and left[0][0] <= calls:
                 self.world.do(left.pop(0)[1])
+            if calls == sync.parted:
+                knobs.refusal = Unavailable(what="store (the network parted)")
+                self.happened["parted"] += 1
             calls += 1
 
         knobs.lost_answers, knobs.write_failures = sync.lost_answers, sync.write_failures
@@ -348,6 +386,7 @@ class Machine:
         assert problems(mirror) == {}
         assert mirror.opened.journal.conflicts.kept_names() == world.kept_names(), "a kept version is on no list"
         assert not world.lost(), world.lost()
+        assert not world.touched_outside(), world.touched_outside()
         revision = world.store.revision
         self.clock.advance(LINGER_S)
         await self._pull(mirror)
