@@ -71,7 +71,10 @@ async def relearn(
 async def descend(
     mirror: OpenMirror, progress: Progress, *, expired: bool = False, access_changed: bool = False
 ) -> bool:
-    """Learn what differs. False when digests do not lead there, or not with less trouble than a listing."""
+    """Learn what differs. False when digests do not lead there, or not with less trouble than a listing.
+
+    Nor do they where the store has another history, of which every file's revision is to be learned.
+    """
     descent = Descent(mirror, progress, access_changed=access_changed)
     try:
         await descent.run()
@@ -80,8 +83,10 @@ async def descend(
     begun = descent.begun
     assert begun is not None, "a mirror has a remote path"
     if begun.history_id != mirror.journal.cursor.history_id:
+        # Of equal files the numbers are the lost history's: one that the store gives anew would let an edit replace
+        # what nobody here has seen. Only a listing tells them all.
         mirror.journal.outbox.other_history()
-        expired = True
+        return False
     if expired:
         mirror.journal.move_cursor(begun)  # the events since then are learned again
     return True

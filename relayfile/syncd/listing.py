@@ -88,7 +88,8 @@ async def _list(mirror: OpenMirror, root: str, progress: Progress) -> Listed:
         changes = [
             RemoteFile(meta.path, meta.revision, meta.content_sha256, meta.size_bytes)
             for meta in metas
-            if meta.path not in known or known[meta.path].remote_hash != meta.content_sha256
+            if (row := known.get(meta.path)) is None
+            or (row.remote_hash, row.revision) != (meta.content_sha256, meta.revision)
         ]
         journal.listing.named([meta.path for meta in metas])
         journal.learn(changes, None)

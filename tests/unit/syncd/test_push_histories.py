@@ -86,3 +86,28 @@ async def test_a_mirror_that_follows_hears_of_the_new_history_and_goes_on(tmp_pa
             assert kept(tmp_path) == [b"mine"]
             (tmp_path / "mirror" / "d" / "b").write_bytes(b"edited later")
             await until(lambda: store.files["/d/b"].content == b"edited later")
+
+
+async def test_equal_files_take_the_numbers_of_the_new_history(tmp_path: pathlib.Path) -> None:
+    store = filled()
+    path = tmp_path / "mirror" / "d" / "f"
+    async with store.served() as address, serving(address, tmp_path) as registry:
+        mirror = add(registry, tmp_path, follow=False, read_only=False)
+        await mirror.pull(full=False, via=Via.ANY)
+        store.new_history()
+        store.revision = 0
+        files = sorted(((each, file.content) for each, file in store.files.items()), reverse=True)
+        store.files.clear()
+        store.fill(dict(files))
+        store.expire_events()
+        await mirror.pull(full=False, via=Via.ANY)
+        assert mirror.opened is not None
+        assert mirror.opened.journal.cursor.history_id == store.history_id
+        rows = mirror.opened.journal.load(store.files)
+        assert {each: row.revision for each, row in rows.items()} == {
+            each: file.revision for each, file in store.files.items()
+        }
+        path.write_bytes(b"edited")
+        await mirror.flush()
+        assert [(item.write.path, item.if_revision) for item in store.writes] == [("/d/f", 1)]
+        assert is_settled(mirror, store, tmp_path)
