@@ -325,6 +325,7 @@ class Application:
         name_kept = suffixed(split(wanted.disk_path)[1], trash_id)
         if not self._take(directory, name, name_kept, wanted, seen):
             return False
+        descriptors.have_alone(self._root.trash_fd, name_kept, f"alone-{trash_id}")
         self._trashed(wanted, name_kept, seen, reason, None, trash_id)
         return True
 

@@ -229,6 +229,35 @@ def look(directory: int, name: str) -> os.stat_result | None:
         return None
 
 
+def names_count(directory: int, name: str) -> int:
+    """How many names the file has, anywhere; 0: it is not there."""
+    found = look(directory, name)
+    return 0 if found is None else found.st_nlink
+
+
+def have_alone(directory: int, name: str, aside: str) -> bool:
+    """Put a copy in the place of a file that has other names too; who writes through those does not write into it then.
+
+    False: there was no need, or no room, and the file is as it was.
+    """
+    if names_count(directory, name) <= 1:
+        return False
+    try:
+        fd = os.open(aside, _CREATE, 0o644, dir_fd=directory)
+    except OSError:
+        return False
+    try:
+        with open(fd, "wb") as file:
+            file.writelines(chunks(directory, name))
+            file.flush()
+            os.fsync(file.fileno())
+        os.rename(aside, name, src_dir_fd=directory, dst_dir_fd=directory)
+    except OSError:
+        os.unlink(aside, dir_fd=directory)
+        return False
+    return True
+
+
 def move_if_absent(from_directory: int, from_name: str, directory: int, name: str) -> None:
     """Rename; ``FileExistsError`` when the target has anything. Atomic where the kernel can (Linux)."""
     code = _renameat2(from_directory, from_name, directory, name, _RENAME_NOREPLACE)

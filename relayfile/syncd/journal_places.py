@@ -3,6 +3,7 @@
 Nearly every path is its own place. The few that are not have an index of their own, so that both ways are cheap.
 """
 
+import json
 from collections.abc import Iterable, Sequence
 from operator import attrgetter
 from typing import Any, Final, NamedTuple
@@ -57,6 +58,15 @@ class Places:
                 ):
                     found[place] = file_row(row)
         return found
+
+    def of_files(self, files: Iterable[tuple[int, int]]) -> list[str]:
+        """Places of these (device, inode), as they were written or sent. One pass over all rows: not for every edit."""
+        wanted = set(files)
+        query = "SELECT coalesce(disk_path, substr(path, 2)), device, inode FROM file WHERE inode IN "
+        query += "(SELECT value FROM json_each(?))"
+        with storage_errors():
+            rows = self._db.execute(query, (json.dumps([inode for _, inode in wanted]),))
+            return [str(place) for place, device, inode in rows if (device, inode) in wanted]
 
     def page(self, directory: str, after: str, limit: int) -> list[FileRow]:
         """Rows of remote files below ``directory`` (empty: all), after the remote path ``after``."""

@@ -49,7 +49,16 @@ def conflict_name(disk_path: str, revision: int) -> str:
 
 
 def hold(directory: int, name: str, seen: DiskStat, into: int, kept: str) -> None:
-    """Have the file ``name`` also as ``kept``, on disk. Once more is harmless; another file's name is refused."""
+    """Have the file ``name`` also as ``kept``, on disk. Once more is harmless; another file's name is refused.
+
+    One with other names too is copied: who writes through those must not change what is kept.
+    """
+    if descriptors.names_count(directory, name) > 1 and not is_seen(into, kept, seen):
+        _copy(directory, name, into, kept)
+        if not is_seen(directory, name, seen):
+            os.unlink(kept, dir_fd=into)
+            raise Changed
+        return
     try:
         os.link(name, kept, src_dir_fd=directory, dst_dir_fd=into, follow_symlinks=False)
     except FileExistsError:

@@ -13,7 +13,7 @@ from typing import Final
 
 from relayfile.errors import InvalidArgument
 from relayfile.paths import ancestors
-from relayfile.syncd import names, safety
+from relayfile.syncd import descriptors, names, safety
 from relayfile.syncd.bring import DeletePlan, MassDelete
 from relayfile.syncd.descriptors import Directories, split
 from relayfile.syncd.local_changes import LocalChanges
@@ -64,6 +64,8 @@ class _Look:
     local: Local
     stat: DiskStat | None = None
     problem: tuple[str, str] | None = None
+    has_other_names: bool = False
+    """An edited file that has more names than this one: they were edited too, and nobody tells of them."""
 
 
 @dataclass(slots=True)
@@ -81,6 +83,8 @@ class Taken:
     notices: list[Problem] = field(default_factory=list)
     """Of files that only the disk has."""
     cleared: list[str] = field(default_factory=list)
+    linked: set[tuple[int, int]] = field(default_factory=set)
+    """(device, inode) of edited files with several names."""
 
 
 async def take_local(mirror: OpenMirror, changes: LocalChanges, *, verify: bool = False) -> bool:
@@ -92,11 +96,15 @@ async def take_local(mirror: OpenMirror, changes: LocalChanges, *, verify: bool 
     mirror.root.check()
     paths = sorted({*changes.disk_paths, *(end for move in changes.moves for end in move)})
     pending = False
+    linked: set[tuple[int, int]] = set()
     for start in range(0, len(paths), _PATHS):
         taken = await _take(mirror, paths[start : start + _PATHS], verify=verify)
+        linked |= taken.linked
         pending = pending or bool(taken.pending)
-        if taken.edits:
-            mirror.rights.edited.set()
+    others = sorted(set(mirror.journal.places.of_files(linked)) - set(paths)) if linked else []
+    for start in range(0, len(others), _PATHS):
+        taken = await _take(mirror, others[start : start + _PATHS], verify=verify)
+        pending = pending or bool(taken.pending)
     return pending
 
 
@@ -146,6 +154,8 @@ async def _take(mirror: OpenMirror, disk_paths: Sequence[str], *, verify: bool) 
     taken = Taken()
     for place, look in zip(places, looks, strict=True):
         _decide(mirror, place, look, taken)
+        if look.has_other_names and look.stat is not None:
+            taken.linked.add((look.stat.device, look.stat.inode))
     journal = mirror.journal
     now_us = mirror.clock.now_us()
     with journal.together():
@@ -160,6 +170,8 @@ async def _take(mirror: OpenMirror, disk_paths: Sequence[str], *, verify: bool) 
         journal.outbox.queue(taken.edits, now_us)
         if any(each.content_hash is None for each in taken.edits):
             _hold(mirror, before)
+    if taken.edits:
+        mirror.rights.edited.set()
     return taken
 
 
@@ -300,8 +312,9 @@ def _look(directories: Directories, place: _Place, bytes_max: int, *, verify: bo
         local, stat = observe(directory, name, written, row.disk_hash if row is not None else None, bytes_max)
         if verify and row is not None and stat == row.disk_stat and local.content_hash != row.disk_hash:
             return _Look(local, stat, _ROTTEN)
+        has_other_names = local.kind is LocalKind.FILE and descriptors.names_count(directory, name) > 1
     except FileNotFoundError:
         return _Look(Local(LocalKind.ABSENT))  # it went between two looks
     except OSError as error:
         return _Look(Local(LocalKind.SPECIAL), problem=reason_of(error))
-    return _Look(local, stat)
+    return _Look(local, stat, has_other_names=has_other_names)

@@ -21,11 +21,13 @@ from tests.crash.syncd import Syncd, status
 from tests.fakes.mirror import tree_of
 from tests.fakes.registry import contents
 from tests.model.mirror_programs import DIRECTORIES, FAULTS, PATHS, World
+from tests.support.parted_link import PartedLink, parted_link
 
 FEW: Final = PATHS[:10]
 """So many deletes are never held."""
 STEPS: Final = 60
 PAUSE_MAX_S: Final = 0.2
+PARTED_MAX_S: Final = 3.0
 SETTLE_MAX_S: Final = 240.0
 SETTINGS: Final = {"RELAYFILE_MOUNT_INTERVAL": "1s", "RELAYFILE_MOUNT_AUDIT_EVERY": "2"}
 
@@ -63,6 +65,10 @@ class LiveWorld(World):
             for each in (self._aside / "tree").rglob("*"):
                 self._gone(each)
             shutil.rmtree(self._aside / "tree")
+
+    def link(self, path: str, other: str) -> None:
+        with contextlib.suppress(OSError):  # gone, or taken, since it was looked at
+            super().link(path, other)
 
     def overwrite(self, path: str) -> None:
         """As programs do that keep a file open: nothing takes its place, whatever happens to its name."""
@@ -133,7 +139,8 @@ async def run(directory: pathlib.Path, seed: int) -> Counter[str]:
     happened: Counter[str] = Counter()
     for path in FEW[::2]:
         world.store.put(path, f"at first {path}")
-    async with world.store.served() as address:
+    async with world.store.served() as store_address, parted_link(store_address) as network:
+        address = network.address
         async with Syncd(directory, address, **SETTINGS).running():
             await Syncd(directory, address).add_mirror()
         steps = STEPS
@@ -142,7 +149,7 @@ async def run(directory: pathlib.Path, seed: int) -> Counter[str]:
             async with Syncd(directory, address, fault, **SETTINGS).running() as process:
                 while steps and process.returncode is None:
                     steps -= 1
-                    await _step(world, chance, happened)
+                    await _step(world, network, chance, happened)
                     if not chance.randrange(STEPS // 5) and process.returncode is None:
                         process.kill()
                         await process.wait()
@@ -151,28 +158,33 @@ async def run(directory: pathlib.Path, seed: int) -> Counter[str]:
             if fault and process.returncode == -signal.SIGKILL:
                 happened[fault] += 1
             assert not world.lost(), f"seed {seed} lost {world.lost()}"
+        network.heal()
         async with Syncd(directory, address, **SETTINGS).running():
             await _settle(world, Syncd(directory, address), seed)
         assert not world.lost(), f"seed {seed} lost {world.lost()}"
     return happened
 
 
-async def _step(world: LiveWorld, chance: random.Random, happened: Counter[str]) -> None:
+async def _step(world: LiveWorld, network: PartedLink, chance: random.Random, happened: Counter[str]) -> None:
     what = chance.choice(
         ["write"] * 4
         + ["overwrite"] * 3
         + ["put"] * 4
         + ["unlink", "rename", "delete", "move", "twin"] * 2
         + ["rename_directory", "remove_directory", "lost answer", "away"]
+        + ["link", "parted", "silent"]
     )
     if what == "lost answer":
         world.store.knobs.lost_answers = 1
     elif what == "away":
         world.store.knobs.write_failures = 2
+    elif what in ("parted", "silent"):
+        network.part(silent=what == "silent")
+        asyncio.get_running_loop().call_later(chance.random() * PARTED_MAX_S, network.heal)
     elif what in ("rename_directory", "remove_directory"):
         getattr(world, what)(*chance.sample(DIRECTORIES, 2 if what.startswith("rename") else 1))
     else:
-        getattr(world, what)(*chance.sample(FEW, 2 if what in ("rename", "move") else 1))
+        getattr(world, what)(*chance.sample(FEW, 2 if what in ("rename", "move", "link") else 1))
     happened[what] += 1
     await world.store.notify()
     await asyncio.sleep(chance.choice([0.0, 0.0, chance.random() * PAUSE_MAX_S]))
