@@ -88,6 +88,7 @@ class LiveWorld(World):
 
     def _save(self, path: str, content: bytes) -> None:
         target, aside = self.root / path[1:], self._aside / "new"
+        aside.unlink(missing_ok=True)  # what came out at the last swap, and may have other names
         aside.write_bytes(content)
         with contextlib.suppress(OSError):  # a directory or a file is in the way
             target.parent.mkdir(parents=True, exist_ok=True)
