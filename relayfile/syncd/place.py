@@ -25,6 +25,8 @@ class Placed:
 
     moved: dict[str, DiskStat] = field(default_factory=dict)
     """Files that were renamed one by one, or were there already with the same content."""
+    adopted: set[str] = field(default_factory=set)
+    """Of them, what was there already."""
     refused: dict[str, tuple[str, str]] = field(default_factory=dict)
     """(reason, message) of files whose place is taken."""
     whole: set[str] = field(default_factory=set)
@@ -81,6 +83,7 @@ def _meet(staged: int, target: int, name: str, path: str, placed: Placed) -> Non
     action = reconcile(None, found, _hash(staged, name), Mode.READ_ONLY)
     if action.step is Step.ADOPT and seen is not None:
         placed.moved[path] = seen
+        placed.adopted.add(path)
     else:
         placed.refused[path] = (action.reason, "Something else has the name on disk; it was left alone.")
     os.unlink(name, dir_fd=staged)

@@ -65,6 +65,10 @@ class Progress:
     def wrote(self, files: int, size: int) -> None:
         self.written = (self.written[0] + files, self.written[1] + size)
 
+    def found_equal(self, files: int, size: int) -> None:
+        """So many of the files that were written aside are in their places already, with the same content."""
+        self.written = (max(0, self.written[0] - files), max(0, self.written[1] - size))
+
     def rate(self) -> tuple[float, float]:
         """Files and bytes per second over the last seconds."""
         if len(self.samples) < 2:

@@ -56,7 +56,7 @@ async def first_pull(mirror: OpenMirror, progress: Progress, via: Via) -> bool:
         journal.first_pull.staged_all()
         faults.point("syncd.stage.after_barrier_before_rename")
     progress.phase = Phase.APPLYING
-    return await _place(mirror)
+    return await _place(mirror, progress)
 
 
 async def _fetch_all(mirror: OpenMirror, progress: Progress, via: Via) -> None:
@@ -201,7 +201,7 @@ async def _verify_staged(mirror: OpenMirror) -> None:
         stage.close()
 
 
-async def _place(mirror: OpenMirror) -> bool:
+async def _place(mirror: OpenMirror, progress: Progress) -> bool:
     mirror.root.check()
     placed = await mirror.writer.run(_place_all, mirror)
     faults.point("syncd.apply.after_rename_before_journal")
@@ -213,6 +213,8 @@ async def _place(mirror: OpenMirror) -> bool:
         for disk, stat in placed.moved.items()
         if (path := remote.get(disk, "/" + disk)) in rows
     ]
+    adopted = [rows[path] for disk in placed.adopted if (path := remote.get(disk, "/" + disk)) in rows]
+    progress.found_equal(len(adopted), sum(row.size for row in adopted))
     refused = [
         Problem(path, *why, rows[path].revision, mirror.clock.now_us())
         for disk, why in placed.refused.items()
