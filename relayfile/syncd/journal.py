@@ -55,7 +55,8 @@ _UPGRADES: Final = {
 _MOVES_ON: Final = "base_revision = CASE WHEN disk_hash IS remote_hash THEN revision ELSE base_revision END"
 """The store has another version: the one on disk was the revision that the row names until now, if they agreed."""
 _BUSY_MS: Final = 5_000
-_CHECKPOINT_PAGES: Final = 8_000
+_PRAGMAS: Final = ("journal_mode = WAL", "synchronous = NORMAL", "wal_autocheckpoint = 8000")
+"""Commits in the write-ahead log wait for no disk; `durable` says where one has to."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,8 +83,9 @@ class Journal:
         with storage_errors():
             self._db = apsw.Connection(str(path))
             self._db.set_busy_timeout(_BUSY_MS)
-            self._db.execute("PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL;")
-            self._db.execute(f"PRAGMA wal_autocheckpoint = {_CHECKPOINT_PAGES}; PRAGMA cache_size = -32768;")
+            # One at a time: a pragma that answers a row ends the text there, and what follows it is never run.
+            for pragma in _PRAGMAS:
+                self._db.execute(f"PRAGMA {pragma}")
             _upgrade(self._db, path)
             rescope(self._db, remote_paths)
         self._standing = Standing(self._db)

@@ -37,6 +37,24 @@ def summed(*files: RemoteFile) -> TreeSum:
     return total
 
 
+def test_a_commit_waits_for_the_disk_only_where_it_has_to(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[apsw.Connection] = []
+
+    def connect(path: str) -> apsw.Connection:
+        opened.append(connection(path))
+        return opened[-1]
+
+    connection = apsw.Connection
+    monkeypatch.setattr("relayfile.syncd.journal.apsw.Connection", connect)
+    journal = Journal(tmp_path / "journal.db", ["/"])
+    [database] = opened
+    settings = ("journal_mode", "synchronous", "wal_autocheckpoint")
+    assert [database.execute(f"PRAGMA {each}").get for each in settings] == ["wal", 1, 8000]
+    journal.close()
+
+
 def test_the_digest_moves_with_the_cursor(journal: Journal, tmp_path: pathlib.Path) -> None:
     a, b, newer = upsert("/a", 1, "a"), upsert("/b", 2, "bb"), upsert("/a", 3, "aaa")
     assert journal.learn([a, b], Cursor(2, "h")) == ["/a", "/b"]
