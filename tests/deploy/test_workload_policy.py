@@ -1,7 +1,6 @@
 """What a platform team asks of each workload, asserted of the rendered objects."""
 
 import re
-from collections.abc import Mapping, Sequence
 
 import pytest
 
@@ -11,7 +10,6 @@ from tests.support.manifests import (
     NAME,
     OVERLAYS,
     PART_OF,
-    Object,
     Workload,
     of_kind,
     one,
@@ -89,9 +87,12 @@ def test_pods_are_spread_and_not_all_taken_at_once(workload: Workload) -> None:
     ]
     [budget] = budgets
     assert budget["spec"]["maxUnavailable"] == 1
+    assert budget["spec"]["unhealthyPodEvictionPolicy"] == "AlwaysAllow", "what is not ready holds up no machine"
     spread = workload.pod["topologySpreadConstraints"]
-    assert "kubernetes.io/hostname" in {each["topologyKey"] for each in spread}
+    apart = {"kubernetes.io/hostname"} | ({"topology.kubernetes.io/zone"} if workload.is_ours else set())
+    assert {each["topologyKey"] for each in spread} == apart
     assert all(selects(each["labelSelector"], workload.labels) for each in spread)
+    assert {each["whenUnsatisfiable"] for each in spread} == {"ScheduleAnyway"}, "a small cluster runs it too"
 
 
 def test_no_two_store_nodes_of_production_share_a_machine() -> None:
@@ -211,85 +212,6 @@ def test_ingest_without_a_spool_has_no_volume() -> None:
     assert ingest.environment(ingest.containers[0])["RELAYFILE_SPOOL_MODE"] == "through"
     assert not [each for each in ingest.pod["volumes"] if not {"emptyDir", "secret"} & each.keys()]
     assert not [each for each in of_kind(objects, "StatefulSet") if each["metadata"]["name"] == "relayfile-ingest"]
-
-
-# ... who may talk to whom
-
-CALLS = {
-    ("ingest", "store", "grpc"),
-    ("ingest", "ingest", "grpc"),
-    ("store", "store", "grpc"),
-    ("syncd", "store", "grpc"),
-    *((each, "otel-collector", "otlp") for each in ("ingest", "store", "syncd")),
-}
-
-
-@pytest.mark.parametrize("directory", FULL)
-def test_pods_reach_what_they_must_and_nothing_else(directory: str) -> None:
-    policies = [each["spec"] for each in of_kind(rendered(directory), "NetworkPolicy")]
-    denied = [each for each in policies if each["podSelector"] == {} and not {"ingress", "egress"} & each.keys()]
-    assert [each["policyTypes"] for each in denied] == [["Ingress", "Egress"]]
-    pods = {each.name.removeprefix("relayfile-"): each for each in workloads(directory)}
-    allowed = {
-        (source, target, port["name"])
-        for source, sender in pods.items()
-        for target, receiver in pods.items()
-        for container in receiver.containers
-        for port in container["ports"]
-        if _lets(policies, "egress", sender.labels, receiver.labels, port)
-        and _lets(policies, "ingress", receiver.labels, sender.labels, port)
-    }
-    assert allowed == CALLS
-
-
-@pytest.mark.parametrize("directory", FULL)
-def test_from_outside_only_webhooks_clients_and_the_monitoring_come_in(directory: str) -> None:
-    for policy in of_kind(rendered(directory), "NetworkPolicy"):
-        for rule in policy["spec"].get("ingress", []):
-            assert rule["from"], "from everywhere"
-            assert rule["ports"]
-            for peer in rule["from"]:
-                assert "ipBlock" not in peer
-                outside = peer.get("namespaceSelector")
-                if outside is None:
-                    continue
-                ports = {port["port"] for port in rule["ports"]}
-                namespace = outside.get("matchLabels", {}).get("kubernetes.io/metadata.name")
-                if namespace is None:
-                    assert peer["podSelector"] == {"matchLabels": {"relayfile.dev/client": "true"}}
-                    assert ports == {"grpc"}
-                else:
-                    assert (namespace, ports) in (("ingress-nginx", {"http"}), ("monitoring", {"metrics"}))
-
-
-def test_network_policies_select_what_there_is() -> None:
-    names = {each.labels[NAME] for name in OVERLAYS for each in workloads(f"overlays/{name}")}
-    names |= {each.labels[NAME] for each in workloads("jobs/adopt-spool")}
-    said = {name for each in of_kind(rendered("overlays/production"), "NetworkPolicy") for name in _names(each["spec"])}
-    assert said == names
-
-
-def _lets(policies: Sequence[Object], way: str, pod: Mapping[str, str], other: Mapping[str, str], port: Object) -> bool:
-    """Whether some policy of `pod` lets it talk to, or hear, `other` of the same namespace."""
-    peers = "to" if way == "egress" else "from"
-    return any(
-        "namespaceSelector" not in peer and selects(peer["podSelector"], other)
-        for policy in policies
-        if selects(policy["podSelector"], pod)
-        for rule in policy.get(way, [])
-        if port["name"] in {each["port"] for each in rule["ports"]}
-        for peer in rule[peers]
-    )
-
-
-def _names(value: object) -> set[str]:
-    """The values of the label `name` below a value."""
-    if isinstance(value, dict):
-        if value.get("key") == NAME:
-            return set(value["values"])
-        own = {value[NAME]} if NAME in value else set()
-        return own.union(*map(_names, value.values())) if value else own
-    return set().union(*map(_names, value)) if isinstance(value, list) else set()
 
 
 def _bytes(quantity: str) -> int:
