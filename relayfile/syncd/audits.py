@@ -3,12 +3,13 @@
 Decisions are `cadence`'s; this carries them out, with the mirror's turn, and tells what became of them.
 """
 
-from relayfile.errors import CursorExpired, PermissionDenied, ServedLater
+from relayfile.errors import CursorExpired, PermissionDenied, RelayfileError, ServedLater
 from relayfile.settings import SyncdSettings
 from relayfile.syncd.audit import AuditResult, retry
 from relayfile.syncd.bring import bring_all
 from relayfile.syncd.cadence import Cadence, Policy, Step, due
 from relayfile.syncd.catch_up import descend, prove, relearn
+from relayfile.syncd.display import Display
 from relayfile.syncd.open_mirror import OpenMirror
 from relayfile.syncd.progress import Progress
 from relayfile.syncd.shown import Audited, Differing
@@ -80,6 +81,25 @@ async def repair_at_mark(mirror: OpenMirror, cadence: Cadence, result: AuditResu
     cadence.repair_not_before = now + mirror.settings.mount_interval_s * mirror.settings.mount_audit_every
     _log.warning("digest differs at a mark", mirror=mirror.root.marker.mirror_id, revision=result.at.revision)
     await relearn(mirror, Progress(now))
+
+
+async def judge(mirror: OpenMirror, display: Display, *, follows: bool) -> None:
+    """After somebody's decision: what is shown is of afterwards, also where no mark will come to tell.
+
+    Who follows hears the next mark. Else the store is asked when the journal has moved on since it last was; when it
+    does not say, that is shown, and what was compared stays what is known of its revision.
+    """
+    display.rejudge(mirror, decided=True)
+    if follows or display.compared_here(mirror):
+        return
+    started_us, progress = mirror.clock.now_us(), Progress(mirror.clock.monotonic())
+    try:
+        result = await prove(mirror, progress, repair=False)
+    except RelayfileError as error:
+        display.failed(error)
+        return
+    took_s = mirror.clock.monotonic() - progress.started
+    display.audited(Audited(result, started_us, took_s, progress.wire_bytes))
 
 
 def _count(mirror: OpenMirror, result: AuditResult) -> None:

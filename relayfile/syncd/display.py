@@ -97,23 +97,28 @@ class Display:
         self.seen = replace(self.seen, audited=audited, fresh_time_us=fresh)
         self.heard(result.at.revision)
 
-    def rejudge(self, mirror: OpenMirror) -> bool:
+    def rejudge(self, mirror: OpenMirror, *, decided: bool = False) -> bool:
         """Edits were seen, or answered: judge anew what was compared last; whether the verdict is another.
 
-        A mark may come before the answer to the edit behind it. Where the journal has moved on, the next mark tells.
+        ``decided``: somebody ended what was listed, which no edit tells of. A mark may come before the answer to the
+        edit behind it. Where the journal has moved on, the next comparison tells.
         """
         audited = self.seen.audited
-        if audited is None or audited.result.at != mirror.journal.cursor:
+        if audited is None or not self.compared_here(mirror):
             return False
-        was_different = audited.result.verdict is Verdict.DIFFERENT
-        if mirror.journal.outbox.waits() == was_different:
+        before = audited.result.verdict
+        if not decided and mirror.journal.outbox.waits() == (before is Verdict.DIFFERENT):
             return False
         result = rejudged(mirror, audited.result)
         fresh = self.seen.fresh_time_us
         if result.verdict is not Verdict.DIFFERENT:
             fresh = max(fresh, audited.start_us)
         self.seen = replace(self.seen, audited=replace(audited, result=result), fresh_time_us=fresh)
-        return (result.verdict is Verdict.DIFFERENT) is not was_different
+        return (result.verdict is Verdict.DIFFERENT) is not (before is Verdict.DIFFERENT)
+
+    def compared_here(self, mirror: OpenMirror) -> bool:
+        """Whether what was compared last is what the journal stands at; nothing was, before the first pull."""
+        return self.seen.audited is None or self.seen.audited.result.at == mirror.journal.cursor
 
     def write_status(self, mirror: OpenMirror | None) -> None:
         """The status file of an open mirror; without a directory there is none."""

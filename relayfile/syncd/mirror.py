@@ -23,7 +23,7 @@ from relayfile.errors import (
 )
 from relayfile.status import leading_error
 from relayfile.syncd.audit import AuditResult, Swept, retry, sweep
-from relayfile.syncd.audits import audit, audit_if_due, repair_at_mark
+from relayfile.syncd.audits import audit, audit_if_due, judge, repair_at_mark
 from relayfile.syncd.bring import MassDelete, bring_all, delete_all, delete_plan
 from relayfile.syncd.cadence import Cadence
 from relayfile.syncd.catch_up import catch_up, prove, relearn
@@ -220,7 +220,10 @@ class Mirror:
 
     async def flush(self) -> Flushed:
         """Wait until every local edit made until now is acknowledged, refused or listed."""
-        return await flush(self._using, self._turn, lambda: self.seen.state is MirrorState.FOLLOWING)
+        flushed = await flush(self._using, self._turn, lambda: self.seen.state is MirrorState.FOLLOWING)
+        async with self._using() as mirror:
+            await self._decided(mirror)
+            return flushed
 
     async def resolve(self, conflicts: Sequence[Conflict], choice: Choice) -> Resolved:
         """End conflicts. A local version that stays is an edit: it is pushed when the mirror next pushes."""
@@ -228,7 +231,7 @@ class Mirror:
             resolved, pending = await resolve(mirror, conflicts, choice)
             if pending:
                 await bring_all(mirror, Progress(self._clock.monotonic()))
-            await self._show()
+            await self._decided(mirror)
             return resolved
 
     async def approve_deletes(self, plan_id: str, *, restore: bool = False) -> None:
@@ -240,7 +243,7 @@ class Mirror:
             if decide_held(mirror, plan_id, restore=restore):
                 self.display.decided()
                 await bring_all(mirror, Progress(self._clock.monotonic()))
-                await self._show()
+                await self._decided(mirror)
                 self._unstuck.set()
                 return
             plan = delete_plan(mirror, {})
@@ -251,7 +254,7 @@ class Mirror:
             mirror.journal.decisions.approve()
             self.display.decided()
             await delete_all(mirror, {}, Progress(self._clock.monotonic()))
-            self.display.write_status(self._open)
+            await self._decided(mirror)
         self._unstuck.set()
 
     # --- following --------------------------------------------------------------------------------------------------
@@ -406,6 +409,11 @@ class Mirror:
         if self._problem_files is not None:
             await self._problem_files.agree()
         self.display.write_status(self._open)
+
+    async def _decided(self, mirror: OpenMirror) -> None:
+        """With the turn: what was listed, or waited for somebody, has come to an end."""
+        await judge(mirror, self.display, follows=self.record.follow)
+        await self._show()
 
     async def _opened(self) -> OpenMirror:
         async with self._opening:
