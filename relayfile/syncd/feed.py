@@ -157,7 +157,7 @@ class Feed:
         async with self._reading(call):
             ended = False
             async for message, wire_bytes in self._messages(call):
-                bringing.heard(bool(message.files) or message.HasField("chunk"))
+                bringing.heard(bool(message.files or message.chunk.data or message.chunk.last))
                 files = joiner.take(message.files, message.chunk if message.HasField("chunk") else None)
                 ended = ended or message.HasField("end")
                 yield ExportPart(
@@ -195,7 +195,7 @@ class Feed:
         asked = set(paths)
         async with self._reading(call):
             async for message in self._messages(call):
-                bringing.heard(bool(message.files) or message.HasField("chunk"))
+                bringing.heard(bool(message.files or message.chunk.data or message.chunk.last))
                 for each in message.files:
                     if each.file.path not in asked:
                         raise DataCorrupted(

@@ -58,6 +58,8 @@ class Knobs(WriteKnobs):
     """Every call ends with this, and every stream that is open."""
     endless: bool = False
     """Listings, exports and pages of events bring nothing, for ever."""
+    empty_chunks: bool = False
+    """Of the first file exports and reads bring pieces without a byte, for ever."""
     unasked: str = ""
     """Reads also bring this path."""
     no_digests: bool = False
@@ -311,6 +313,11 @@ class _Files(FileWrites, FileServiceServicer):
             found = [store.files[path] for path in request.paths if path in store.files]
             if store.knobs.unasked:
                 found.append(store.files[store.knobs.unasked])
+            if store.knobs.empty_chunks:
+                head = file_pb2.FileWithContent(file=found[0].meta(), content_follows_bytes=1)
+                yield file_pb2.ReadFilesResponse(files=[head])
+            while store.knobs.empty_chunks:
+                yield file_pb2.ReadFilesResponse(chunk=types_pb2.ContentChunk())
             for sent, message in enumerate(store.packed(found)):
                 _cut(store, sent)
                 yield message
@@ -334,6 +341,11 @@ class _Files(FileWrites, FileServiceServicer):
         await store.lag()
         while store.knobs.endless:
             yield file_pb2.ExportTreeResponse(revision=store.revision, history_id=store.history_id)
+        if store.knobs.empty_chunks:
+            head = file_pb2.FileWithContent(file=next(iter(store.files.values())).meta(), content_follows_bytes=1)
+            yield file_pb2.ExportTreeResponse(files=[head])
+        while store.knobs.empty_chunks:
+            yield file_pb2.ExportTreeResponse(chunk=types_pb2.ContentChunk())
         for sent, message in enumerate(store.export_messages(start.after_path, normalise(start.path), known)):
             _cut(store, sent)
             yield message

@@ -71,14 +71,17 @@ async def test_a_token_that_ends_while_following_touches_nothing_until_there_is_
         assert tree_of(tmp_path) == {**contents(store), "/mine": b"mine"}
 
 
+@pytest.mark.parametrize("knob", ["endless", "empty_chunks"])
 @pytest.mark.parametrize("via", [Via.EXPORT, Via.TREE])
-async def test_a_store_whose_messages_never_end_is_told_from_a_slow_one(tmp_path: pathlib.Path, via: Via) -> None:
+async def test_a_store_whose_messages_never_end_is_told_from_a_slow_one(
+    tmp_path: pathlib.Path, via: Via, knob: str
+) -> None:
     store = filled()
-    store.knobs.endless = True
+    setattr(store.knobs, knob, True)
     async with store.served() as address, opened(address, tmp_path) as mirror:
         with pytest.raises(DataCorrupted, match="nothing in"):
             await first_pull(mirror, Progress(0.0), via)
-        store.knobs.endless = False
+        setattr(store.knobs, knob, False)
         await first_pull(mirror, Progress(0.0), via)
     assert tree_of(tmp_path) == contents(store)
 
