@@ -32,6 +32,7 @@ from relayfile.syncd.display import Display
 from relayfile.syncd.exchange import exchange
 from relayfile.syncd.flush import Flushed, flush
 from relayfile.syncd.follow import follow
+from relayfile.syncd.halted import until_over
 from relayfile.syncd.journal import Journal
 from relayfile.syncd.journal_pull import PullPhase
 from relayfile.syncd.leaving import leave
@@ -262,12 +263,13 @@ class Mirror:
     async def run(self) -> None:
         """Follow until cancelled. Failures are shown; those that may pass are tried again, ever less often.
 
-        After a halt, or a failure that does not pass, it goes on when somebody has pulled successfully.
+        After a failure that does not pass it goes on when somebody has pulled successfully; after a halt also when
+        somebody has decided, or what it waited for came back by itself.
         """
         while True:
             await self._run_until_stuck()
             self._unstuck.clear()
-            await self._unstuck.wait()
+            await until_over(self._unstuck, self._turn, lambda: self._open if self.seen.halt is not None else None)
 
     async def _run_until_stuck(self) -> None:
         retrying = AsyncRetrying(
