@@ -115,15 +115,17 @@ class Oracle:
                 if not self._load.keeps_alive:
                     await sender.close()
                 self._write("A" if answer.status == 200 else f"R{answer.status}", sending, attempt)
-            except (OSError, RelayfileError, TimeoutError):
+            except (OSError, RelayfileError, TimeoutError) as error:
                 await sender.close()
-                self._write("N", sending, attempt)
+                self._write("N", sending, attempt, repr(error))
             if answered or self._stopping or int(sending.delivery_id[-7:]) % 2:
                 return
             await asyncio.sleep(RETRY_PAUSE_S)
 
-    def _write(self, what: str, sending: Sending, attempt: int) -> None:
+    def _write(self, what: str, sending: Sending, attempt: int, why: str = "") -> None:
         entry = {"what": what, "id": sending.delivery_id, "attempt": attempt, "at": time.time()}
+        if why:
+            entry["why"] = why
         if what == "S" and attempt == 0:
             entry |= {"path": sending.issue.path, "content": sending.issue.content}
         self._log.write(json.dumps(entry) + "\n")

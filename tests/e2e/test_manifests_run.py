@@ -71,7 +71,6 @@ class Running:
             log=str(self.directory / "oracle.log"),
             rate=WEBHOOKS_PER_S,
             connections=8,
-            keeps_alive=False,
             answer_timeout_s=40.0,
         )
 
