@@ -174,17 +174,14 @@ class Cluster:
             for port in container.get("ports", [])
         }
         ports = {each["port"]: named[each["targetPort"]] for each in service["spec"]["ports"] if named}
-        leaving: dict[Pod, float] = {}
 
         def endpoints() -> list[str]:
-            now_s = asyncio.get_running_loop().time()
-            found = []
-            for pod in itertools.chain.from_iterable(self._pods.values()):
-                if pod.is_ready and selects(selector, pod.labels):
-                    until_s = leaving.setdefault(pod, now_s + PROPAGATION_S) if pod.deleted.is_set() else now_s + 1
-                    if now_s < until_s:
-                        found.append(pod.address)
-            return found
+            heard_s = asyncio.get_running_loop().time() - PROPAGATION_S
+            return [
+                pod.address
+                for pod in itertools.chain.from_iterable(self._pods.values())
+                if pod.is_ready and selects(selector, pod.labels) and pod.deleted_s > heard_s
+            ]
 
         proxy = ServiceProxy(self._address(service["metadata"]["name"]), ports, endpoints)
         await proxy.start()

@@ -1,6 +1,7 @@
 """One pod: its containers in their order, its readiness, and its end, as a kubelet does it."""
 
 import asyncio
+import math
 import signal
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
@@ -42,6 +43,8 @@ class Pod:
         self.exit_codes: list[int | None] = []
         """Of the containers, once it is gone."""
         self.deleted = asyncio.Event()
+        self.deleted_s = math.inf
+        """When, on the loop's clock: others hear of it some time after that, whether or not they call meanwhile."""
         self.changed: Callable[[], None] = lambda: None
         self._first = first
         self._containers = containers
@@ -63,15 +66,19 @@ class Pod:
 
     def delete(self) -> None:
         """Ask it to go."""
-        self.deleted.set()
+        self._gone_from_now()
         self.changed()
 
     def lose(self) -> None:
         """Its machine is gone, and nobody starts it again."""
-        self.deleted.set()
+        self._gone_from_now()
         for container in self.containers:
             container.signal(signal.SIGKILL)
         self.changed()
+
+    def _gone_from_now(self) -> None:
+        self.deleted_s = min(self.deleted_s, asyncio.get_running_loop().time())
+        self.deleted.set()
 
     async def run(self) -> None:
         """From its start to its end. `AssertionError` when it cannot start."""

@@ -63,7 +63,7 @@ class Running:
     client: Client
     directory: Path
 
-    def load(self) -> OracleLoad:
+    def load(self, *, keeps_alive: bool = True) -> OracleLoad:
         return OracleLoad(
             url=f"http://{self.cluster.service('relayfile-ingest')}:7430",
             workspace=W,
@@ -71,6 +71,7 @@ class Running:
             log=str(self.directory / "oracle.log"),
             rate=WEBHOOKS_PER_S,
             connections=8,
+            keeps_alive=keeps_alive,
             answer_timeout_s=40.0,
         )
 
@@ -157,7 +158,7 @@ async def test_a_rolling_update_of_production_refuses_no_webhook(tmp_path: Path)
 async def test_scaling_ingest_from_three_to_one_loses_nothing(tmp_path: Path) -> None:
     async with deployed("production", tmp_path, "relayfile-store", "relayfile-ingest") as at:
         await at.cluster.scale("relayfile-ingest", 3)
-        async with at_work(at.load()):
+        async with at_work(at.load(keeps_alive=False)):
             await answered(at)
             await at.cluster.scale("relayfile-ingest", 1)
             await answered(at)

@@ -29,6 +29,9 @@ _REASONS: Final = {
 AHEAD_REQUESTS_MAX: Final = 1024
 """Requests of one connection that may wait for the answer to the one before them; one read brings fewer webhooks."""
 
+READ_FIRST_S: Final = 0.01
+"""Between the end of an idle connection's time and its closing: any, so that the loop reads in between."""
+
 REFUSED: Final = "relayfile.refused"
 """Set in the `state` of a request's scope when it was refused here, after the app had begun to read it."""
 
@@ -318,13 +321,18 @@ class BoundedProtocol(HttpToolsProtocol):
         if left_s > 0:
             self._idleness = self.loop.call_later(left_s, self._close_when_idle)
         else:
-            self.transport.close()
+            self._close_unused()
 
     def _close_unused(self) -> None:
-        """The grace is over. A request that is under way, or arrives, ends the connection by its answer."""
-        self._idleness = None
-        if self._has_no_request():
+        """Nothing came for long enough, unless it lies unread: a loop that was held up runs timers before it reads."""
+        self._idleness = self.loop.call_later(READ_FIRST_S, self._close_unless_used, self._idle_since_s)
+
+    def _close_unless_used(self, idle_since_s: float) -> None:
+        if self._has_no_request() and self._idle_since_s == idle_since_s:
+            self._idleness = None
             self.transport.close()
+        else:
+            self._close_when_idle()  # while the listener stops, its answer ends the connection before that
 
     def _has_no_request(self) -> bool:
         cycle: RequestResponseCycle | None = self.cycle

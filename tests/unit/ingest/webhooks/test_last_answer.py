@@ -1,6 +1,9 @@
 """A listener that stops: the request that is on its way to it over a kept connection is answered, and is the last."""
 
 import asyncio
+import socket
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -92,3 +95,40 @@ async def test_a_request_that_has_begun_to_arrive_outlasts_the_grace() -> None:
     assert len(connection.seen) == 1
     assert b"connection: close\r\n" in connection.wire.written
     assert connection.wire.is_over
+
+
+class Holding(asyncio.Protocol):
+    """Does something long in the middle of what the loop has to read."""
+
+    def __init__(self, work: Callable[[], None]) -> None:
+        self._work = work
+
+    def data_received(self, data: bytes) -> None:
+        self._work()
+
+
+@pytest.mark.parametrize("stops", [True, False], ids=["stopping", "idle for too long"])
+async def test_a_request_that_came_while_the_loop_was_held_up_is_answered(stops: bool) -> None:
+    """The time of the connection is over when the loop goes on, and its next request lies in the socket."""
+    connection = Connection(HttpLimits(8_192, 60.0, 100, idle_grace_s=0.001))
+    connection.protocol.timeout_keep_alive = 0.001  # type: ignore[assignment]  # uvicorn's own says whole seconds
+    loop = asyncio.get_running_loop()
+    (there, here), (holding, held) = socket.socketpair(), socket.socketpair()
+
+    def work() -> None:
+        connection.protocol.data_received(GOOD)
+        if stops:
+            connection.protocol.shutdown()
+        here.sendall(GOOD)
+        time.sleep(0.02)
+
+    with here, held:
+        await loop.create_connection(lambda: connection.protocol, sock=there)
+        await loop.create_connection(lambda: Holding(work), sock=holding)
+        held.send(b"go")
+        here.setblocking(False)
+        answers = b""
+        while some := await loop.sock_recv(here, 10_000):
+            answers += some
+    assert answers.count(b"HTTP/1.1 200 ") == len(connection.seen) == 2
+    assert answers.count(b"connection: close") == stops
