@@ -2,11 +2,14 @@
 
 import asyncio
 import itertools
+import os
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+from tests.cluster import names
 from tests.cluster.making import Place, make_pod
+from tests.cluster.names import NameServer
 from tests.cluster.network import Loopback, ServiceProxy
 from tests.cluster.pod import Pod
 from tests.support.manifests import Object, Workload, of_kind, selects
@@ -19,7 +22,13 @@ class Cluster:
     """See the module; made by `running`."""
 
     def __init__(
-        self, objects: Sequence[Object], root: Path, secrets: Mapping[str, Mapping[str, str]], tasks: asyncio.TaskGroup
+        self,
+        objects: Sequence[Object],
+        root: Path,
+        secrets: Mapping[str, Mapping[str, str]],
+        tasks: asyncio.TaskGroup,
+        *,
+        confines: bool,
     ) -> None:
         self.gone: list[Pod] = []
         """Pods that were deleted and have ended."""
@@ -32,7 +41,14 @@ class Cluster:
         self._network = Loopback()
         self._addresses: dict[str, str] = {}
         self._proxies: list[ServiceProxy] = []
-        self._place = Place(root, secrets, self._resolve)
+        self._names: NameServer | None = None
+        resolver_file = None
+        if confines:
+            [namespace] = {each["metadata"]["namespace"] for each in self._services.values()}
+            self._names = NameServer(self._network.address(), namespace, self._look_up)
+            resolver_file = root / "resolv.conf"
+            resolver_file.write_text(names.resolver_file(self._names.address, namespace))
+        self._place = Place(root, secrets, self._resolve, resolver_file)
         self._pods: dict[str, list[Pod]] = {name: [] for name in self.workloads}
         self._numbers = itertools.count(1)
         self._changed = asyncio.Event()
@@ -47,6 +63,10 @@ class Cluster:
     def pods(self, workload: str) -> Sequence[Pod]:
         """Those that were not deleted, oldest or lowest first."""
         return [pod for pod in self._pods[workload] if not pod.deleted.is_set()]
+
+    def present(self) -> list[Pod]:
+        """Those of all workloads."""
+        return [pod for name in self.workloads for pod in self.pods(name)]
 
     def claims(self, workload: str) -> dict[str, Path]:
         """The volumes of a set, by name, of pods that are gone too."""
@@ -94,7 +114,7 @@ class Cluster:
 
     async def run_job(self, job: Workload) -> tuple[int | None, str]:
         """A Job's pod, once: the exit code and what it wrote."""
-        pod = make_pod(job, job.name, self._address(job.name), self._place, next(self._numbers))
+        pod = make_pod(job, job.name, self._network.address(), self._place, next(self._numbers))
         [container] = pod.containers
         container.start()
         return await container.ended(), container.tail()
@@ -105,7 +125,9 @@ class Cluster:
         generation = next(self._numbers)
         is_set = workload.kind == "StatefulSet"
         name = f"{workload.name}-{number}" if is_set else f"{workload.name}-{generation:05x}"
-        pod = make_pod(workload, name, self._address(name), self._place, generation)
+        # A name leads to another address when its pod is made anew, unless addresses stand for names.
+        address = self._network.address() if self._names else self._address(name)
+        pod = make_pod(workload, name, address, self._place, generation)
         pod.changed = self._changed.set
         self._pods[workload.name].append(pod)
         self._pods[workload.name].sort(key=lambda each: each.name)
@@ -148,9 +170,12 @@ class Cluster:
     # ... names and Services
 
     async def serve(self) -> None:
-        """Listen at the addresses of all Services."""
+        """Listen at the addresses of all Services, and answer for their names."""
+        if self._names:
+            await self._names.start()
         for service in self._services.values():
-            await self._serve(service)
+            if not (self._names and _is_headless(service)):
+                await self._serve(service)
 
     def _address(self, name: str) -> str:
         if name not in self._addresses:
@@ -160,9 +185,31 @@ class Cluster:
     def _resolve(self, name: str) -> str | None:
         """`<pod>.<headless Service>` or a Service."""
         host, _, service = name.rpartition(".")
-        if service not in self._services:
+        if self._names or service not in self._services:
             return None
         return self._address(host or service)
+
+    def _look_up(self, name: str) -> list[str] | None:
+        """As `_resolve`, at this moment."""
+        host, _, service = name.rpartition(".")
+        said = self._services.get(service)
+        if said is None or (host and not _is_headless(said)):
+            return None
+        if not _is_headless(said):
+            return [self._address(service)]
+        found = [pod.address for pod in self._endpoints(said) if host in ("", pod.name)]
+        return None if host and not found else found
+
+    def _endpoints(self, service: Object) -> list[Pod]:
+        """Whom a Service leads to, as far as others have heard."""
+        selector = {"matchLabels": service["spec"]["selector"]}
+        heard_s = asyncio.get_running_loop().time() - PROPAGATION_S
+        takes_all = service["spec"].get("publishNotReadyAddresses", False)
+        return [
+            pod
+            for pod in itertools.chain.from_iterable(self._pods.values())
+            if selects(selector, pod.labels) and (takes_all or (pod.is_ready and pod.deleted_s > heard_s))
+        ]
 
     async def _serve(self, service: Object) -> None:
         selector = {"matchLabels": service["spec"]["selector"]}
@@ -176,12 +223,7 @@ class Cluster:
         ports = {each["port"]: named[each["targetPort"]] for each in service["spec"]["ports"] if named}
 
         def endpoints() -> list[str]:
-            heard_s = asyncio.get_running_loop().time() - PROPAGATION_S
-            return [
-                pod.address
-                for pod in itertools.chain.from_iterable(self._pods.values())
-                if pod.is_ready and selects(selector, pod.labels) and pod.deleted_s > heard_s
-            ]
+            return [pod.address for pod in self._endpoints(service)]
 
         proxy = ServiceProxy(self._address(service["metadata"]["name"]), ports, endpoints)
         await proxy.start()
@@ -196,17 +238,26 @@ class Cluster:
 
     async def close(self) -> None:
         """Listen no more."""
+        if self._names:
+            self._names.close()
         for proxy in self._proxies:
             await proxy.close()
+
+
+def _is_headless(service: Object) -> bool:
+    return bool(service["spec"].get("clusterIP") == "None")
 
 
 @asynccontextmanager
 async def running(
     objects: Sequence[Object], root: Path, secrets: Mapping[str, Mapping[str, str]]
 ) -> AsyncIterator[Cluster]:
-    """A cluster without pods so far. At the end all are deleted, and must end."""
+    """A cluster without pods so far. At the end all are deleted, and must end.
+
+    Where the tests have root, pods are confined (`confining`) and find one another by names (`names`).
+    """
     async with asyncio.TaskGroup() as tasks:
-        cluster = Cluster(objects, root, secrets, tasks)
+        cluster = Cluster(objects, root, secrets, tasks, confines=os.geteuid() == 0)
         try:
             await cluster.serve()
             yield cluster

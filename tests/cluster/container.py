@@ -1,6 +1,7 @@
 """One container: the image's command as a process, with the environment and the files that the manifest gives it."""
 
 import asyncio
+import json
 import os
 import signal
 import subprocess
@@ -8,14 +9,11 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from tests.cluster import confining
+from tests.cluster.confining import Confinement
 from tests.cluster.probe import Probe
 from tests.support.manifests import ROOT, Object
 
-# The kernel ends the process when the test's process is gone, whatever becomes of that. It survives the exec.
-_RUN = (
-    "import ctypes, os, sys; ctypes.CDLL(None).prctl(1, 9); "
-    "os.execv(sys.executable, [sys.executable, '-m', 'relayfile', *sys.argv[1:]])"
-)
 LOG_TAIL_BYTES = 2_000
 
 
@@ -23,7 +21,13 @@ class Container:
     """Runs `args` of the image's entry point, which is `relayfile`; knows how to probe, stop and kill it."""
 
     def __init__(
-        self, spec: Object, environment: Mapping[str, str], pod_address: str, directory: Path, log: Path
+        self,
+        spec: Object,
+        environment: Mapping[str, str],
+        pod_address: str,
+        directory: Path,
+        log: Path,
+        confinement: Confinement | None,
     ) -> None:
         self.name = str(spec["name"])
         self.args: Sequence[str] = spec["args"]
@@ -35,6 +39,7 @@ class Container:
         )
         self.pre_stop_s: float = spec.get("lifecycle", {}).get("preStop", {}).get("sleep", {}).get("seconds", 0)
         self._directory = directory
+        self._confinement = json.dumps(confinement._asdict()) if confinement else ""
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
@@ -47,7 +52,7 @@ class Container:
         own = {name: os.environ[name] for name in ("PATH", "LANG") if name in os.environ}
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-c", _RUN, *self.args],
+                [sys.executable, confining.__file__, self._confinement, "-m", "relayfile", *self.args],
                 cwd=self._directory,
                 env={**own, "PYTHONPATH": str(ROOT), **self.environment},
                 stdin=subprocess.DEVNULL,

@@ -1,7 +1,8 @@
 """From a workload's manifest to a pod of it on this machine: files for its volumes, and its environment made local.
 
 What differs from a cluster is here alone: `0.0.0.0` and `127.0.0.1` become the pod's address, a mounted path a
-directory, a name of the cluster an address. Containers of other images than ours are left out.
+directory and, where pods cannot be confined, a name of the cluster an address. Containers of other images than ours are
+left out.
 """
 
 import re
@@ -9,6 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.cluster.confining import Confinement
 from tests.cluster.container import Container
 from tests.cluster.pod import First, Pod
 from tests.support.manifests import Object, Workload
@@ -27,7 +29,9 @@ class Place:
     secrets: Mapping[str, Mapping[str, str]]
     """Of the namespace: name, key, value."""
     resolve: Callable[[str], str | None]
-    """The address of a name of the cluster; None for other names."""
+    """The address that stands for a name in a pod's environment; None: the name stands there."""
+    resolver_file: Path | None
+    """Where pods learn whom to ask for names; None: they are not confined."""
 
 
 def make_pod(workload: Workload, name: str, address: str, place: Place, generation: int) -> Pod:
@@ -44,7 +48,8 @@ def make_pod(workload: Workload, name: str, address: str, place: Place, generati
         said = {**spec, "args": [_local_path(each, paths) for each in spec["args"]]}
         log = place.root / "logs" / f"{name}-{spec['name']}.log"
         log.parent.mkdir(exist_ok=True)
-        return Container(said, _environment(workload, spec, paths, name, address, place), address, directory, log)
+        environment = _environment(workload, spec, paths, name, address, place)
+        return Container(said, environment, address, directory, log, _confinement(spec, paths, place))
 
     first = [
         First(container(each), each.get("restartPolicy") == "Always")
@@ -75,6 +80,14 @@ def _volume(volume: Object, directory: Path, place: Place) -> Path:
     else:
         assert "emptyDir" in volume, volume
     return path
+
+
+def _confinement(spec: Object, paths: Mapping[str, Path], place: Place) -> Confinement | None:
+    if place.resolver_file is None:
+        return None
+    assert spec["securityContext"]["readOnlyRootFilesystem"] is True
+    written = [str(paths[each["mountPath"]]) for each in spec["volumeMounts"] if not each.get("readOnly")]
+    return Confinement(written, str(place.resolver_file))
 
 
 def _environment(

@@ -1,7 +1,8 @@
 """Addresses of pods and Services on the loopback network, and the proxy behind a Service.
 
-There is no name service: names in a pod's environment are replaced by addresses when it starts. So a pod of a set keeps
-its address when it is made anew, and a headless Service is one address, whose proxy knows who is ready now.
+Where pods are confined, `names` leads to both. Elsewhere names in a pod's environment are replaced by addresses when it
+starts: a pod of a set keeps its address when it is made anew, and a headless Service is one address, whose proxy knows
+who is ready now.
 """
 
 import asyncio

@@ -6,6 +6,7 @@ The oracle is that of the kill tests: what was acknowledged is in the store, onc
 import asyncio
 import itertools
 import json
+import os
 import re
 import time
 from collections.abc import AsyncIterator
@@ -141,7 +142,7 @@ async def judged(at: Running, refused_from_s: float = float("inf")) -> None:
     assert not told, f"{len(told)} of {len(entries)}, such as {told[:3]}"
     history = await judge(at.client, W, log, refused_may_be_stored=refused_from_s < float("inf"))
     assert history.acked
-    pods = [*at.cluster.gone, *(pod for name in at.cluster.workloads for pod in at.cluster.pods(name))]
+    pods = [*at.cluster.gone, *at.cluster.present()]
     assert [(pod.name, pod.restarts, pod.was_killed) for pod in pods if pod.restarts or pod.was_killed] == []
     assert {code for pod in at.cluster.gone for code in pod.exit_codes} == {0}
 
@@ -152,6 +153,9 @@ async def test_a_rolling_update_of_production_refuses_no_webhook(tmp_path: Path)
             # As `kubectl apply` of another image: every set goes on by itself.
             await asyncio.gather(*(at.cluster.roll(name) for name in at.cluster.workloads))
         assert len(at.cluster.gone) == 7
+        if os.geteuid() == 0:
+            before, now = ({pod.address for pod in pods} for pods in (at.cluster.gone, at.cluster.present()))
+            assert not before & now, "names had to lead to where the new pods are"
         await judged(at)
 
 
@@ -208,9 +212,19 @@ async def test_development_mirrors_a_webhook_beside_an_agent(tmp_path: Path) -> 
         # The first webhook makes the workspace, which the agent's pod waits for.
         await cluster.start("relayfile-agent-example")
         [agent] = cluster.pods("relayfile-agent-example")
-        mirrored = cluster.volume(agent, "workspace") / f"demo{issue.path}"
-        for _ in range(600):
-            if mirrored.exists():
-                break
-            await asyncio.sleep(0.1)
-        assert json.loads(mirrored.read_bytes()) == issue.content
+        await appeared(cluster.volume(agent, "workspace") / f"demo{issue.path}", issue)
+        # Ingest and the mirror find the node where it is now.
+        await cluster.roll("relayfile-store")
+        issue = Issue(2, "seen after the node had moved")
+        async with Sender(f"http://{cluster.service('relayfile-ingest')}:7430") as sender:
+            answer = await sender.post(issue.delivery("demo", SECRET))
+        assert answer.status == 200, answer.body
+        await appeared(cluster.volume(agent, "workspace") / f"demo{issue.path}", issue)
+
+
+async def appeared(mirrored: Path, issue: Issue) -> None:
+    for _ in range(600):
+        if mirrored.exists():
+            break
+        await asyncio.sleep(0.1)
+    assert json.loads(mirrored.read_bytes()) == issue.content
