@@ -11,7 +11,7 @@ from relayfile import status
 from relayfile.auth import REQUIREMENTS, Reach, Requirement
 from relayfile.errors import ERRORS, RelayfileError
 from relayfile.settings import document
-from tools import dashboards
+from tools import dashboards, prometheus_rule
 from tools.metrics_page import metrics_page
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -146,6 +146,7 @@ PAGES: Mapping[str, Callable[[], str]] = {
     "docs/errors.md": errors_page,
     "docs/metrics.md": metrics_page,
     **dashboards.pages(),
+    prometheus_rule.FILE: prometheus_rule.prometheus_rule,
 }
 
 

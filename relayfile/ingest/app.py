@@ -140,6 +140,7 @@ async def _serve(
     instruments.bodies_bytes.set_function(lambda: room.taken_bytes)
     instruments.bodies_limit_bytes.set(settings.bodies_bytes_max)
     instruments.in_flight_limit_bytes.set(settings.in_flight_bytes_max)
+    instruments.nodes_configured.set(len(mode.router.nodes))
     instruments.objects_limit.set(settings.envelope_queue_size if isinstance(mode, Pipeline) else 0)
     providers = ProviderRegistry.load(settings.content_bytes_max, settings.providers_dir)
     apps = Apps.load(settings.apps, providers)

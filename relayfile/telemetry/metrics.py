@@ -140,6 +140,7 @@ class IngestInstruments(Instruments):
     in_flight_bytes: Gauge = gauge("Sent to store nodes and not yet answered.")
     in_flight_limit_bytes: Gauge = gauge("How much may be (RELAYFILE_IN_FLIGHT_BYTES_MAX), if the nodes grant it.")
     streams_open: Gauge = gauge("Streams to store nodes that are up.")
+    nodes_configured: Gauge = gauge("How many there are to be: the nodes of RELAYFILE_NODES, running or not.")
     routes: Gauge = gauge("Routes of apps that are known here.")
     batches_sent_total: Counter = counter("Sub-batches sent to store nodes, resends included.")
 

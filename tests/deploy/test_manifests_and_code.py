@@ -135,12 +135,8 @@ RULES = yaml.safe_load((KUBERNETES / "components/metrics-adapter/rules.yaml").re
 
 
 def test_the_metrics_in_the_manifests_are_exported() -> None:
-    alerts = [
-        rule["expr"]
-        for each in of_kind(rendered("overlays/production"), "PrometheusRule")
-        for group in each["spec"]["groups"]
-        for rule in group["rules"]
-    ]
+    kubernetes = one(rendered("overlays/production"), "PrometheusRule", "relayfile-kubernetes")
+    alerts = [rule["expr"] for group in kubernetes["spec"]["groups"] for rule in group["rules"]]
     said = [*alerts, *(rule["seriesQuery"] for rule in RULES), *(rule["name"]["matches"] for rule in RULES)]
     names = {name for text in said for name in re.findall(r"\brelayfile_\w+", text)}
     assert len(names) == 3
@@ -188,7 +184,7 @@ def test_the_place_of_spools_is_the_one_that_the_job_and_the_alert_name() -> Non
         container["args"][2]
     ]
     assert load(IngestSettings, {k: str(v) for k, v in job.environment(container).items()}).ingest_peers
-    [rule] = next(of_kind(objects, "PrometheusRule"))["spec"]["groups"][0]["rules"]
+    [rule] = one(objects, "PrometheusRule", "relayfile-kubernetes")["spec"]["groups"][0]["rules"]
     assert f'"{prefix}[0-9]+"' in rule["expr"]
     page, _, heading = rule["annotations"]["runbook_url"].partition("#")
     headings = re.findall(r"^## (.*)$", (ROOT / page).read_text(), re.MULTILINE)

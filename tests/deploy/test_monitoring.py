@@ -13,6 +13,7 @@ from typer.main import get_command
 
 from relayfile.cli import app
 from relayfile.telemetry.catalogue import catalogue
+from tests.support.manifests import of_kind, one, rendered
 from tests.support.promql import Selector, grouped_by, selectors
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -94,11 +95,31 @@ def test_every_alert_has_a_runbook_and_every_runbook_an_alert() -> None:
     assert [alert["alert"] for alert in ALERTS if alert["alert"] not in sections] == []
     assert set(sections) == {alert["alert"] for alert in ALERTS}
     for alert in ALERTS:
+        assert set(alert["labels"]) == {"severity"}
         assert alert["annotations"]["runbook_url"] == f"docs/runbooks.md#{alert['alert'].lower()}"
         assert alert["annotations"]["summary"].strip()
-        assert alert["labels"]["severity"] in ("page", "ticket", "note")
         for part in ("**Means.**", "**Look.**", "**Do.**"):
             assert part in sections[alert["alert"]], (alert["alert"], part)
+
+
+def test_the_operator_is_given_the_same_rules() -> None:
+    for overlay in ("production", "stateless-ingest"):
+        found = one(rendered(f"overlays/{overlay}"), "PrometheusRule", "relayfile")
+        assert found["spec"] == yaml.safe_load(RULES.read_text())
+
+
+def test_severities_are_the_three_that_are_documented() -> None:
+    shipped = [
+        rule
+        for each in of_kind(rendered("overlays/production"), "PrometheusRule")
+        for group in each["spec"]["groups"]
+        for rule in group["rules"]
+        if "alert" in rule
+    ]
+    assert {"RelayfileSpoolOrphaned", "RelayfileNodeUnreachable"} <= {rule["alert"] for rule in shipped}
+    [said] = re.findall(r"`severity` is (.*?)\.", (ROOT / "docs/monitoring.md").read_text())
+    assert re.findall(r"`(\w+)`", said) == ["page", "ticket", "note"]
+    assert {rule["labels"]["severity"] for rule in shipped} == {"page", "ticket", "note"}
 
 
 @pytest.mark.parametrize("page", ["runbooks", "monitoring", "tracing"])

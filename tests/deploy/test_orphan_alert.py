@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.support.manifests import of_kind, rendered
+from tests.support.manifests import one, rendered
 
 ROWS = 'relayfile_ingest_spool_rows{namespace="relayfile",pod="relayfile-ingest-%d",instance="%s"}'
 CLAIM = 'kube_persistentvolumeclaim_info{namespace="relayfile",persistentvolumeclaim="spool-relayfile-ingest-%d"}'
@@ -28,13 +28,13 @@ SERIES = {
 
 @pytest.mark.needs_promtool
 def test_only_the_newest_incarnation_of_a_pod_tells_of_its_spool(tmp_path: Path) -> None:
-    [rules] = of_kind(rendered("overlays/production"), "PrometheusRule")
+    rules = one(rendered("overlays/production"), "PrometheusRule", "relayfile-kubernetes")
     (tmp_path / "rules.yaml").write_text(yaml.safe_dump(rules["spec"]))
     [rule] = rules["spec"]["groups"][0]["rules"]
     claim = "spool-relayfile-ingest-1"
     orphaned = {
         "exp_labels": {
-            "severity": "warning",
+            "severity": "ticket",
             "namespace": "relayfile",
             "pod": "relayfile-ingest-1",
             "persistentvolumeclaim": claim,

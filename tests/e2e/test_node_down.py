@@ -1,7 +1,9 @@
 """While a node is away its webhooks are answered 200, and arrive when it is back; data survive restarts."""
 
+import asyncio
 import json
 from pathlib import Path
+from urllib.request import urlopen
 
 import pytest
 
@@ -15,6 +17,18 @@ from tests.support.webhooks import Issue
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 
+async def told(system: LocalSystem, *lines: str) -> None:
+    """Until ingest's own /metrics has these lines."""
+    address = f"http://{system.addresses['ingest'].admin_http}/metrics"
+    async with asyncio.timeout(60):
+        while True:
+            answer = await asyncio.to_thread(urlopen, address, timeout=5)
+            with answer:
+                if set(lines) <= set(answer.read().decode().splitlines()):
+                    return
+            await asyncio.sleep(0.1)
+
+
 async def test_webhooks_for_a_stopped_node_arrive_later(system: LocalSystem, client: Client) -> None:
     away, here = workspace_on(1, "away"), workspace_on(0, "here")
     url = f"http://127.0.0.1:{system.ports.ingest_http}"
@@ -23,7 +37,9 @@ async def test_webhooks_for_a_stopped_node_arrive_later(system: LocalSystem, cli
         for name, secret in deliveries.items():
             assert (await sender.post(Issue(0, "known").delivery(name, secret))).status == 200
             await client.settled(name, 1)
+        await told(system, "relayfile_ingest_streams_open 2.0", "relayfile_ingest_nodes_configured 2.0")
         await system.processes["store-1"].stop(20)
+        await told(system, "relayfile_ingest_streams_open 1.0", "relayfile_ingest_nodes_configured 2.0")
         for number in range(1, 21):
             for name, secret in deliveries.items():
                 assert (await sender.post(Issue(number, "while away").delivery(name, secret))).status == 200
