@@ -126,10 +126,7 @@ class Mirror:
         self.display.state(MirrorState.STOPPED)
 
     async def look(self) -> None:
-        """Open a mirror that nobody has used since the start, so that it can show what it has; or its halt.
-
-        Waits for whoever opens it, and for no work on it.
-        """
+        """Open a mirror that nobody has used since the start, so that it can show what it has, or its halt."""
         if self._open is None:
             try:
                 await self._opened()
@@ -263,8 +260,7 @@ class Mirror:
     async def run(self) -> None:
         """Follow until cancelled. Failures are shown; those that may pass are tried again, ever less often.
 
-        After a failure that does not pass it goes on when somebody has pulled successfully; after a halt also when
-        somebody has decided, or what it waited for came back by itself.
+        After a failure that stays it waits for a successful pull; after a halt also for a decision or for what is gone.
         """
         while True:
             await self._run_until_stuck()
